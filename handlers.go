@@ -1,0 +1,346 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/julienschmidt/httprouter"
+)
+
+const (
+	maxBody      = maxText + len("\r\n") // bytes: a message and the line end that may follow it
+	maxWrite     = 64 << 10              // bytes that a client has writeTimeout to take
+	writeTimeout = 10 * time.Second
+	bodyTimeout  = 10 * time.Second // for all of a request's body
+	retryAfter   = "5"              // seconds: when to ask a server again that is full
+)
+
+// server answers HTTP requests by asking the hub.
+type server struct {
+	hub       *Hub
+	answersTo func(host string) bool // by the request's Host
+	router    *httprouter.Router
+}
+
+func newServer(hub *Hub, answersTo func(host string) bool) *server {
+	s := &server{hub, answersTo, httprouter.New()}
+	s.router.RedirectTrailingSlash = false
+	s.router.RedirectFixedPath = false
+	s.router.NotFound = http.HandlerFunc(notFound)
+	s.router.MethodNotAllowed = http.HandlerFunc(methodNotAllowed)
+
+	s.router.GET("/users", s.list)
+	s.router.HEAD("/users", s.list)
+	s.router.POST("/users/:name", named(s.join))
+	s.router.DELETE("/users/:name", named(s.leave))
+	s.router.GET("/chat", s.streamUnnamed)
+	s.router.GET("/chat/:name", named(s.stream))
+	s.router.POST("/chat/:name", named(s.say))
+	for path := range pageFiles {
+		s.router.GET(path, page)
+		s.router.HEAD(path, page)
+	}
+	return s
+}
+
+// ServeHTTP refuses callers that are none of the server's, and hands the
+// others' requests to their handlers.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	}
+	switch {
+	case !s.answersTo(r.Host):
+		fail(w, r, http.StatusMisdirectedRequest, fmt.Sprintf("the Host %q is not this server's; allow it with the flag -host", r.Host))
+	case !isPage(r) && isCrossOrigin(r):
+		fail(w, r, http.StatusForbidden, "the request comes from another origin's page; open this server's own")
+	default:
+		s.router.ServeHTTP(w, r)
+	}
+}
+
+// named hands on requests whose path has a name that can be one.
+func named(handle func(http.ResponseWriter, *http.Request, Name)) httprouter.Handle {
+	return func(w http.ResponseWriter, r *http.Request, params httprouter.Params) {
+		name, err := ParseName(params.ByName("name"))
+		if err != nil {
+			fail(w, r, http.StatusBadRequest, err.Error())
+			return
+		}
+		handle(w, r, name)
+	}
+}
+
+func (s *server) join(w http.ResponseWriter, r *http.Request, name Name) {
+	if _, ok := readBody(w, r); !ok {
+		return
+	}
+	id, joined, err := s.hub.Join(r.Context(), name)
+	if err != nil {
+		refuse(w, r, id, name, err)
+		return
+	}
+	status := http.StatusOK
+	if joined {
+		status = http.StatusCreated
+	}
+	answerText(w, status, id, "User "+name.String()+" connected.")
+}
+
+func (s *server) leave(w http.ResponseWriter, r *http.Request, name Name) {
+	if _, ok := readBody(w, r); !ok {
+		return
+	}
+	id, err := s.hub.Leave(r.Context(), name)
+	if err != nil {
+		refuse(w, r, id, name, err)
+		return
+	}
+	answerText(w, http.StatusOK, id, "User "+name.String()+" disconnected.")
+}
+
+func (s *server) say(w http.ResponseWriter, r *http.Request, name Name) {
+	body, ok := readBody(w, r)
+	if !ok {
+		return
+	}
+	text, err := ParseText(body)
+	if errors.Is(err, ErrTextTooLong) {
+		fail(w, r, http.StatusRequestEntityTooLarge, err.Error())
+		return
+	}
+	if err != nil {
+		fail(w, r, http.StatusBadRequest, err.Error())
+		return
+	}
+	id, err := s.hub.Say(r.Context(), name, text)
+	if err != nil {
+		refuse(w, r, id, name, err)
+		return
+	}
+	answerText(w, http.StatusOK, id, name.String()+": "+text.String())
+}
+
+func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
+	id, users, err := s.hub.List(r.Context())
+	if err != nil {
+		refuse(w, r, id, Name{}, err)
+		return
+	}
+	body, contentType := users.Text, "text/plain; charset=utf-8"
+	if wantsJSON(r) {
+		body, contentType = users.JSON, "application/json"
+	}
+	w.Header().Set("Vary", "Accept")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	setHead(w, id, contentType)
+	client := http.NewResponseController(w)
+	for piece := range slices.Chunk(body, maxWrite) {
+		client.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if _, err := w.Write(piece); err != nil {
+			return
+		}
+	}
+}
+
+// streamUnnamed streams to a user who is called by where it calls from.
+func (s *server) streamUnnamed(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
+	name, err := ParseName(r.RemoteAddr)
+	if err != nil {
+		fail(w, r, http.StatusBadRequest, err.Error())
+		return
+	}
+	s.stream(w, r, name)
+}
+
+// stream sends events as in the HTML standard, section 9.2, "Server-sent
+// events", until the client goes, stops reading, or the hub stops.
+func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
+	if r.ContentLength != 0 {
+		fail(w, r, http.StatusBadRequest, "a stream is asked for without a body")
+		return
+	}
+	lastEventID := cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("lastEventId"))
+	id, stream, err := s.hub.Subscribe(r.Context(), name, lastEventID)
+	if err != nil {
+		refuse(w, r, id, name, err)
+		return
+	}
+	defer stream.Close()
+	w.Header().Set("Cache-Control", "no-cache")
+	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
+	setHead(w, id, "text/event-stream")
+	client := http.NewResponseController(w)
+	for {
+		data, err := stream.Next(r.Context())
+		client.SetWriteDeadline(time.Now().Add(writeTimeout)) // for the end of the body too
+		if err != nil {
+			return
+		}
+		if _, err := w.Write(data); err != nil {
+			return
+		}
+		if err := client.Flush(); err != nil { // which tells of a missed deadline where Write does not
+			return
+		}
+	}
+}
+
+// readBody returns the request's body, or answers why there is none.
+func readBody(w http.ResponseWriter, r *http.Request) (body string, ok bool) {
+	if r.ContentLength > int64(maxBody) { // no need to wait for what will be refused
+		fail(w, r, http.StatusRequestEntityTooLarge, ErrTextTooLong.Error())
+		return "", false
+	}
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(maxBody)))
+	if err == nil {
+		return string(b), true
+	}
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		fail(w, r, http.StatusRequestEntityTooLarge, ErrTextTooLong.Error())
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		fail(w, r, http.StatusRequestTimeout, fmt.Sprintf("the body did not come within %v", bodyTimeout))
+	} else {
+		fail(w, r, http.StatusBadRequest, "the body did not come whole")
+	}
+	return "", false
+}
+
+// setHead sets the headers of an answer that took into account what happened
+// up to the event id.
+func setHead(w http.ResponseWriter, id ID, contentType string) {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("X-Content-Type-Options", "nosniff")
+	if id != (ID{}) {
+		h.Set("Last-Event-ID", id.String())
+	}
+}
+
+func answerText(w http.ResponseWriter, status int, id ID, body string) {
+	setHead(w, id, "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	io.WriteString(w, body)
+}
+
+// refuse answers a request of the user name that the hub returned err for.
+func refuse(w http.ResponseWriter, r *http.Request, id ID, name Name, err error) {
+	if errors.Is(err, ErrNotConnected) {
+		answerText(w, http.StatusNotFound, id, "User "+name.String()+" is not connected.")
+		return
+	}
+	setHead(w, id, "")
+	w.Header().Set("Retry-After", retryAfter)
+	fail(w, r, http.StatusServiceUnavailable, err.Error())
+}
+
+// fail answers with an error. A body that was not read by now is not waited for.
+func fail(w http.ResponseWriter, r *http.Request, status int, sentence string) {
+	if r.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+	}
+	http.Error(w, strings.ToUpper(sentence[:1])+sentence[1:]+".", status)
+}
+
+func notFound(w http.ResponseWriter, r *http.Request) {
+	fail(w, r, http.StatusNotFound, fmt.Sprintf("there is nothing at %q; try /users, /chat or the page at /", r.URL.Path))
+}
+
+func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	fail(w, r, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not possible here, only %s", r.Method, w.Header().Get("Allow")))
+}
+
+// wantsJSON tells whether the request asks for JSON by name, and not rather for
+// plain text (RFC 9110, section 12.5.1).
+func wantsJSON(r *http.Request) bool {
+	quality := map[string]float64{}
+	for _, accept := range r.Header.Values("Accept") {
+		for mediaRange := range strings.SplitSeq(accept, ",") {
+			mediaType, params, _ := mime.ParseMediaType(mediaRange)
+			q, err := strconv.ParseFloat(params["q"], 64)
+			if err != nil {
+				q = 1
+			}
+			quality[mediaType] = q
+		}
+	}
+	return quality["application/json"] > 0 && quality["application/json"] >= quality["text/plain"]
+}
+
+// isCrossOrigin tells whether a browser makes the request for a page that is
+// not this server's.
+func isCrossOrigin(r *http.Request) bool {
+	if site := r.Header.Values("Sec-Fetch-Site"); len(site) > 0 {
+		return site[0] != "same-origin" && site[0] != "none"
+	}
+	origin := r.Header.Values("Origin")
+	if len(origin) == 0 {
+		return false
+	}
+	u, err := url.Parse(origin[0])
+	return err != nil || hostname(u.Host) != hostname(r.Host) || port(u.Host, u.Scheme) != port(r.Host, u.Scheme)
+}
+
+// hostname returns host in lower case, without port and brackets.
+func hostname(host string) string {
+	return strings.ToLower((&url.URL{Host: host}).Hostname())
+}
+
+// port returns host's port, or else the scheme's own.
+func port(host, scheme string) string {
+	return cmp.Or((&url.URL{Host: host}).Port(), map[string]string{"http": "80", "https": "443"}[scheme])
+}
+
+// isLoopback tells whether host, with or without a port, can be nothing but
+// this machine.
+func isLoopback(host string) bool {
+	name := hostname(host)
+	ip, _ := netip.ParseAddr(name)
+	return name == "localhost" || strings.HasSuffix(name, ".localhost") ||
+		ip.Is4() && ip.IsLoopback() || ip == netip.IPv6Loopback()
+}
+
+//go:embed web
+var web embed.FS
+
+// pageFiles are the demo page and what it loads, by path.
+var pageFiles = map[string]struct{ file, contentType string }{
+	"/":          {"web/index.html", "text/html; charset=utf-8"},
+	"/lobby.css": {"web/lobby.css", "text/css; charset=utf-8"},
+	"/lobby.js":  {"web/lobby.js", "text/javascript; charset=utf-8"},
+	"/icon.svg":  {"web/icon.svg", "image/svg+xml"},
+}
+
+// isPage tells whether r only reads the demo page, which all may link to.
+func isPage(r *http.Request) bool {
+	_, ok := pageFiles[r.URL.Path]
+	return ok && (r.Method == http.MethodGet || r.Method == http.MethodHead)
+}
+
+func page(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
+	page := pageFiles[r.URL.Path]
+	content, err := web.ReadFile(page.file)
+	if err != nil {
+		panic(err) // the binary was built without it
+	}
+	h := w.Header()
+	setHead(w, ID{}, page.contentType)
+	h.Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256(content)))
+	h.Set("Cache-Control", "no-cache") // ask whether it changed
+	h.Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	http.ServeContent(w, r, page.file, time.Time{}, bytes.NewReader(content))
+}
