@@ -63,7 +63,7 @@ const (
 
 	// gatherInterval is how long events that follow an earlier one closely are
 	// gathered before the streams are woken, once for all of them.
-	gatherInterval = 10 * time.Millisecond
+	gatherInterval = 20 * time.Millisecond
 
 	// recentBatches are kept besides the history, so that a reader that is a
 	// little late walks on undisturbed however short the history is.
@@ -309,60 +309,56 @@ func (u *Users) render() {
 type Stream struct {
 	hub     *Hub
 	user    *user  // for Run alone
-	opening []byte // returned first
-	at      place  // then what comes from here on
+	opening []byte // what Next returns first
+	read    *batch // the batch before at
+	at      place  // where Next reads on; without a batch where that is no longer kept
 }
 
 // Subscribe opens a stream in the user's name, who is there while it is open.
 // The stream begins with the events after lastEventID, or says that they can't
-// be had; without a lastEventID it begins with what happens from now on. The
-// error can be ErrTooManyStreams or ErrTooManyUsers. Without an error, the
-// stream must be closed.
+// be had; with an empty lastEventID it begins with what happens from now on.
+// The error can be ErrTooManyStreams or ErrTooManyUsers. A stream must be closed.
 func (h *Hub) Subscribe(ctx context.Context, name Name, lastEventID string) (ID, *Stream, error) {
 	a := ask(ctx, h.stopping, h.subscribes, subscription{name, lastEventID})
 	if a.err != nil {
 		return a.id, nil, a.err
 	}
-	// Clients of a restarted server do not all come back at once.
 	retry := minRetry + mathrand.N(maxRetry-minRetry)
 	opening := fmt.Appendf(nil, "retry: %d\n%s", retry.Milliseconds(), a.at.block())
-	return a.id, &Stream{h, a.user, opening, a.at.place}, nil
+	return a.id, &Stream{hub: h, user: a.user, opening: opening, at: a.at.place}, nil
 }
 
-// Next waits for the next bytes of the stream, at most 64 KiB of whole blocks
-// in the event stream format, which are not to be changed. The error is io.EOF
-// when the hub has stopped and all was read, or ctx's.
+// Next waits for the stream's next bytes: whole blocks in the event stream
+// format, at most 64 KiB, which are shared and not to be changed. The error is
+// io.EOF when the hub has stopped and all is read, else ctx's.
 func (s *Stream) Next(ctx context.Context) ([]byte, error) {
 	if opening := s.opening; opening != nil {
 		s.opening = nil
 		return opening, nil
 	}
 	for {
-		b := s.at.batch
+		if s.at.batch == nil {
+			if s.read.last {
+				return nil, io.EOF
+			}
+			a := ask(ctx, nil, s.hub.resumes, s.read.end)
+			if a.err != nil {
+				return nil, a.err
+			}
+			s.at = a.at.place
+			if a.at.gap {
+				return a.at.block(), nil
+			}
+		}
 		select {
-		case <-b.ready:
+		case <-s.at.batch.ready:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		if data := b.data[s.at.offset:]; len(data) > 0 {
-			s.at.offset = len(b.data)
+		data := s.at.batch.data[s.at.offset:]
+		s.read, s.at = s.at.batch, place{batch: s.at.batch.next.Value()}
+		if len(data) > 0 {
 			return data, nil
-		}
-		if b.last {
-			return nil, io.EOF
-		}
-		if next := b.next.Value(); next != nil {
-			s.at = place{next, 0}
-			continue
-		}
-		// The next batch is no longer kept: the reader fell behind.
-		a := ask(ctx, nil, s.hub.resumes, b.end)
-		if a.err != nil {
-			return nil, a.err
-		}
-		s.at = a.at.place
-		if a.at.gap {
-			return a.at.block(), nil
 		}
 	}
 }

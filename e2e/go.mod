@@ -1,0 +1,3 @@
+module lobby/e2e
+
+go 1.26
