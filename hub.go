@@ -1,9 +1,9 @@
-// The hub of a chat: one goroutine that owns who is there and what was said,
-// and tells every stream at once. Nothing here takes a lock; whoever wants
-// something asks for it over a channel.
+// A hub is who is in a chat, what happened there, and everyone who listens. One
+// goroutine, Run, owns all of it: whoever wants something asks over a channel,
+// and nothing takes a lock.
 //
-// This file stands on its own: it needs the standard library alone. Beside it,
-// this is a whole program, which prints the stream that alice would read:
+// This file stands on its own, with the standard library alone. The rest of a
+// whole program, which prints what alice's stream tells her for a second:
 //
 //	func main() {
 //		hub, err := NewHub(DefaultConfig)
@@ -46,93 +46,16 @@ import (
 	"weak"
 )
 
-// What a name and a message may be.
-const (
-	maxName  = 64      // characters
-	maxText  = 4 << 10 // bytes
-	maxLines = 32
-)
-
-// How events travel to the streams.
-const (
-	minRetry = 1000 * time.Millisecond // a client that lost its stream waits so long
-	maxRetry = 3000 * time.Millisecond // to so long before it asks for it again
-
-	maxBatch = 64 << 10 // bytes in a batch, and so the most that Next returns
-	maxEvent = 5 << 10  // bytes of the longest event, with maxText in maxLines from maxName
-
-	// gatherInterval is how long events that follow an earlier one closely are
-	// gathered before the streams are woken, once for all of them.
-	gatherInterval = 20 * time.Millisecond
-
-	// recentBatches are kept besides the history, so that a reader that is a
-	// little late walks on undisturbed however short the history is.
-	recentBatches = 256
-)
-
-// Errors of the hub's operations. Those that tell the state of the hub come
-// with the id of the last event that they take into account.
-var (
-	ErrName           = errors.New("a name is 1 to 64 printable characters, none of them a space, and is not . or ..")
-	ErrTextTooLong    = errors.New("a message is at most 4096 bytes long")
-	ErrNotConnected   = errors.New("the user is not connected")
-	ErrTooManyUsers   = errors.New("as many users are connected as the server takes; try again later")
-	ErrTooManyStreams = errors.New("as many streams are open as the server takes; try again later")
-	ErrStopped        = errors.New("the server is stopping; try again later")
-)
-
-// Name is a user's name that ParseName found fit to stand in a stream.
-type Name struct{ name string }
-
-// ParseName returns s as a Name, or ErrName.
-func ParseName(s string) (Name, error) {
-	fit := s != "" && s != "." && s != ".." && utf8.ValidString(s) && utf8.RuneCountInString(s) <= maxName &&
-		!strings.ContainsFunc(s, func(c rune) bool { return c == ' ' || !unicode.IsPrint(c) })
-	if !fit {
-		return Name{}, ErrName
-	}
-	return Name{s}, nil
-}
-
-func (n Name) String() string { return n.name }
-
-// Text is what a user says, found fit by ParseText to stand in a stream.
-type Text struct{ text string }
-
-// ParseText returns s as a Text: without one line end at its end, and with
-// every other CR LF or CR as LF. Errors say what is wrong with s; one is
-// ErrTextTooLong.
-func ParseText(s string) (Text, error) {
-	s = strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r")
-	if len(s) > maxText {
-		return Text{}, ErrTextTooLong
-	}
-	s = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(s)
-	switch {
-	case s == "":
-		return Text{}, errors.New("the message is empty; say something in the request's body")
-	case !utf8.ValidString(s):
-		return Text{}, errors.New("the message is not valid UTF-8")
-	case strings.Count(s, "\n") >= maxLines:
-		return Text{}, fmt.Errorf("the message has more than %d lines", maxLines)
-	case strings.ContainsFunc(s, func(c rune) bool { return unicode.IsControl(c) && c != '\t' && c != '\n' }):
-		return Text{}, errors.New("the message has a control character that is no tab and no line end")
-	}
-	return Text{s}, nil
-}
-
-func (t Text) String() string { return t.text }
-
-// Config holds what may differ between hubs.
+// Config is what hubs may differ in.
 type Config struct {
-	History    int           // how many of the last events a stream can resume from, at least 1
-	MaxUsers   int           // at most this many users, at least 1
-	MaxStreams int           // at most this many open streams, at least 1
-	Grace      time.Duration // how long a user stays after its last stream ended, at least 0
-	KeepAlive  time.Duration // a comment is sent after so long without an event, at least 1 ms
+	History    int           // events that a stream can resume from; at least 1
+	MaxUsers   int           // at least 1
+	MaxStreams int           // at least 1
+	Grace      time.Duration // that a user stays after its last stream; at least 0
+	KeepAlive  time.Duration // without an event, until streams get a comment; at least 1 ms
 }
 
-// DefaultConfig is the Config of a server that was told nothing else.
+// DefaultConfig suits a chat on one machine.
 var DefaultConfig = Config{
 	History:    4096,
 	MaxUsers:   100_000,
@@ -141,31 +64,38 @@ var DefaultConfig = Config{
 	KeepAlive:  15 * time.Second,
 }
 
-// Hub is the way to the one goroutine, Run, that owns all state. Its methods
-// may be called from any goroutine. Each offers a request to Run until ctx is
-// done or the hub stops (then the error is ctx's or ErrStopped, the ID is zero
-// and nothing was changed); a request that Run took is always answered.
+// Errors of the hub's methods.
+var (
+	ErrNotConnected   = errors.New("the user is not connected")
+	ErrTooManyUsers   = errors.New("the server has all the users that it takes; try again later")
+	ErrTooManyStreams = errors.New("the server has all the streams that it takes; try again later")
+	ErrStopped        = errors.New("the server is stopping; try again later")
+)
+
+// Hub is the way to ask Run, from any goroutine. A request that Run took is
+// always answered. One that it did not take, because ctx was done or the hub
+// stopped, changes nothing: the ID is zero, and the error is ctx's or ErrStopped.
 type Hub struct {
 	config Config
 	epoch  string
 
-	// From callers to Run.
+	// from callers to Run
 	joins      chan request[Name]
 	leaves     chan request[Name]
 	messages   chan request[message]
 	lists      chan request[struct{}]
 	subscribes chan request[subscription]
 
-	// From open streams to Run, which goes on until all are closed.
+	// from open streams to Run
 	resumes chan request[ID]
 	closes  chan *user
 
-	stopping chan struct{} // closed by Run when it takes no more from callers
+	stopping chan struct{} // closed by Run when it serves nothing but open streams
 }
 
 type request[Query any] struct {
 	query  Query
-	answer chan answer // has room for the one answer, so that Run never waits for a caller
+	answer chan answer // has room for the one answer, so that Run waits for nobody
 }
 
 type message struct {
@@ -178,25 +108,24 @@ type subscription struct {
 	lastEventID string
 }
 
-// answer is what Run says to a request; which fields are set, beside id and
-// err, is up to the kind of request.
+// answer is Run's to every kind of request.
 type answer struct {
 	id     ID // of the last event that the answer takes into account
 	err    error
-	joined bool     // join
+	joined bool     // join: whether the user was not there
 	users  *Users   // list
-	render bool     // list: whether the caller is the one to render users
+	render bool     // list: whether it is for the caller to render users
 	user   *user    // subscribe
 	at     position // subscribe, resume
 }
 
-// ID names an event, and with it the state of the hub right after that event.
+// ID names an event, and the state of the hub up to it.
 type ID struct {
-	epoch string // of [0-9a-z], new with every hub
+	epoch string // of [0-9a-z]; no two hubs share one
 	seq   uint64 // counts the hub's events from 1; 0 is before the first
 }
 
-// String returns id as it stands in a stream, EPOCH-SEQ, and "" for the zero ID.
+// String returns EPOCH-SEQ, or "" for the zero ID.
 func (id ID) String() string {
 	if id == (ID{}) {
 		return ""
@@ -204,16 +133,14 @@ func (id ID) String() string {
 	return id.epoch + "-" + strconv.FormatUint(id.seq, 10)
 }
 
-// NewHub returns a hub whose methods are served while Run runs. The error says
-// which part of config makes no sense.
+// NewHub returns a hub that waits for Run. The error says what in config makes
+// no sense.
 func NewHub(config Config) (*Hub, error) {
 	switch {
 	case config.History < 1:
 		return nil, errors.New("the history must be at least 1 event")
-	case config.MaxUsers < 1:
-		return nil, errors.New("the limit of users must be at least 1")
-	case config.MaxStreams < 1:
-		return nil, errors.New("the limit of streams must be at least 1")
+	case config.MaxUsers < 1 || config.MaxStreams < 1:
+		return nil, errors.New("the limits of users and streams must be at least 1")
 	case config.Grace < 0:
 		return nil, errors.New("the grace must not be negative")
 	case config.KeepAlive < time.Millisecond:
@@ -221,7 +148,7 @@ func NewHub(config Config) (*Hub, error) {
 	}
 	return &Hub{
 		config:     config,
-		epoch:      strings.ToLower(rand.Text()[:10]), // 50 random bits
+		epoch:      strings.ToLower(rand.Text()[:8]), // 40 random bits
 		joins:      make(chan request[Name]),
 		leaves:     make(chan request[Name]),
 		messages:   make(chan request[message]),
@@ -233,7 +160,7 @@ func NewHub(config Config) (*Hub, error) {
 	}, nil
 }
 
-// ask offers a query to Run and returns its answer.
+// ask offers query to Run until ctx is done or the hub stops.
 func ask[Query any](ctx context.Context, stopping <-chan struct{}, to chan<- request[Query], query Query) answer {
 	r := request[Query]{query, make(chan answer, 1)}
 	select {
@@ -246,23 +173,23 @@ func ask[Query any](ctx context.Context, stopping <-chan struct{}, to chan<- req
 	}
 }
 
-// Join puts the user there until Leave. joined tells whether it was not there
-// already. The ID, here as in the other methods, is of the last event that the
-// answer takes into account: the one that the operation made, where it made
-// one. The error can be ErrTooManyUsers.
+// Join puts a user there until Leave, and tells whether it was not there yet.
+// As with every method, the ID is that of the last event that the answer takes
+// into account: the operation's own, where it made one. The error can be
+// ErrTooManyUsers.
 func (h *Hub) Join(ctx context.Context, name Name) (id ID, joined bool, err error) {
 	a := ask(ctx, h.stopping, h.joins, name)
 	return a.id, a.joined, a.err
 }
 
-// Leave removes the user, also where streams are open in its name: they read on
-// as nobody's. The error can be ErrNotConnected.
+// Leave removes a user, whose open streams read on as nobody's. The error can
+// be ErrNotConnected.
 func (h *Hub) Leave(ctx context.Context, name Name) (ID, error) {
 	a := ask(ctx, h.stopping, h.leaves, name)
 	return a.id, a.err
 }
 
-// Say tells every stream what the user says. The error can be ErrNotConnected.
+// Say tells every stream what a user says. The error can be ErrNotConnected.
 func (h *Hub) Say(ctx context.Context, from Name, text Text) (ID, error) {
 	a := ask(ctx, h.stopping, h.messages, message{from, text})
 	return a.id, a.err
@@ -281,43 +208,10 @@ func (h *Hub) List(ctx context.Context) (ID, *Users, error) {
 	return a.id, a.users, nil
 }
 
-// Users is who is there, sorted by bytes and rendered, not to be changed. All
-// who ask for a list between two changes of it share one Users.
-type Users struct {
-	Text  []byte // "Connected users:\n", then a line "User: NAME" for each, without a newline at the end
-	JSON  []byte // {"users":["NAME",...]}
-	names []string
-	ready chan struct{} // closed when Text and JSON are set
-}
-
-// render does for all who share u what would hold up Run: sorting 100,000
-// names takes tens of milliseconds.
-func (u *Users) render() {
-	defer close(u.ready)
-	slices.Sort(u.names)
-	u.Text = []byte("Connected users:\n")
-	for i, name := range u.names {
-		if i > 0 {
-			u.Text = append(u.Text, '\n')
-		}
-		u.Text = append(append(u.Text, "User: "...), name...)
-	}
-	u.JSON, _ = json.Marshal(map[string][]string{"users": u.names}) // strings always marshal
-}
-
-// Stream is one reader's way along the events.
-type Stream struct {
-	hub     *Hub
-	user    *user  // for Run alone
-	opening []byte // what Next returns first
-	read    *batch // the batch before at
-	at      place  // where Next reads on; without a batch where that is no longer kept
-}
-
-// Subscribe opens a stream in the user's name, who is there while it is open.
-// The stream begins with the events after lastEventID, or says that they can't
-// be had; with an empty lastEventID it begins with what happens from now on.
-// The error can be ErrTooManyStreams or ErrTooManyUsers. A stream must be closed.
+// Subscribe opens a stream in the name of a user, who is there while it is
+// open. It begins with the events after lastEventID, or says that they can't be
+// had; where lastEventID is empty, it begins with the next event. The error can
+// be ErrTooManyStreams or ErrTooManyUsers; without one, Close must follow.
 func (h *Hub) Subscribe(ctx context.Context, name Name, lastEventID string) (ID, *Stream, error) {
 	a := ask(ctx, h.stopping, h.subscribes, subscription{name, lastEventID})
 	if a.err != nil {
@@ -328,113 +222,39 @@ func (h *Hub) Subscribe(ctx context.Context, name Name, lastEventID string) (ID,
 	return a.id, &Stream{hub: h, user: a.user, opening: opening, at: a.at.place}, nil
 }
 
-// Next waits for the stream's next bytes: whole blocks in the event stream
-// format, at most 64 KiB, which are shared and not to be changed. The error is
-// io.EOF when the hub has stopped and all is read, else ctx's.
-func (s *Stream) Next(ctx context.Context) ([]byte, error) {
-	if opening := s.opening; opening != nil {
-		s.opening = nil
-		return opening, nil
-	}
-	for {
-		if s.at.batch == nil {
-			if s.read.last {
-				return nil, io.EOF
-			}
-			a := ask(ctx, nil, s.hub.resumes, s.read.end)
-			if a.err != nil {
-				return nil, a.err
-			}
-			s.at = a.at.place
-			if a.at.gap {
-				return a.at.block(), nil
-			}
-		}
-		select {
-		case <-s.at.batch.ready:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		data := s.at.batch.data[s.at.offset:]
-		s.read, s.at = s.at.batch, place{batch: s.at.batch.next.Value()}
-		if len(data) > 0 {
-			return data, nil
-		}
-	}
-}
-
-// Close ends the stream. It must be called once, after the last Next.
-func (s *Stream) Close() { s.hub.closes <- s.user }
-
-// What was broadcast is a chain of batches that every stream walks at its own
-// pace. Run fills the last batch; when its time has come, Run links an empty
-// one behind it and closes ready: one operation, however many streams wait, and
-// all send the same bytes. The links are weak. What keeps a batch is Run, while
-// it is recent or in the history, so a reader that has stalled holds on to the
-// one batch where it stands, and not to all that came after.
-type batch struct {
-	ready chan struct{}       // closed when the fields below are set for good
-	data  []byte              // whole blocks, at most maxBatch bytes
-	end   ID                  // of the last event up to the end of data
-	next  weak.Pointer[batch] // nothing when the next batch is no longer kept
-	last  bool                // no batch follows
-}
-
-// place is where a stream reads on.
-type place struct {
-	batch  *batch
-	offset int
-}
-
-// position is a place with what a reader who is put there must know.
-type position struct {
-	place
-	after ID   // of the last event before the place
-	gap   bool // whether events were passed over to get there
-}
-
-// block returns the block that puts a client at the position. Without a gap it
-// has no data, so that no client dispatches it.
-func (p position) block() []byte {
-	if p.gap {
-		return fmt.Appendf(nil, "id: %s\nevent: gap\ndata: Some events were missed and can't be had any more; ask for the list of users again.\n\n", p.after)
-	}
-	return fmt.Appendf(nil, "id: %s\n\n", p.after)
-}
-
-// user is someone who is there.
-type user struct {
-	name     string
-	joined   bool          // by Join: stays until Leave
-	streams  int           // open in the user's name
-	leaving  *list.Element // in room.leaving, while nothing but the grace keeps the user there
-	leavesAt time.Time     // when the grace is over
-}
-
-// room is the state. There is one, a variable of Run; nothing else can reach it.
+// room is the state of a hub. The one there is of it is a variable of Run.
 type room struct {
 	config Config
 	id     ID // of the last event
 
 	users   map[string]*user
-	listed  *Users    // who is there, if someone asked since the last change
-	streams int       // open, nobody's included
-	leaving list.List // of *user, by leavesAt
+	listed  *Users    // who is there, if someone has asked since that changed
+	streams int       // open, nobody's too
+	leaving list.List // of *user: whom only the grace keeps, in the order in which it ends
 
-	filling *batch                // the last of the chain
-	recent  [recentBatches]*batch // ring of the batches before it
-	sealed  int                   // how many batches there were before it
-	history []place               // ring of the last events' beginnings: event n at (n-1) % config.History
+	filling *batch                // the end of the chain
+	recent  [recentBatches]*batch // a ring of those before it; the newest is at (sealed-1) % recentBatches
+	sealed  int
+	history []place // a ring of where the last events begin; event n is at (n-1) % config.History
 
-	gathering bool        // whether the gather timer runs
-	gather    *time.Timer // time to wake the streams
-	keepAlive *time.Timer // time to send a comment
-	grace     *time.Timer // time to see who in leaving has left
+	gathering bool        // whether events wait for the gather timer
+	gather    *time.Timer // to hand over what was gathered
+	keepAlive *time.Timer // to send a comment
+	grace     *time.Timer // to look at leaving
 }
 
-// Run serves the hub's methods until ctx is done. Then it ends every stream,
-// after all events up to then, and returns when the last one was closed. It
-// must be called once.
+// user is someone who is there.
+type user struct {
+	name     string
+	joined   bool // by Join, to stay until Leave
+	streams  int  // open in the user's name
+	leaving  *list.Element
+	leavesAt time.Time // when the grace ends, while leaving is set
+}
+
+// Run serves the hub until ctx is done. Then every stream ends, after all
+// events up to then, and Run returns when the last has been closed. It can run
+// only once.
 func (h *Hub) Run(ctx context.Context) {
 	r := room{
 		config:    h.config,
@@ -466,10 +286,10 @@ func (h *Hub) Run(ctx context.Context) {
 			q.answer <- answer{at: r.after(q.query)}
 
 		case u := <-h.closes:
-			r.close(u)
+			r.closeStream(u)
 
 		case <-r.gather.C:
-			r.wake()
+			r.handOver()
 
 		case <-r.keepAlive.C:
 			r.comment()
@@ -479,18 +299,18 @@ func (h *Hub) Run(ctx context.Context) {
 
 		case <-ctx.Done():
 			close(h.stopping)
-			r.stop(h.resumes, h.closes)
+			r.drain(h.resumes, h.closes)
 			return
 		}
 	}
 }
 
 func (r *room) join(name Name) answer {
-	u, arrived, err := r.enter(name)
+	u, joined, err := r.enter(name)
 	if err == nil {
 		u.joined = true
 	}
-	return answer{id: r.id, joined: arrived, err: err}
+	return answer{id: r.id, joined: joined, err: err}
 }
 
 func (r *room) leave(name Name) answer {
@@ -511,19 +331,19 @@ func (r *room) say(m message) answer {
 }
 
 func (r *room) list() answer {
-	first := r.listed == nil
-	if first {
+	render := r.listed == nil
+	if render {
 		names := slices.AppendSeq(make([]string, 0, len(r.users)), maps.Keys(r.users))
 		r.listed = &Users{names: names, ready: make(chan struct{})}
 	}
-	return answer{id: r.id, users: r.listed, render: first}
+	return answer{id: r.id, users: r.listed, render: render}
 }
 
 func (r *room) subscribe(s subscription) answer {
 	if r.streams == r.config.MaxStreams {
 		return answer{id: r.id, err: ErrTooManyStreams}
 	}
-	at := r.open(s.lastEventID) // before the arrival, which the stream gets too
+	at := r.find(s.lastEventID) // before the stream's own user arrives
 	u, _, err := r.enter(s.name)
 	if err != nil {
 		return answer{id: r.id, err: err}
@@ -533,11 +353,11 @@ func (r *room) subscribe(s subscription) answer {
 	return answer{id: r.id, user: u, at: at}
 }
 
-// close counts one of the user's streams less. With the last one, the grace of
-// a user that did not join begins.
-func (r *room) close(u *user) {
-	u.streams--
+// closeStream counts a stream out. A user who was there only by its streams,
+// and still is, has the grace to open another.
+func (r *room) closeStream(u *user) {
 	r.streams--
+	u.streams--
 	if u.streams > 0 || u.joined || r.users[u.name] != u {
 		return
 	}
@@ -548,8 +368,8 @@ func (r *room) close(u *user) {
 	}
 }
 
-// expire removes the user whose grace ended first. Where more have ended, the
-// timer fires again at once: no request waits for all of them.
+// expire removes the first in leaving, if its time has come. The next one has a
+// turn of its own, so that no request waits for a crowd to leave.
 func (r *room) expire() {
 	if first := r.leaving.Front(); first != nil {
 		if u := first.Value.(*user); !time.Now().Before(u.leavesAt) {
@@ -561,8 +381,8 @@ func (r *room) expire() {
 	}
 }
 
-// enter returns the user of that name, who is there to stay until close or
-// leave, and announces an arrival.
+// enter returns the user of that name, who is no longer leaving, and whether it
+// was not there before.
 func (r *room) enter(name Name) (u *user, arrived bool, err error) {
 	if u := r.users[name.name]; u != nil {
 		r.stay(u)
@@ -578,7 +398,6 @@ func (r *room) enter(name Name) (u *user, arrived bool, err error) {
 	return u, true, nil
 }
 
-// remove lets the user go and announces it.
 func (r *room) remove(u *user) {
 	r.stay(u)
 	delete(r.users, u.name)
@@ -586,7 +405,6 @@ func (r *room) remove(u *user) {
 	r.publish("User ", u.name, " disconnected from the chat.")
 }
 
-// stay ends the user's grace, if it runs.
 func (r *room) stay(u *user) {
 	if u.leaving != nil {
 		r.leaving.Remove(u.leaving)
@@ -594,8 +412,65 @@ func (r *room) stay(u *user) {
 	}
 }
 
-// open returns where a stream begins that asks for what came after lastEventID.
-func (r *room) open(lastEventID string) position {
+// What is broadcast is a chain of batches that every stream walks at its own
+// pace: the room fills the last batch; when that has gathered enough, the room
+// links an empty one behind it and closes ready. That is one operation, however
+// many streams wait, and all of them send the same bytes.
+//
+// The links are weak. Only the room keeps batches, the recent ones and those in
+// the history, so a reader that has stalled holds the batches where it stands
+// but not all that came after.
+type batch struct {
+	ready chan struct{} // closed when nothing here will change any more
+	data  []byte        // whole blocks of the event stream format, at most maxBatch bytes
+	end   ID            // of the last event up to the end of data
+	next  weak.Pointer[batch]
+	last  bool // whether the chain ends here
+}
+
+const (
+	maxBatch = 64 << 10 // bytes
+	maxEvent = 5 << 10  // bytes; more than maxText, in maxLines lines, makes after a name of maxName
+
+	// gatherInterval is how long events are gathered that follow closely on
+	// others. The first after a quiet spell leaves at once.
+	gatherInterval = 20 * time.Millisecond
+
+	// recentBatches are kept even where the history is shorter, so that a
+	// reader that is a moment late loses nothing.
+	recentBatches = 256
+
+	// A client that has lost its stream waits for so long before it comes back,
+	// each another time, so that a restarted server does not see all at once.
+	minRetry, maxRetry = time.Second, 3 * time.Second
+)
+
+func newBatch() *batch { return &batch{ready: make(chan struct{})} }
+
+// place is where in the chain a stream reads on.
+type place struct {
+	batch  *batch
+	offset int
+}
+
+// position is a place, and what a client that is put there has to know.
+type position struct {
+	place
+	id  ID   // of the last event before the place
+	gap bool // whether events that the client should get are left out
+}
+
+// block returns what puts a client at p. Without a gap it has no data, so that
+// a client takes the id from it and dispatches nothing.
+func (p position) block() []byte {
+	if p.gap {
+		return fmt.Appendf(nil, "id: %s\nevent: gap\ndata: Events are missing here that can't be had any more; list the users anew.\n\n", p.id)
+	}
+	return fmt.Appendf(nil, "id: %s\n\n", p.id)
+}
+
+// find returns the position after lastEventID, as a client sent it.
+func (r *room) find(lastEventID string) position {
 	if lastEventID == "" {
 		return r.after(r.id)
 	}
@@ -604,33 +479,33 @@ func (r *room) open(lastEventID string) position {
 	if id := (ID{epoch, seq}); epoch == r.id.epoch && id.String() == lastEventID {
 		return r.after(id)
 	}
-	return position{place: r.after(r.id).place, after: r.id, gap: true}
+	return position{place{r.filling, len(r.filling.data)}, r.id, true}
 }
 
-// after returns the position behind the event id, or with a gap behind the
-// last one where what came after id is not all in the history.
+// after returns the position after id, a former or a future one of this hub's;
+// where what follows it is not all in the history, the one after the last event.
 func (r *room) after(id ID) position {
-	switch missed := r.id.seq - id.seq; { // a seq from the future makes it huge
-	case missed == 0:
-		return position{place: place{r.filling, len(r.filling.data)}, after: id}
-	case missed <= uint64(len(r.history)):
-		return position{place: r.history[id.seq%uint64(r.config.History)], after: id}
+	missed := r.id.seq - id.seq // a huge number where id is of the future
+	if 0 < missed && missed <= uint64(len(r.history)) {
+		return position{r.history[id.seq%uint64(r.config.History)], id, false}
 	}
-	return position{place: place{r.filling, len(r.filling.data)}, after: r.id, gap: true}
+	return position{place{r.filling, len(r.filling.data)}, r.id, missed != 0}
 }
 
-// publish makes an event of the line that parts add up to. After a quiet spell
-// it leaves at once, else with the others that are being gathered.
+// publish makes the next event, a message of the line that parts add up to.
 func (r *room) publish(parts ...string) {
-	begin := place{r.filling, len(r.filling.data)}
+	b := r.filling
+	begin := place{b, len(b.data)}
 	if len(r.history) < r.config.History {
 		r.history = append(r.history, begin)
 	} else {
 		r.history[r.id.seq%uint64(r.config.History)] = begin
 	}
 	r.id.seq++
-	b := r.filling
-	b.data = append(append(b.data, "id: "...), r.id.String()...)
+	b.data = append(b.data, "id: "...)
+	b.data = append(b.data, r.id.epoch...)
+	b.data = append(b.data, '-')
+	b.data = strconv.AppendUint(b.data, r.id.seq, 10)
 	b.data = append(b.data, "\nevent: message\ndata: "...)
 	for _, part := range parts {
 		b.data = append(b.data, strings.ReplaceAll(part, "\n", "\ndata: ")...)
@@ -641,40 +516,36 @@ func (r *room) publish(parts ...string) {
 	}
 }
 
-// wake sends what was gathered; where that is nothing, it is quiet again.
-func (r *room) wake() {
+// handOver seals what was gathered, or else the quiet has begun.
+func (r *room) handOver() {
 	r.gathering = false
 	if len(r.filling.data) > 0 {
 		r.seal()
 	}
 }
 
-// comment keeps idle connections from being taken for dead, and finds those
-// that are.
+// comment shows on idle connections which ends are still there.
 func (r *room) comment() {
 	r.filling.data = append(r.filling.data, ": keep-alive\n\n"...)
 	r.seal()
 }
 
-// seal ends the batch being filled and hands it to the streams, which find an
-// empty one behind it.
+// seal hands the batch being filled to the streams, and starts another.
 func (r *room) seal() {
 	b := r.filling
+	r.filling = newBatch()
 	r.recent[r.sealed%recentBatches] = b
 	r.sealed++
-	r.filling = newBatch()
-	b.end = r.id
-	b.next = weak.Make(r.filling)
+	b.end, b.next = r.id, weak.Make(r.filling)
 	close(b.ready)
 	r.gathering = true
 	r.gather.Reset(gatherInterval)
 	r.keepAlive.Reset(r.config.KeepAlive)
 }
 
-// stop ends the chain, and lets the streams read to its end.
-func (r *room) stop(resumes <-chan request[ID], closes <-chan *user) {
-	r.filling.end = r.id
-	r.filling.last = true
+// drain ends the chain and serves the streams until the last is closed.
+func (r *room) drain(resumes <-chan request[ID], closes <-chan *user) {
+	r.filling.end, r.filling.last = r.id, true
 	close(r.filling.ready)
 	for r.streams > 0 {
 		select {
@@ -687,4 +558,134 @@ func (r *room) stop(resumes <-chan request[ID], closes <-chan *user) {
 	}
 }
 
-func newBatch() *batch { return &batch{ready: make(chan struct{})} }
+// Stream is one reader's walk along the chain.
+type Stream struct {
+	hub     *Hub
+	user    *user  // for Run alone
+	opening []byte // what Next returns first
+	passed  *batch // the batch before at
+	at      place  // its batch is nil where that is not kept any more
+}
+
+// Next waits for the next bytes of the stream: whole blocks of the event stream
+// format (HTML standard, section 9.2.6), at most 64 KiB, which others share and
+// nobody may change. The error is io.EOF when the hub has stopped and all is
+// read, else ctx's. One goroutine at a time may call it.
+func (s *Stream) Next(ctx context.Context) ([]byte, error) {
+	if opening := s.opening; opening != nil {
+		s.opening = nil
+		return opening, nil
+	}
+	for {
+		if s.at.batch == nil && s.passed.last {
+			return nil, io.EOF
+		}
+		if s.at.batch == nil { // this reader is far behind
+			a := ask(ctx, nil, s.hub.resumes, s.passed.end)
+			if a.err != nil {
+				return nil, a.err
+			}
+			s.at = a.at.place
+			if a.at.gap {
+				return a.at.block(), nil
+			}
+		}
+		select {
+		case <-s.at.batch.ready:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		data := s.at.batch.data[s.at.offset:]
+		s.passed, s.at = s.at.batch, place{batch: s.at.batch.next.Value()}
+		if len(data) > 0 {
+			return data, nil
+		}
+	}
+}
+
+// Close ends the stream. It must be called once, and Next not after it.
+func (s *Stream) Close() { s.hub.closes <- s.user }
+
+// Users is who is there. All who ask between two changes get the same one, and
+// nobody may change it.
+type Users struct {
+	Text  []byte // "Connected users:\n", then "User: NAME" for each, sorted by bytes, joined by newlines
+	JSON  []byte // {"users":["NAME",...]}, sorted too
+	names []string
+	ready chan struct{} // closed when Text and JSON are set
+}
+
+// render does what would keep Run for too long: to sort 100,000 names takes
+// tens of milliseconds.
+func (u *Users) render() {
+	slices.Sort(u.names)
+	u.Text = []byte("Connected users:\n")
+	for i, name := range u.names {
+		if i > 0 {
+			u.Text = append(u.Text, '\n')
+		}
+		u.Text = append(append(u.Text, "User: "...), name...)
+	}
+	u.JSON, _ = json.Marshal(map[string][]string{"users": u.names}) // names always marshal
+	close(u.ready)
+}
+
+// What a name and a text may be.
+const (
+	maxName  = 64      // characters
+	maxText  = 4 << 10 // bytes
+	maxLines = 32
+)
+
+// What ParseName and ParseText refuse.
+var (
+	ErrName        = errors.New("a name is 1 to 64 printable characters, none of them a space, and neither . nor ..")
+	ErrTextTooLong = fmt.Errorf("a message is at most %d bytes long", maxText)
+	ErrTextEmpty   = errors.New("the message is empty; put what the user says in the body")
+	ErrTextUTF8    = errors.New("the message is not valid UTF-8")
+	ErrTextLines   = fmt.Errorf("a message has at most %d lines", maxLines)
+	ErrTextControl = errors.New("the message has a control character; only tabs and line ends are possible")
+)
+
+// Name is a user's name, safe to stand in a stream.
+type Name struct{ name string }
+
+// ParseName returns s as a Name, or ErrName.
+func ParseName(s string) (Name, error) {
+	unfit := func(c rune) bool { return c == ' ' || !unicode.IsPrint(c) }
+	if s == "" || s == "." || s == ".." || !utf8.ValidString(s) || utf8.RuneCountInString(s) > maxName || strings.ContainsFunc(s, unfit) {
+		return Name{}, ErrName
+	}
+	return Name{s}, nil
+}
+
+func (n Name) String() string { return n.name }
+
+// Text is what a user says, safe to stand in a stream. Its lines are separated
+// by newlines.
+type Text struct{ text string }
+
+var newlines = strings.NewReplacer("\r\n", "\n", "\r", "\n")
+
+// ParseText returns s, whose lines may end in CR LF, CR or LF, as a Text, or
+// one of the errors above. A line end at the end of s is left out.
+func ParseText(s string) (Text, error) {
+	s = strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r")
+	text := newlines.Replace(s)
+	unfit := func(c rune) bool { return unicode.IsControl(c) && c != '\t' && c != '\n' }
+	switch {
+	case s == "":
+		return Text{}, ErrTextEmpty
+	case len(s) > maxText:
+		return Text{}, ErrTextTooLong
+	case !utf8.ValidString(text):
+		return Text{}, ErrTextUTF8
+	case strings.Count(text, "\n") >= maxLines:
+		return Text{}, ErrTextLines
+	case strings.ContainsFunc(text, unfit):
+		return Text{}, ErrTextControl
+	}
+	return Text{text}, nil
+}
+
+func (t Text) String() string { return t.text }
