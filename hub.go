@@ -35,7 +35,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	mathrand "math/rand/v2"
 	"slices"
 	"strconv"
@@ -228,6 +227,7 @@ type room struct {
 	id     ID // of the last event
 
 	users   map[string]*user
+	names   []string  // of users, in no order, so that a list costs a copy and not a walk through the map
 	listed  *Users    // who is there, if someone has asked since that changed
 	streams int       // open, nobody's too
 	leaving list.List // of *user: whom only the grace keeps, in the order in which it ends
@@ -246,6 +246,7 @@ type room struct {
 // user is someone who is there.
 type user struct {
 	name     string
+	index    int  // in room.names
 	joined   bool // by Join, to stay until Leave
 	streams  int  // open in the user's name
 	leaving  *list.Element
@@ -333,8 +334,7 @@ func (r *room) say(m message) answer {
 func (r *room) list() answer {
 	render := r.listed == nil
 	if render {
-		names := slices.AppendSeq(make([]string, 0, len(r.users)), maps.Keys(r.users))
-		r.listed = &Users{names: names, ready: make(chan struct{})}
+		r.listed = &Users{names: slices.Clone(r.names), ready: make(chan struct{})}
 	}
 	return answer{id: r.id, users: r.listed, render: render}
 }
@@ -391,8 +391,9 @@ func (r *room) enter(name Name) (u *user, arrived bool, err error) {
 	if len(r.users) == r.config.MaxUsers {
 		return nil, false, ErrTooManyUsers
 	}
-	u = &user{name: name.name}
+	u = &user{name: name.name, index: len(r.names)}
 	r.users[u.name] = u
+	r.names = append(r.names, u.name)
 	r.listed = nil
 	r.publish("User ", u.name, " connected to the chat.")
 	return u, true, nil
@@ -400,6 +401,10 @@ func (r *room) enter(name Name) (u *user, arrived bool, err error) {
 
 func (r *room) remove(u *user) {
 	r.stay(u)
+	last := len(r.names) - 1
+	r.names[u.index] = r.names[last]
+	r.users[r.names[last]].index = u.index
+	r.names = r.names[:last]
 	delete(r.users, u.name)
 	r.listed = nil
 	r.publish("User ", u.name, " disconnected from the chat.")
@@ -639,7 +644,7 @@ const (
 
 // What ParseName and ParseText refuse.
 var (
-	ErrName        = errors.New("a name is 1 to 64 printable characters, none of them a space, and neither . nor ..")
+	ErrName        = errors.New("a name is 1 to 64 printable characters without a space, and . and .. are no names")
 	ErrTextTooLong = fmt.Errorf("a message is at most %d bytes long", maxText)
 	ErrTextEmpty   = errors.New("the message is empty; put what the user says in the body")
 	ErrTextUTF8    = errors.New("the message is not valid UTF-8")

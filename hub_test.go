@@ -357,14 +357,14 @@ func TestKeepAliveFollowsQuietOnly(t *testing.T) {
 		r.expect(fmt.Sprintf(arrived, "alice"))
 		time.Sleep(15*time.Second - 1)
 		r.expect()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		r.expect("(comment)")
 		time.Sleep(10 * time.Second)
 		b.say("alice", "hello")
 		r.expect("alice: hello")
 		time.Sleep(15*time.Second - 1)
 		r.expect()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		r.expect("(comment)")
 		time.Sleep(15 * time.Second)
 		r.expect("(comment)")
@@ -383,7 +383,7 @@ func TestEventsThatComeCloseTogetherAreGathered(t *testing.T) {
 		time.Sleep(gatherInterval - 1)
 		b.say("alice", "third")
 		r.expect()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		r.expect("alice: second", "alice: third")
 
 		time.Sleep(gatherInterval)
@@ -712,11 +712,12 @@ func testModel(t *testing.T, random *rand.Rand) {
 				check("say", id, err, nil)
 			case 4:
 				id, users, err := b.List(b.ctx)
-				want := "Connected users:\n"
+				var want strings.Builder
+				want.WriteString("Connected users:\n")
 				for i, name := range slices.Sorted(maps.Keys(m.users)) {
-					want += strings.Repeat("\n", min(i, 1)) + "User: " + name
+					want.WriteString(strings.Repeat("\n", min(i, 1)) + "User: " + name)
 				}
-				check("list", id, string(users.Text), want)
+				check("list", id, string(users.Text), want.String())
 				check("list", id, err, nil)
 			case 5:
 				ms := &modelStream{name: name, after: len(m.events)}
@@ -1335,5 +1336,61 @@ func TestOnlyTestsLock(t *testing.T) {
 				t.Errorf("%s imports %s", name, i.Path.Value)
 			}
 		}
+	}
+}
+
+// Benchmarks.
+
+// startHub runs a hub with users until the benchmark ends.
+func startHub(b *testing.B, users int) *Hub {
+	hub, err := NewHub(DefaultConfig)
+	if err != nil {
+		b.Fatal(err)
+	}
+	go hub.Run(b.Context())
+	for i := range users {
+		hub.Join(b.Context(), Name{fmt.Sprint("user", i)})
+	}
+	return hub
+}
+
+func BenchmarkJoinAndLeave(b *testing.B) {
+	for _, users := range []int{100, 99_999} {
+		b.Run(fmt.Sprintf("users=%d", users), func(b *testing.B) {
+			hub := startHub(b, users)
+			for b.Loop() {
+				hub.Join(b.Context(), Name{"alice"})
+				hub.Leave(b.Context(), Name{"alice"})
+			}
+		})
+	}
+}
+
+func BenchmarkList(b *testing.B) {
+	for _, users := range []int{10, 1_000, 99_999} {
+		b.Run(fmt.Sprintf("users=%d/unchanged", users), func(b *testing.B) {
+			hub := startHub(b, users)
+			for b.Loop() {
+				hub.List(b.Context())
+			}
+		})
+		b.Run(fmt.Sprintf("users=%d/changed", users), func(b *testing.B) {
+			hub := startHub(b, users)
+			for b.Loop() {
+				hub.Join(b.Context(), Name{"alice"})
+				hub.List(b.Context())
+				hub.Leave(b.Context(), Name{"alice"})
+			}
+		})
+		b.Run(fmt.Sprintf("users=%d/held", users), func(b *testing.B) {
+			var r room
+			for i := range users {
+				r.names = append(r.names, fmt.Sprint("user", i))
+			}
+			for b.Loop() {
+				r.listed = nil
+				r.list()
+			}
+		})
 	}
 }
