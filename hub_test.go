@@ -14,18 +14,24 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 	"unicode"
 	"unicode/utf8"
 	"weak"
+
+	"github.com/julienschmidt/httprouter"
 )
 
 // Reading the event stream format.
@@ -1390,6 +1396,303 @@ func BenchmarkList(b *testing.B) {
 			for b.Loop() {
 				r.listed = nil
 				r.list()
+			}
+		})
+	}
+}
+
+// BenchmarkPublish is what an event costs the hub until the streams that wait
+// for it are on their way. It sets the pace at which a quiet hub hands over.
+func BenchmarkPublish(b *testing.B) {
+	for _, waiting := range []int{1, 1_000, 10_000} {
+		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
+			var passed sync.WaitGroup
+			r := room{
+				config:    DefaultConfig,
+				filling:   newBatch(),
+				gather:    time.NewTimer(time.Hour),
+				keepAlive: time.NewTimer(time.Hour),
+			}
+			for b.Loop() {
+				b.StopTimer()
+				sealed := r.filling
+				for range waiting {
+					passed.Go(func() { <-sealed.ready })
+				}
+				runtime.Gosched()
+				r.gathering = false
+				b.StartTimer()
+				r.publish("alice", ": ", "hello")
+				b.StopTimer()
+				passed.Wait()
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// TestMain runs the tests, or the server that a benchmark wants as a process
+// of its own, so that the load's memory and time are not taken for its.
+func TestMain(m *testing.M) {
+	switch os.Getenv("LOBBY_BENCHMARK") {
+	case "":
+		m.Run()
+	case "lobby":
+		main()
+	case "bare": // the least that a handler can do
+		text := []byte("Connected users:\nUser: alice")
+		router := httprouter.New()
+		router.GET("/users", func(w http.ResponseWriter, _ *http.Request, _ httprouter.Params) {
+			header := w.Header()
+			for name, value := range map[string]string{"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff",
+				"Last-Event-ID": "m3k9x2a7-1", "Vary": "Accept", "Content-Length": strconv.Itoa(len(text))} {
+				header.Set(name, value)
+			}
+			w.Write(text)
+		})
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			panic(err)
+		}
+		fmt.Printf("Starting server at http://%s\n", listener.Addr())
+		http.Serve(listener, router)
+	}
+}
+
+// process is a server that runs as a process.
+type process struct {
+	cmd *exec.Cmd
+	url string
+}
+
+func startProcess(b *testing.B, kind string) *process {
+	b.Helper()
+	cmd := exec.Command(os.Args[0], "-addr", "127.0.0.1:0")
+	cmd.Env = append(os.Environ(), "LOBBY_BENCHMARK="+kind)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		b.Fatal(err)
+	}
+	return &process{cmd, strings.TrimPrefix(strings.TrimSpace(line), "Starting server at ")}
+}
+
+// stop ends the process and returns the processor time that it took.
+func (p *process) stop() time.Duration {
+	p.cmd.Process.Kill()
+	p.cmd.Wait()
+	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
+}
+
+// request sends n requests over 4 connections, and fails the benchmark unless
+// all are answered with 2xx.
+func (p *process) request(b *testing.B, n int, method, path, body string) {
+	b.Helper()
+	const conns = 4
+	var workers sync.WaitGroup
+	for range conns {
+		workers.Go(func() {
+			for range n / conns {
+				req, err := http.NewRequest(method, p.url+path, strings.NewReader(body))
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				resp, err := http.DefaultClient.Do(req)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				if resp.StatusCode >= 300 {
+					b.Errorf("%s %s: %s", method, path, resp.Status)
+				}
+			}
+		})
+	}
+	workers.Wait()
+}
+
+// audience are streams whose events with a ~ are counted.
+type audience struct {
+	conns     []net.Conn
+	delivered atomic.Int64
+}
+
+// open opens n streams, one after another.
+func (a *audience) open(b *testing.B, p *process, n int) {
+	b.Helper()
+	for range n {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+		if err != nil {
+			b.Skip("more streams than this machine's limits allow: ", err)
+		}
+		a.conns = append(a.conns, conn)
+		fmt.Fprintf(conn, "GET /chat/~%d HTTP/1.1\r\nHost: localhost\r\n\r\n", len(a.conns))
+		go func() {
+			buffer := make([]byte, 4<<10)
+			for {
+				n, err := conn.Read(buffer)
+				if err != nil {
+					return
+				}
+				a.delivered.Add(int64(bytes.Count(buffer[:n], []byte("~"))))
+			}
+		}()
+	}
+}
+
+// await waits until n events in all were delivered.
+func (a *audience) await(b *testing.B, n int64) {
+	b.Helper()
+	for begin := time.Now(); a.delivered.Load() < n; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > time.Minute {
+			b.Fatalf("%d events were delivered, want %d", a.delivered.Load(), n)
+		}
+	}
+}
+
+func (a *audience) close() {
+	for _, conn := range a.conns {
+		conn.Close()
+	}
+}
+
+// arrivals is how many events n streams get of their own arrivals.
+func arrivals(n int) int64 { return int64(n) * int64(n+1) / 2 }
+
+// BenchmarkRequests sends requests over 4 connections, with 100 streams open.
+// Compare list with bare: a handler that knows its answer.
+func BenchmarkRequests(b *testing.B) {
+	const requests = 1000
+	for _, c := range []struct{ name, kind, method, path, body string }{
+		{"bare", "bare", "GET", "/users", ""},
+		{"list", "lobby", "GET", "/users", ""},
+		{"join", "lobby", "POST", "/users/alice", ""},
+		{"say", "lobby", "POST", "/chat/alice", "hello"},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			p := startProcess(b, c.kind)
+			defer p.stop()
+			if c.kind == "lobby" {
+				p.request(b, 4, "POST", "/users/alice", "")
+				var a audience
+				defer a.close()
+				a.open(b, p, 100)
+				a.await(b, arrivals(100))
+			}
+			n := 0
+			for b.Loop() {
+				p.request(b, requests, c.method, c.path, c.body)
+				n += requests
+			}
+			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "requests/s")
+		})
+	}
+}
+
+// BenchmarkFanOut publishes as fast as 4 connections go. The processor time is
+// the server's, opening the streams included.
+func BenchmarkFanOut(b *testing.B) {
+	const messages = 1000
+	for _, streams := range []int{100, 1_000, 9_000} {
+		b.Run(fmt.Sprintf("streams=%d", streams), func(b *testing.B) {
+			p := startProcess(b, "lobby")
+			var a audience
+			a.open(b, p, streams)
+			defer a.close()
+			p.request(b, 4, "POST", "/users/alice", "")
+			want := arrivals(streams)
+			a.await(b, want)
+			opened := want
+			for b.Loop() {
+				p.request(b, messages, "POST", "/chat/alice", "~ and what makes it a message of sixty-four bytes, all in all...")
+				want += messages * int64(streams)
+				a.await(b, want)
+			}
+			b.ReportMetric(float64(want-opened)/b.Elapsed().Seconds(), "deliveries/s")
+			b.ReportMetric(float64(p.stop().Microseconds())/float64(want), "cpu-µs/delivery")
+		})
+	}
+}
+
+// BenchmarkStorm opens streams one after another, each announced to all before
+// it and to itself.
+func BenchmarkStorm(b *testing.B) {
+	for _, streams := range []int{1_000, 5_000} {
+		b.Run(fmt.Sprintf("streams=%d", streams), func(b *testing.B) {
+			n := int64(0)
+			for b.Loop() {
+				b.StopTimer()
+				p := startProcess(b, "lobby")
+				var a audience
+				b.StartTimer()
+				a.open(b, p, streams)
+				a.await(b, arrivals(streams))
+				n += arrivals(streams)
+				b.StopTimer()
+				a.close()
+				p.stop()
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "deliveries/s")
+		})
+	}
+}
+
+// BenchmarkIdleStream is the memory that a stream takes in which nothing
+// happens, and that of a handler that flushes once and waits, with what the
+// client's side of a connection takes in both.
+func BenchmarkIdleStream(b *testing.B) {
+	const streams = 1000
+	hub := startHub(b, 0)
+	flushOnce := func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}
+	for _, c := range []struct {
+		name    string
+		handler http.Handler
+	}{
+		{"bare", http.HandlerFunc(flushOnce)},
+		{"lobby", newServer(hub, isLoopback)},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			server := httptest.NewServer(c.handler)
+			defer server.Close()
+			var conns []net.Conn
+			used := func() uint64 {
+				var m runtime.MemStats
+				runtime.GC()
+				runtime.ReadMemStats(&m)
+				return m.HeapInuse + m.StackInuse
+			}
+			before := used()
+			for b.Loop() {
+				for range streams {
+					conn, err := net.Dial("tcp", server.Listener.Addr().String())
+					if err != nil {
+						b.Fatal(err)
+					}
+					conns = append(conns, conn)
+					fmt.Fprint(conn, "GET /chat/alice HTTP/1.1\r\nHost: localhost\r\n\r\n")
+					var head [12]byte
+					if _, err := io.ReadFull(conn, head[:]); err != nil || string(head[9:]) != "200" {
+						b.Fatalf("%s: %v", head, err)
+					}
+				}
+			}
+			b.ReportMetric(float64(used()-before)/float64(len(conns)), "B/stream")
+			for _, conn := range conns {
+				conn.Close()
 			}
 		})
 	}
