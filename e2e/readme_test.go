@@ -1,0 +1,76 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// console is one command of a README's console block, and what it prints.
+type console struct{ command, output string }
+
+// consoles returns the commands of the README's console blocks, with the
+// server's address for the default one.
+func consoles(t *testing.T, s *server) (all []console) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, block := range strings.Split(string(readme), "```console\n")[1:] {
+		block, _, _ = strings.Cut(block, "```")
+		for _, entry := range strings.Split("\n"+block, "\n$ ")[1:] {
+			command, output, _ := strings.Cut(entry, "\n")
+			all = append(all, console{strings.ReplaceAll(command, "127.0.0.1:8080", s.addr), strings.TrimSpace(output)})
+		}
+	}
+	return all
+}
+
+// TestREADME runs the README's curl lines, the stream's beside the others, and
+// compares what they print but for what is new at every start.
+func TestREADME(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("curl is missing")
+		}
+		t.Skip("curl is missing; install it to run the README's lines")
+	}
+	s := start(t)
+	all := consoles(t, s)
+	if len(all) < 6 || !strings.HasPrefix(all[0].command, "curl -N ") {
+		t.Fatalf("the README has %d commands, the first of which must be the stream", len(all))
+	}
+
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	listener := exec.CommandContext(ctx, "sh", "-c", "exec "+strings.Replace(all[0].command, "curl", "curl -s", 1))
+	var heard strings.Builder
+	listener.Stdout = &heard
+	if err := listener.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for s.do(t, "GET", "/users", "").body != "Connected users:\nUser: bob" {
+		if ctx.Err() != nil {
+			t.Fatal("bob did not arrive")
+		}
+	}
+	for _, c := range all[1:] {
+		got, err := exec.CommandContext(ctx, "sh", "-c", strings.Replace(c.command, "curl", "curl -s", 1)).Output()
+		if err != nil || string(got) != c.output {
+			t.Errorf("%s printed %q (%v), the README has %q", c.command, got, err, c.output)
+		}
+	}
+	s.stop(t) // which ends the stream, with all that came before
+	if err := listener.Wait(); err != nil {
+		t.Errorf("%s: %v", all[0].command, err)
+	}
+	fresh := regexp.MustCompile(`(?m)^(retry: )[0-9]{4}$|^(id: )[0-9a-z]{8,}(-)`)
+	got, want := fresh.ReplaceAllString(strings.TrimSpace(heard.String()), "$1$2$3"), fresh.ReplaceAllString(all[0].output, "$1$2$3")
+	if got != want {
+		t.Errorf("%s printed\n%s\nthe README has\n%s", all[0].command, got, want)
+	}
+}
