@@ -1,0 +1,369 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	launchdarkly "github.com/launchdarkly/eventsource"
+	r3labs "github.com/r3labs/sse/v2"
+	tmaxmax "github.com/tmaxmax/go-sse"
+	"gopkg.in/cenkalti/backoff.v1"
+)
+
+// clientPatience bounds the wait for one thing that a client does. Some wait
+// for seconds before they reconnect, longer each time.
+const clientPatience = time.Minute
+
+// A client that someone else wrote gets every message once and in order, also
+// where the connection is lost on the way, and is told by a gap when the server
+// that it resumes at has no history of what it read.
+func TestClientsOfOthers(t *testing.T) {
+	t.Parallel()
+	const (
+		withinMessage500 = "alice: message 050"
+		afterMessage500  = "alice: message 0500\n\n"
+	)
+	for _, c := range []struct {
+		name string
+		new  func(*testing.T) client
+		lost string // where the connection is: when this has come
+	}{
+		{"eventsource in Node", newNodeClient, withinMessage500},
+		{"launchdarkly", newLaunchDarklyClient, withinMessage500},
+		{"tmaxmax", newTmaxmaxClient, withinMessage500},
+		// It takes the end of a connection for the end of an event, and so would
+		// dispatch the half and resume after the whole.
+		{"r3labs", newR3labsClient, afterMessage500},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			read := c.new(t)
+			flags := []string{"-grace", "10m", "-keepalive", "200ms"} // bob is never away for so long, and gets comments
+			s := start(t, flags...)
+			relay := newRelay(t, s.addr, c.lost)
+			bob := read.from(t, relay.url+"/chat/bob")
+			bob.expectData(t, "User bob connected to the chat.")
+
+			want := []event{s.makes(t, "POST", "/users/alice", "", "User alice connected to the chat.")}
+			for n := range 1000 {
+				want = append(want, s.says(t, "alice", fmt.Sprintf("message %04d", n)))
+			}
+			await(t, relay.lost, "the connection to be lost")
+			relay.down.Store(false)
+			bob.expect(t, want...)
+
+			for _, end := range []struct {
+				how string
+				end func()
+			}{
+				{"SIGKILL", func() { s.kill() }},
+				{"SIGTERM", func() { s.stop(t) }},
+			} {
+				for len(relay.missed) > 0 {
+					<-relay.missed
+				}
+				end.end()
+				await(t, relay.missed, "the client to miss the server after "+end.how)
+				s = start(t, append(flags, "-addr", s.addr)...)
+				if e := bob.next(t); e.name != "gap" || e.data == "" {
+					t.Fatalf("after %s got %+v, want a gap", end.how, e)
+				}
+				bob.expectData(t, "User bob connected to the chat.")
+				want := []event{s.makes(t, "POST", "/users/alice", "", "User alice connected to the chat.")}
+				for n := range 10 {
+					want = append(want, s.says(t, "alice", fmt.Sprintf("message %d\n\n\t  after %s: ¡olé! 🙂", n, end.how)))
+				}
+				want = append(want, s.makes(t, "DELETE", "/users/alice", "", "User alice disconnected from the chat."))
+				bob.expect(t, want...)
+			}
+		})
+	}
+}
+
+// makes makes a request that makes an event, and returns that event, which is
+// to have data.
+func (s *server) makes(t testing.TB, method, path, body, data string) event {
+	t.Helper()
+	r := s.do(t, method, path, body)
+	if r.status >= 300 {
+		t.Fatalf("%s %s: %d %s", method, path, r.status, r.body)
+	}
+	return event{r.header.Get("Last-Event-ID"), "message", data}
+}
+
+// says makes name say text, and returns the event that this makes.
+func (s *server) says(t testing.TB, name, text string) event {
+	t.Helper()
+	return s.makes(t, "POST", "/chat/"+name, text, name+": "+text)
+}
+
+// await waits until something comes from c, or fails the test.
+func await(t testing.TB, c <-chan struct{}, what string) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(clientPatience):
+		t.Fatalf("waited too long for %s", what)
+	}
+}
+
+// client reads the stream at url until ctx is done, comes back to it as often
+// as the client of someone else does by itself, and dispatches what that hands
+// on to those who use it. The error says why it gave up before ctx was done.
+type client func(ctx context.Context, url string, dispatch func(event)) error
+
+// reading is a client at work.
+type reading struct {
+	events chan event // has room for all that a test makes, so that no client is held up
+}
+
+// from makes the client read the stream at url until the test ends.
+func (c client) from(t *testing.T, url string) reading {
+	ctx, stop := context.WithCancel(context.Background())
+	r, done := reading{make(chan event, 2000)}, make(chan struct{})
+	t.Cleanup(func() { stop(); <-done })
+	go func() {
+		defer close(done)
+		err := c(ctx, url, func(e event) {
+			select {
+			case r.events <- e:
+			case <-ctx.Done():
+			}
+		})
+		if ctx.Err() == nil {
+			t.Errorf("the client gave up: %v", err)
+		}
+	}()
+	return r
+}
+
+// next returns the next event that was dispatched.
+func (r reading) next(t *testing.T) event {
+	t.Helper()
+	select {
+	case e := <-r.events:
+		return e
+	case <-time.After(clientPatience):
+		t.Fatal("the client got nothing for too long")
+		return event{}
+	}
+}
+
+// expect reads events and fails the test unless they are those of want.
+func (r reading) expect(t *testing.T, want ...event) {
+	t.Helper()
+	for _, w := range want {
+		if got := r.next(t); got != w {
+			t.Fatalf("the client got %+v, want %+v", got, w)
+		}
+	}
+}
+
+// expectData reads an event and fails the test unless it is a message with that data.
+func (r reading) expectData(t *testing.T, data string) {
+	t.Helper()
+	if e := r.next(t); e.name != "message" || e.data != data {
+		t.Fatalf("the client got %+v, want a message with %q", e, data)
+	}
+}
+
+// newNodeClient returns the npm package eventsource, which is to Node what
+// EventSource is to a browser, in a process of its own.
+func newNodeClient(t *testing.T) client {
+	needs(t, "node")
+	needs(t, "npm")
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("testdata/node")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	install := exec.CommandContext(ctx, "npm", "ci", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund")
+	install.Dir = dir
+	if out, err := install.CombinedOutput(); err != nil {
+		missing(t, "the npm package eventsource can't be installed: %v\n%s", err, out)
+	}
+	return func(ctx context.Context, url string, dispatch func(event)) error {
+		node := exec.CommandContext(ctx, "node", filepath.Join(dir, "client.js"), url)
+		var stderr bytes.Buffer
+		node.Stderr = &stderr
+		out, err := node.StdoutPipe()
+		if err != nil {
+			return err
+		}
+		if err := node.Start(); err != nil {
+			return err
+		}
+		for decoder := json.NewDecoder(out); ; {
+			var e struct{ ID, Name, Data string }
+			if err := decoder.Decode(&e); err != nil {
+				return fmt.Errorf("%w, %v: %s", err, node.Wait(), &stderr)
+			}
+			dispatch(event{e.ID, e.Name, e.Data})
+		}
+	}
+}
+
+// newLaunchDarklyClient returns github.com/launchdarkly/eventsource. It
+// dispatches blocks without data too, which the standard says are no events.
+func newLaunchDarklyClient(*testing.T) client {
+	return func(ctx context.Context, url string, dispatch func(event)) error {
+		goOn := func(error) (result launchdarkly.StreamErrorHandlerResult) { return }
+		stream, err := launchdarkly.SubscribeWithURL(url, launchdarkly.StreamOptionErrorHandler(goOn))
+		if err != nil {
+			return err
+		}
+		defer stream.Close() // which does not end Events where an event is on its way
+		for {
+			select {
+			case e := <-stream.Events:
+				if e.Data() != "" {
+					dispatch(event{e.Id(), e.Event(), e.Data()})
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+// newTmaxmaxClient returns github.com/tmaxmax/go-sse. It dispatches blocks
+// without data too.
+func newTmaxmaxClient(*testing.T) client {
+	return func(ctx context.Context, url string, dispatch func(event)) error {
+		req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+		if err != nil {
+			return err
+		}
+		connection := tmaxmax.NewConnection(req)
+		connection.SubscribeToAll(func(e tmaxmax.Event) {
+			if e.Data != "" {
+				dispatch(event{e.LastEventID, e.Type, e.Data})
+			}
+		})
+		return connection.Connect()
+	}
+}
+
+// newR3labsClient returns github.com/r3labs/sse. It dispatches blocks without
+// data too, comments among them, and waits as it likes, whatever retry says.
+func newR3labsClient(*testing.T) client {
+	return func(ctx context.Context, url string, dispatch func(event)) error {
+		c := r3labs.NewClient(url)
+		c.ReconnectStrategy = backoff.WithContext(backoff.NewExponentialBackOff(), ctx)
+		for { // it does not come back by itself after the proper end of a stream
+			err := c.SubscribeRawWithContext(ctx, func(e *r3labs.Event) {
+				if len(e.Data) > 0 {
+					dispatch(event{string(e.ID), string(e.Event), string(e.Data)})
+				}
+			})
+			if err != nil || ctx.Err() != nil {
+				return err
+			}
+		}
+	}
+}
+
+// relay stands between clients and the server, and loses the connection of the
+// first client in the middle of its stream.
+type relay struct {
+	url    string
+	lost   chan struct{} // closed when the connection was lost
+	missed chan struct{} // gets something when a client did not get through
+	down   atomic.Bool   // none gets through; so since the connection was lost
+}
+
+// newRelay starts a relay to the server at addr, which loses the first
+// connection as soon as the client was sent what ends with until. The test ends it.
+func newRelay(t *testing.T, addr, until string) *relay {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	r := &relay{url: "http://" + listener.Addr().String(), lost: make(chan struct{}), missed: make(chan struct{}, 1)}
+	go func() {
+		for first := true; ; first = false {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go r.pass(conn, addr, first, until)
+		}
+	}()
+	return r
+}
+
+// pass connects a client with the server at addr, until one of them ends it
+// or, where it is the first client, it was sent what ends with until.
+func (r *relay) pass(conn net.Conn, addr string, first bool, until string) {
+	defer conn.Close()
+	up, err := net.Dial("tcp", addr)
+	if err == nil {
+		defer up.Close()
+	}
+	if err != nil || r.down.Load() {
+		select {
+		case r.missed <- struct{}{}:
+		default: // nobody took note of the last one yet
+		}
+		return
+	}
+	go func() {
+		io.Copy(up, conn)
+		up.Close()
+	}()
+	if !first {
+		io.Copy(conn, up)
+		return
+	}
+	piece, passed := make([]byte, 32<<10), ""
+	for {
+		n, err := up.Read(piece)
+		if err != nil {
+			return
+		}
+		seen := passed + string(piece[:n])
+		if begin := strings.Index(seen, until); begin >= 0 {
+			conn.Write(piece[:begin+len(until)-len(passed)])
+			r.down.Store(true)
+			close(r.lost)
+			return
+		}
+		if _, err := conn.Write(piece[:n]); err != nil {
+			return
+		}
+		passed = seen[max(0, len(seen)-len(until)):]
+	}
+}
+
+// needs fails or skips the test where program is not in the PATH.
+func needs(t testing.TB, program string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		missing(t, "%s is not in the PATH", program)
+	}
+}
+
+// missing fails the test where everything should be there, with the variable
+// CI set to true, and else skips it, for what format says.
+func missing(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
