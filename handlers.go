@@ -202,6 +202,9 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
 
 // readBody returns the request's body, or answers why there is none.
 func readBody(w http.ResponseWriter, r *http.Request) (body string, ok bool) {
+	if r.ContentLength == 0 {
+		return "", true
+	}
 	if r.ContentLength > int64(maxBody) { // no need to wait for what will be refused
 		fail(w, r, http.StatusRequestEntityTooLarge, ErrTextTooLong.Error())
 		return "", false

@@ -1445,16 +1445,19 @@ func TestMain(m *testing.M) {
 	case "lobby":
 		main()
 	case "bare": // the least that a handler can do
-		text := []byte("Connected users:\nUser: alice")
-		router := httprouter.New()
-		router.GET("/users", func(w http.ResponseWriter, _ *http.Request, _ httprouter.Params) {
-			header := w.Header()
-			for name, value := range map[string]string{"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff",
-				"Last-Event-ID": "m3k9x2a7-1", "Vary": "Accept", "Content-Length": strconv.Itoa(len(text))} {
-				header.Set(name, value)
+		constant := func(body string) httprouter.Handle {
+			return func(w http.ResponseWriter, _ *http.Request, _ httprouter.Params) {
+				w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+				w.Header().Set("X-Content-Type-Options", "nosniff")
+				w.Header().Set("Last-Event-ID", "m3k9x2a7-1000")
+				w.Header().Set("Vary", "Accept")
+				w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+				io.WriteString(w, body)
 			}
-			w.Write(text)
-		})
+		}
+		router := httprouter.New()
+		router.GET("/users", constant("Connected users:"+strings.Repeat("\nUser: user123", 1000)))
+		router.POST("/users/:name", constant("User alice connected."))
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			panic(err)
@@ -1574,14 +1577,15 @@ func (a *audience) close() {
 // arrivals is how many events n streams get of their own arrivals.
 func arrivals(n int) int64 { return int64(n) * int64(n+1) / 2 }
 
-// BenchmarkRequests sends requests over 4 connections, with 100 streams open.
-// Compare list with bare: a handler that knows its answer.
+// BenchmarkRequests sends requests over 4 connections, to a server with 1,000
+// users and 100 streams, and to bare handlers that know their answers.
 func BenchmarkRequests(b *testing.B) {
 	const requests = 1000
 	for _, c := range []struct{ name, kind, method, path, body string }{
-		{"bare", "bare", "GET", "/users", ""},
-		{"list", "lobby", "GET", "/users", ""},
-		{"join", "lobby", "POST", "/users/alice", ""},
+		{"list/bare", "bare", "GET", "/users", ""},
+		{"list/lobby", "lobby", "GET", "/users", ""},
+		{"join/bare", "bare", "POST", "/users/alice", ""},
+		{"join/lobby", "lobby", "POST", "/users/alice", ""},
 		{"say", "lobby", "POST", "/chat/alice", "hello"},
 	} {
 		b.Run(c.name, func(b *testing.B) {
@@ -1589,6 +1593,9 @@ func BenchmarkRequests(b *testing.B) {
 			defer p.stop()
 			if c.kind == "lobby" {
 				p.request(b, 4, "POST", "/users/alice", "")
+				for i := range 1000 {
+					call(b, "POST", fmt.Sprintf("%s/users/user%d", p.url, i), "")
+				}
 				var a audience
 				defer a.close()
 				a.open(b, p, 100)
