@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"embed"
 	"errors"
@@ -22,6 +23,7 @@ import (
 )
 
 const (
+	maxHead      = 16 << 10              // bytes of a request's head
 	maxBody      = maxText + len("\r\n") // bytes: a message and the line end that may follow it
 	maxWrite     = 64 << 10              // bytes that a client has writeTimeout to take
 	writeTimeout = 10 * time.Second
@@ -42,6 +44,7 @@ func newServer(hub *Hub, answersTo func(host string) bool) *server {
 	s.router.RedirectFixedPath = false
 	s.router.NotFound = http.HandlerFunc(notFound)
 	s.router.MethodNotAllowed = http.HandlerFunc(methodNotAllowed)
+	s.router.GlobalOPTIONS = http.HandlerFunc(options)
 
 	s.router.GET("/users", s.list)
 	s.router.HEAD("/users", s.list)
@@ -64,6 +67,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	}
 	switch {
+	case headSize(r) > maxHead:
+		fail(w, r, http.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the request's head is longer than %d bytes", maxHead))
 	case !s.answersTo(r.Host):
 		fail(w, r, http.StatusMisdirectedRequest, fmt.Sprintf("the Host %q is not this server's; allow it with the flag -host", r.Host))
 	case !isPage(r) && isCrossOrigin(r):
@@ -89,7 +94,7 @@ func (s *server) join(w http.ResponseWriter, r *http.Request, name Name) {
 	if _, ok := readBody(w, r); !ok {
 		return
 	}
-	id, joined, err := s.hub.Join(r.Context(), name)
+	id, joined, err := s.hub.Join(context.WithoutCancel(r.Context()), name)
 	if err != nil {
 		refuse(w, r, id, name, err)
 		return
@@ -105,7 +110,7 @@ func (s *server) leave(w http.ResponseWriter, r *http.Request, name Name) {
 	if _, ok := readBody(w, r); !ok {
 		return
 	}
-	id, err := s.hub.Leave(r.Context(), name)
+	id, err := s.hub.Leave(context.WithoutCancel(r.Context()), name)
 	if err != nil {
 		refuse(w, r, id, name, err)
 		return
@@ -127,7 +132,7 @@ func (s *server) say(w http.ResponseWriter, r *http.Request, name Name) {
 		fail(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
-	id, err := s.hub.Say(r.Context(), name, text)
+	id, err := s.hub.Say(context.WithoutCancel(r.Context()), name, text)
 	if err != nil {
 		refuse(w, r, id, name, err)
 		return
@@ -136,7 +141,10 @@ func (s *server) say(w http.ResponseWriter, r *http.Request, name Name) {
 }
 
 func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
-	id, users, err := s.hub.List(r.Context())
+	if _, ok := readBody(w, r); !ok {
+		return
+	}
+	id, users, err := s.hub.List(context.WithoutCancel(r.Context()))
 	if err != nil {
 		refuse(w, r, id, Name{}, err)
 		return
@@ -174,8 +182,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
 		fail(w, r, http.StatusBadRequest, "a stream is asked for without a body")
 		return
 	}
-	lastEventID := cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("lastEventId"))
-	id, stream, err := s.hub.Subscribe(r.Context(), name, lastEventID)
+	id, stream, err := s.hub.Subscribe(r.Context(), name, lastEventID(r))
 	if err != nil {
 		refuse(w, r, id, name, err)
 		return
@@ -198,6 +205,25 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
 			return
 		}
 	}
+}
+
+// lastEventID returns the id that a stream is to read on from. One that can't be
+// decoded is returned as it stands (url.Query would leave it out), for the hub
+// to find that it can't be had.
+func lastEventID(r *http.Request) string {
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
+		return id
+	}
+	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		if id, ok := strings.CutPrefix(pair, "lastEventId="); ok {
+			decoded, err := url.QueryUnescape(id)
+			if err != nil {
+				return id
+			}
+			return decoded
+		}
+	}
+	return ""
 }
 
 // readBody returns the request's body, or answers why there is none.
@@ -264,7 +290,29 @@ func notFound(w http.ResponseWriter, r *http.Request) {
 }
 
 func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "*" { // to httprouter, all paths together
+		w.Header().Del("Allow")
+		notFound(w, r)
+		return
+	}
 	fail(w, r, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not possible here, only %s", r.Method, w.Header().Get("Allow")))
+}
+
+// options answers what httprouter has set Allow for.
+func options(w http.ResponseWriter, r *http.Request) {
+	readBody(w, r)
+}
+
+// headSize returns how long the request's head is, written in the usual way. On
+// a connection that was used before, net/http lets 4 KiB more through.
+func headSize(r *http.Request) int {
+	size := len(r.Method) + len(r.RequestURI) + len(r.Proto) + len("  \r\n") + len("Host: ") + len(r.Host) + len("\r\n\r\n")
+	for name, values := range r.Header {
+		for _, value := range values {
+			size += len(name) + len(": ") + len(value) + len("\r\n")
+		}
+	}
+	return size
 }
 
 // wantsJSON tells whether the request asks for JSON by name, and not rather for
@@ -335,6 +383,9 @@ func isPage(r *http.Request) bool {
 }
 
 func page(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
+	if _, ok := readBody(w, r); !ok {
+		return
+	}
 	page := pageFiles[r.URL.Path]
 	content, err := web.ReadFile(page.file)
 	if err != nil {

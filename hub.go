@@ -261,6 +261,7 @@ func (h *Hub) Run(ctx context.Context) {
 		config:    h.config,
 		id:        ID{h.epoch, 0},
 		users:     make(map[string]*user),
+		names:     []string{}, // which JSON tells from nil
 		filling:   newBatch(),
 		gather:    time.NewTimer(gatherInterval),
 		keepAlive: time.NewTimer(h.config.KeepAlive),

@@ -1000,6 +1000,7 @@ func TestRequests(t *testing.T) {
 	}{
 		// Every row of the table.
 		{"GET", "/users", "", "", 200, "Connected users:\n", 0, "Vary: Accept"},
+		{"GET", "/users", "", "Accept: application/json", 200, `{"users":[]}`, 0, "Vary: Accept\nContent-Type: application/json"},
 		{"POST", "/users/alice", "", "", 201, "User alice connected.", 1, ""},
 		{"POST", "/users/alice", "", "", 200, "User alice connected.", 1, ""},
 		{"POST", "/users/%C3%A9", "body that is of no use", "", 201, "User é connected.", 2, ""},
@@ -1056,6 +1057,7 @@ func TestRequests(t *testing.T) {
 		{"GET", "/", "", cross, 200, page, -1, ""},
 		{"POST", "/", "", cross, 403, sentence, -1, ""},
 		{"GET", "/users", "", "Host: evil.example", 421, sentence, -1, ""},
+		{"GET", "/users", "", "X: " + strings.Repeat("x", 17<<10), 431, sentence, -1, ""},
 		{"GET", "/users", "", "Host: localhost", 200, "Connected users:\nUser: é", 4, ""},
 		{"GET", "/users", "", "Host: a.LOCALHOST:1", 200, "Connected users:\nUser: é", 4, ""},
 		{"GET", "/users", "", "Host: [::1]:1", 200, "Connected users:\nUser: é", 4, ""},
@@ -1268,7 +1270,7 @@ func TestCommandLine(t *testing.T) {
 		usage bool // whether it is the command line that makes no sense
 	}{
 		{"-nothing", true}, {"-history 0", true}, {"-history x", true}, {"-max-users 0", true}, {"-max-streams -1", true},
-		{"-grace -1s", true}, {"-keepalive 0", true}, {"-keepalive", true}, {"-host", true}, {"more", true}, {"-history 5 more", true},
+		{"-grace -1s", true}, {"-keepalive 0", true}, {"-keepalive", true}, {"-host", true}, {"-host=", true}, {"more", true}, {"-history 5 more", true},
 		{"-addr nothing", false}, {"-addr 127.0.0.1", false}, {"-addr 127.0.0.1:", false}, {"-addr 127.0.0.1:99999", false},
 		{"-addr 192.0.2.1:80", false}, {"-addr " + taken.Addr().String(), false},
 	} {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -21,7 +22,7 @@ import (
 const (
 	headTimeout     = 5 * time.Second  // for the head of a request
 	answerTimeout   = 30 * time.Second // for a request's body and its answer, where a handler sets no other
-	idleTimeout     = 2 * time.Minute  // between two requests on a connection
+	idleTimeout     = headTimeout      // between two requests; in net/http, up to the fourth byte of a head
 	shutdownTimeout = 3 * time.Second  // for what goes on when the server is told to stop
 
 	// maxHeader makes net/http, which adds 4 KiB, take heads of up to 16 KiB.
@@ -33,13 +34,20 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		stop()
+		<-signals // whoever asks again does not want to wait
+		os.Exit(1)
+	}()
 	err := run(ctx, os.Args[1:], os.Stdout)
 	if err == nil {
 		return
 	}
-	fmt.Fprintln(os.Stderr, "lobby:", err)
+	fmt.Fprintln(os.Stderr, "lobby:", strings.ReplaceAll(err.Error(), "\n", " "))
 	if errors.As(err, new(usageError)) {
 		os.Exit(2)
 	}
@@ -65,6 +73,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.DurationVar(&config.KeepAlive, "keepalive", config.KeepAlive, "how `long` without an event until streams get a comment")
 	flags.Func("host", "a further `name` that the server answers to when it listens at a loopback address; may repeat", func(name string) error {
 		hosts = append(hosts, hostname(name))
+		if hosts[len(hosts)-1] == "" {
+			return errors.New("no name")
+		}
 		return nil
 	})
 	flags.SetOutput(io.Discard) // errors are printed once, by main

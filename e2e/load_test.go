@@ -66,7 +66,7 @@ func TestTermEndsAllStreamsAlike(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Error("waited a minute for 500 events")
 	}
-	if exit, took := s.stop(t); exit != nil || took >= 5*time.Second {
+	if took, exit := s.stop(t); exit != nil || took >= 5*time.Second {
 		t.Errorf("exit status %v after %v, want 0 in less than 5 s", exit, took)
 	}
 	speaking.Wait()

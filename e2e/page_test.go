@@ -152,7 +152,7 @@ func (b browser) testCut(t *testing.T) {
 	s.do(t, "POST", "/users/alice", "") // so that her stream begins without an event
 	w := newWire(t, s.addr)
 	alice := b.visit(t, w.url, "alice")
-	alice.waitForPeople("alice")
+	alice.waitForState("live")
 	alice.waitForLines()
 
 	w.cut()

@@ -81,8 +81,8 @@ func (s *server) kill() {
 	s.wait(5 * time.Second)
 }
 
-// stop ends the server as SIGTERM does, and returns how it exited and after how long.
-func (s *server) stop(t testing.TB) (exit error, took time.Duration) {
+// stop ends the server as SIGTERM does, and returns after how long and how it exited.
+func (s *server) stop(t testing.TB) (took time.Duration, exit error) {
 	t.Helper()
 	begin := time.Now()
 	s.cmd.Process.Signal(syscall.SIGTERM)
@@ -90,7 +90,7 @@ func (s *server) stop(t testing.TB) (exit error, took time.Duration) {
 	if !ok {
 		t.Fatal("the server did not end within 10 s of SIGTERM")
 	}
-	return exit, time.Since(begin)
+	return time.Since(begin), exit
 }
 
 // wait waits for the server's end, again and again if asked to.
