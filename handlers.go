@@ -192,14 +192,21 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
 	setHead(w, id, "text/event-stream")
 	client := http.NewResponseController(w)
+	var deadline time.Time
 	for {
 		data, err := stream.Next(r.Context())
-		client.SetWriteDeadline(time.Now().Add(writeTimeout)) // for the end of the body too
+		if now := time.Now(); deadline.Sub(now) < writeTimeout { // not each time: that takes a twentieth of all time
+			deadline = now.Add(writeTimeout + time.Second)
+			client.SetWriteDeadline(deadline)
+		}
 		if err != nil {
 			return
 		}
 		if _, err := w.Write(data); err != nil {
 			return
+		}
+		if stream.More() { // and then fewer, larger writes catch up
+			continue
 		}
 		if err := client.Flush(); err != nil { // which tells of a missed deadline where Write does not
 			return

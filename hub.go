@@ -237,6 +237,7 @@ type room struct {
 	sealed  int
 	history []place // a ring of where the last events begin; event n is at (n-1) % config.History
 
+	handed    uint64      // number of the last event that was handed to the streams
 	gathering bool        // whether events wait for the gather timer
 	gather    *time.Timer // to hand over what was gathered
 	keepAlive *time.Timer // to send a comment
@@ -263,7 +264,7 @@ func (h *Hub) Run(ctx context.Context) {
 		users:     make(map[string]*user),
 		names:     []string{}, // which JSON tells from nil
 		filling:   newBatch(),
-		gather:    time.NewTimer(gatherInterval),
+		gather:    time.NewTimer(gatherMost),
 		keepAlive: time.NewTimer(h.config.KeepAlive),
 		grace:     time.NewTimer(h.config.Grace),
 	}
@@ -438,9 +439,11 @@ const (
 	maxBatch = 64 << 10 // bytes
 	maxEvent = 5 << 10  // bytes; more than maxText, in maxLines lines, makes after a name of maxName
 
-	// gatherInterval is how long events are gathered that follow closely on
-	// others. The first after a quiet spell leaves at once.
-	gatherInterval = 20 * time.Millisecond
+	// After a batch of n events, those that follow are gathered for n times
+	// gatherStep, at most for gatherMost, so that a few events leave at once and
+	// a flood in few large writes.
+	gatherStep = 4 * time.Millisecond
+	gatherMost = 16 * time.Millisecond
 
 	// recentBatches are kept even where the history is shorter, so that a
 	// reader that is a moment late loses nothing.
@@ -544,8 +547,8 @@ func (r *room) seal() {
 	r.sealed++
 	b.end, b.next = r.id, weak.Make(r.filling)
 	close(b.ready)
-	r.gathering = true
-	r.gather.Reset(gatherInterval)
+	r.gather.Reset(min(time.Duration(r.id.seq-r.handed)*gatherStep, gatherMost))
+	r.gathering, r.handed = true, r.id.seq
 	r.keepAlive.Reset(r.config.KeepAlive)
 }
 
@@ -606,6 +609,19 @@ func (s *Stream) Next(ctx context.Context) ([]byte, error) {
 		if len(data) > 0 {
 			return data, nil
 		}
+	}
+}
+
+// More tells whether Next has something to return without waiting.
+func (s *Stream) More() bool {
+	if s.opening != nil || s.at.batch == nil {
+		return true
+	}
+	select {
+	case <-s.at.batch.ready:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -386,15 +386,56 @@ func TestEventsThatComeCloseTogetherAreGathered(t *testing.T) {
 		b.say("alice", "first")
 		r.expect("alice: first") // at once, after the quiet
 		b.say("alice", "second")
-		time.Sleep(gatherInterval - 1)
+		time.Sleep(gatherStep - time.Nanosecond)
 		b.say("alice", "third")
 		r.expect()
 		time.Sleep(time.Nanosecond)
-		r.expect("alice: second", "alice: third")
+		r.expect("alice: second", "alice: third") // one step after a batch of one
 
-		time.Sleep(gatherInterval)
-		b.say("alice", "fourth")
-		r.expect("alice: fourth")
+		flood := slices.Repeat([]string{"alice: more"}, int(gatherMost/gatherStep)+1)
+		for range flood {
+			b.say("alice", "more")
+		}
+		time.Sleep(2*gatherStep - time.Nanosecond)
+		r.expect()
+		time.Sleep(time.Nanosecond)
+		r.expect(flood...) // two steps after a batch of two
+
+		b.say("alice", "last")
+		time.Sleep(gatherMost - time.Nanosecond)
+		r.expect()
+		time.Sleep(time.Nanosecond)
+		r.expect("alice: last") // no later than that, after any number
+
+		time.Sleep(gatherStep)
+		b.say("alice", "first again")
+		r.expect("alice: first again")
+	})
+}
+
+func TestMoreTellsWhetherNextWaits(t *testing.T) {
+	inBubble(t, DefaultConfig, func(b *bubble) {
+		_, stream, err := b.Subscribe(b.ctx, b.name("alice"), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stream.Close()
+		for range 2 { // the opening block, and alice's arrival
+			if !stream.More() {
+				t.Fatal("no more, want the opening block and an arrival")
+			}
+			if _, err := stream.Next(b.ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if stream.More() {
+			t.Error("more than the opening block and an arrival")
+		}
+		b.stop()
+		synctest.Wait()
+		if !stream.More() {
+			t.Error("no end, want one")
+		}
 	})
 }
 
@@ -452,7 +493,7 @@ func (b *bubble) stall(name string) *Stream {
 func (b *bubble) readAll(stream *Stream) *sseReader {
 	b.Helper()
 	var r sseReader
-	ctx, cancel := context.WithTimeout(b.ctx, 2*gatherInterval)
+	ctx, cancel := context.WithTimeout(b.ctx, 2*gatherMost)
 	defer cancel()
 	for {
 		data, err := stream.Next(ctx)
@@ -486,7 +527,7 @@ func TestAReaderThatFallsBehind(t *testing.T) {
 				}
 				var want []string
 				for i := range c.batches {
-					time.Sleep(2 * gatherInterval)
+					time.Sleep(2 * gatherMost)
 					want = append(want, fmt.Sprint("alice: ", i))
 					b.say("alice", fmt.Sprint(i))
 				}
@@ -520,7 +561,7 @@ func TestAStalledReaderDoesNotHoldWhatFollows(t *testing.T) {
 		stream.Next(b.ctx)
 		var batches []weak.Pointer[batch]
 		for i := range 3 * recentBatches {
-			time.Sleep(2 * gatherInterval)
+			time.Sleep(2 * gatherMost)
 			other := b.stall("bob")
 			batches = append(batches, weak.Make(other.at.batch))
 			other.Close()
@@ -572,7 +613,7 @@ func TestAReaderFarBehindGetsAllWhenTheHubStops(t *testing.T) {
 		stream := b.stall("alice")
 		var want []string
 		for i := range 2 * recentBatches {
-			time.Sleep(2 * gatherInterval)
+			time.Sleep(2 * gatherMost)
 			want = append(want, fmt.Sprint("alice: ", i))
 			b.say("alice", fmt.Sprint(i))
 		}
