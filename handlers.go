@@ -191,10 +191,10 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
 	w.Header().Set("Cache-Control", "no-cache")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
 	setHead(w, id, "text/event-stream")
-	client := http.NewResponseController(w)
+	client, ctx := http.NewResponseController(w), r.Context()
 	var deadline time.Time
 	for {
-		data, err := stream.Next(r.Context())
+		data, err := stream.Next(ctx)
 		if now := time.Now(); deadline.Sub(now) < writeTimeout { // not each time: that takes a twentieth of all time
 			deadline = now.Add(writeTimeout + time.Second)
 			client.SetWriteDeadline(deadline)
