@@ -386,28 +386,28 @@ func TestEventsThatComeCloseTogetherAreGathered(t *testing.T) {
 		b.say("alice", "first")
 		r.expect("alice: first") // at once, after the quiet
 		b.say("alice", "second")
-		time.Sleep(gatherStep - time.Nanosecond)
+		time.Sleep(minRound - time.Nanosecond)
 		b.say("alice", "third")
 		r.expect()
 		time.Sleep(time.Nanosecond)
 		r.expect("alice: second", "alice: third") // one step after a batch of one
 
-		flood := slices.Repeat([]string{"alice: more"}, int(gatherMost/gatherStep)+1)
+		flood := slices.Repeat([]string{"alice: more"}, gatherRounds+1)
 		for range flood {
 			b.say("alice", "more")
 		}
-		time.Sleep(2*gatherStep - time.Nanosecond)
+		time.Sleep(2*minRound - time.Nanosecond)
 		r.expect()
 		time.Sleep(time.Nanosecond)
 		r.expect(flood...) // two steps after a batch of two
 
 		b.say("alice", "last")
-		time.Sleep(gatherMost - time.Nanosecond)
+		time.Sleep(gatherRounds*minRound - time.Nanosecond)
 		r.expect()
 		time.Sleep(time.Nanosecond)
 		r.expect("alice: last") // no later than that, after any number
 
-		time.Sleep(gatherStep)
+		time.Sleep(minRound)
 		b.say("alice", "first again")
 		r.expect("alice: first again")
 	})
@@ -493,7 +493,7 @@ func (b *bubble) stall(name string) *Stream {
 func (b *bubble) readAll(stream *Stream) *sseReader {
 	b.Helper()
 	var r sseReader
-	ctx, cancel := context.WithTimeout(b.ctx, 2*gatherMost)
+	ctx, cancel := context.WithTimeout(b.ctx, 2*gatherRounds*minRound)
 	defer cancel()
 	for {
 		data, err := stream.Next(ctx)
@@ -527,7 +527,7 @@ func TestAReaderThatFallsBehind(t *testing.T) {
 				}
 				var want []string
 				for i := range c.batches {
-					time.Sleep(2 * gatherMost)
+					time.Sleep(2 * gatherRounds * minRound)
 					want = append(want, fmt.Sprint("alice: ", i))
 					b.say("alice", fmt.Sprint(i))
 				}
@@ -561,7 +561,7 @@ func TestAStalledReaderDoesNotHoldWhatFollows(t *testing.T) {
 		stream.Next(b.ctx)
 		var batches []weak.Pointer[batch]
 		for i := range 3 * recentBatches {
-			time.Sleep(2 * gatherMost)
+			time.Sleep(2 * gatherRounds * minRound)
 			other := b.stall("bob")
 			batches = append(batches, weak.Make(other.at.batch))
 			other.Close()
@@ -613,7 +613,7 @@ func TestAReaderFarBehindGetsAllWhenTheHubStops(t *testing.T) {
 		stream := b.stall("alice")
 		var want []string
 		for i := range 2 * recentBatches {
-			time.Sleep(2 * gatherMost)
+			time.Sleep(2 * gatherRounds * minRound)
 			want = append(want, fmt.Sprint("alice: ", i))
 			b.say("alice", fmt.Sprint(i))
 		}
