@@ -237,7 +237,6 @@ type room struct {
 	sealed  int
 	history []place // a ring of where the last events begin; event n is at (n-1) % config.History
 
-	handed    uint64      // number of the last event that was handed to the streams
 	gathering bool        // whether events wait for the gather timer
 	gather    *time.Timer // to hand over what was gathered
 	keepAlive *time.Timer // to send a comment
@@ -258,12 +257,13 @@ type user struct {
 // events up to then, and Run returns when the last has been closed. It can run
 // only once.
 func (h *Hub) Run(ctx context.Context) {
+	begin := ID{h.epoch, 0}
 	r := room{
 		config:    h.config,
-		id:        ID{h.epoch, 0},
+		id:        begin,
 		users:     make(map[string]*user),
 		names:     []string{}, // which JSON tells from nil
-		filling:   newBatch(),
+		filling:   newBatch(begin),
 		gather:    time.NewTimer(minRound),
 		keepAlive: time.NewTimer(h.config.KeepAlive),
 		grace:     time.NewTimer(h.config.Grace),
@@ -430,7 +430,7 @@ func (r *room) stay(u *user) {
 type batch struct {
 	ready chan struct{} // closed when nothing here will change any more
 	data  []byte        // whole blocks of the event stream format, at most maxBatch bytes
-	end   ID            // of the last event up to the end of data
+	end   ID            // of the last event up to the end of data; before that is known, up to its beginning
 	next  weak.Pointer[batch]
 	last  bool // whether the chain ends here
 }
@@ -439,11 +439,12 @@ const (
 	maxBatch = 64 << 10 // bytes
 	maxEvent = 5 << 10  // bytes; more than maxText, in maxLines lines, makes after a name of maxName
 
-	// After a batch, events are gathered for a round or, where the batch had n
-	// events, for n rounds up to gatherRounds: a few events leave at once, and a
-	// flood in few large writes. A round is about what all streams take for one
-	// batch, as measured on two cores, where longer ones brought more deliveries
-	// and shorter ones less delay.
+	// Events that follow closely on a batch are gathered into the next one: for
+	// a round after a batch of one event, for two rounds after one of two, up to
+	// gatherRounds. So a few events leave at once, and a flood in few large
+	// writes. A round is about what it takes to send a batch to all streams:
+	// longer ones were measured to bring more deliveries/s, and shorter ones
+	// less delay.
 	gatherRounds   = 4
 	roundPerStream = 4 * time.Microsecond
 	minRound       = 4 * time.Millisecond
@@ -457,7 +458,8 @@ const (
 	minRetry, maxRetry = time.Second, 3 * time.Second
 )
 
-func newBatch() *batch { return &batch{ready: make(chan struct{})} }
+// newBatch returns an empty batch that follows the event id.
+func newBatch(id ID) *batch { return &batch{ready: make(chan struct{}), end: id} }
 
 // place is where in the chain a stream reads on.
 type place struct {
@@ -545,14 +547,15 @@ func (r *room) comment() {
 // seal hands the batch being filled to the streams, and starts another.
 func (r *room) seal() {
 	b := r.filling
-	r.filling = newBatch()
+	r.filling = newBatch(r.id)
 	r.recent[r.sealed%recentBatches] = b
 	r.sealed++
+	events := r.id.seq - b.end.seq
 	b.end, b.next = r.id, weak.Make(r.filling)
 	close(b.ready)
 	round := max(minRound, time.Duration(r.streams)*roundPerStream)
-	r.gather.Reset(time.Duration(min(r.id.seq-r.handed, gatherRounds)) * round)
-	r.gathering, r.handed = true, r.id.seq
+	r.gather.Reset(time.Duration(min(events, gatherRounds)) * round)
+	r.gathering = true
 	r.keepAlive.Reset(r.config.KeepAlive)
 }
 

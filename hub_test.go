@@ -1457,7 +1457,7 @@ func BenchmarkPublish(b *testing.B) {
 			var passed sync.WaitGroup
 			r := room{
 				config:    DefaultConfig,
-				filling:   newBatch(),
+				filling:   newBatch(ID{}),
 				gather:    time.NewTimer(time.Hour),
 				keepAlive: time.NewTimer(time.Hour),
 			}
