@@ -1271,6 +1271,24 @@ func TestStreamLimit(t *testing.T) {
 	}
 }
 
+// A client that closes its side once it has asked is still one that waits for
+// the answer; to net/http its context is done then.
+func TestAHalfClosedRequestIsServed(t *testing.T) {
+	inBubble(t, DefaultConfig, func(b *bubble) {
+		handler := newServer(b.Hub, isLoopback)
+		closed, cancel := context.WithCancel(b.ctx)
+		cancel()
+		for i := range 100 {
+			r := httptest.NewRequestWithContext(closed, "POST", fmt.Sprintf("http://localhost/users/u%d", i), nil)
+			w := httptest.NewRecorder()
+			handler.ServeHTTP(w, r)
+			if w.Code != http.StatusCreated {
+				t.Fatalf("got %d %q, want 201", w.Code, w.Body)
+			}
+		}
+	})
+}
+
 func TestNothingCanBeInjectedIntoAStream(t *testing.T) {
 	url := serve(t)
 	stream := subscribe(t, url+"/chat/eve")
