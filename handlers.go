@@ -31,7 +31,9 @@ const (
 	retryAfter   = "5"              // seconds: when to ask a server again that is full
 )
 
-// server answers HTTP requests by asking the hub.
+// server answers HTTP requests by asking the hub. What the hub answers at once
+// is asked without the request's cancellation: net/http cancels it when the
+// client closes its side, which one that waits for the answer may do.
 type server struct {
 	hub       *Hub
 	answersTo func(host string) bool // by the request's Host
