@@ -158,9 +158,9 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	setHead(w, id, contentType)
-	client := http.NewResponseController(w)
+	rc := http.NewResponseController(w)
 	for piece := range slices.Chunk(body, maxWrite) {
-		client.SetWriteDeadline(time.Now().Add(writeTimeout))
+		rc.SetWriteDeadline(time.Now().Add(writeTimeout))
 		if _, err := w.Write(piece); err != nil {
 			return
 		}
@@ -193,13 +193,13 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
 	w.Header().Set("Cache-Control", "no-cache")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
 	setHead(w, id, "text/event-stream")
-	client, ctx := http.NewResponseController(w), r.Context()
+	rc, ctx := http.NewResponseController(w), r.Context()
 	var deadline time.Time
 	for {
 		data, err := stream.Next(ctx)
-		if now := time.Now(); deadline.Sub(now) < writeTimeout { // not each time: that takes a twentieth of all time
+		if now := time.Now(); deadline.Sub(now) < writeTimeout { // once a second: each time would take a twentieth of all time
 			deadline = now.Add(writeTimeout + time.Second)
-			client.SetWriteDeadline(deadline)
+			rc.SetWriteDeadline(deadline)
 		}
 		if err != nil {
 			return
@@ -207,10 +207,10 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
 		if _, err := w.Write(data); err != nil {
 			return
 		}
-		if stream.More() { // and then fewer, larger writes catch up
+		if stream.More() { // to be flushed together, in fewer and larger writes
 			continue
 		}
-		if err := client.Flush(); err != nil { // which tells of a missed deadline where Write does not
+		if err := rc.Flush(); err != nil { // which tells of a missed deadline where Write does not
 			return
 		}
 	}
@@ -286,7 +286,8 @@ func refuse(w http.ResponseWriter, r *http.Request, id ID, name Name, err error)
 	fail(w, r, http.StatusServiceUnavailable, err.Error())
 }
 
-// fail answers with an error. A body that was not read by now is not waited for.
+// fail answers with an error. Where the request had a body, which may not have
+// been read, the answer does not wait for it, and the connection ends.
 func fail(w http.ResponseWriter, r *http.Request, status int, sentence string) {
 	if r.ContentLength != 0 {
 		w.Header().Set("Connection", "close")
@@ -304,7 +305,7 @@ func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 		notFound(w, r)
 		return
 	}
-	fail(w, r, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not possible here, only %s", r.Method, w.Header().Get("Allow")))
+	fail(w, r, http.StatusMethodNotAllowed, fmt.Sprintf("the method %s is not possible here, only %s", r.Method, w.Header().Get("Allow")))
 }
 
 // options answers what httprouter has set Allow for.
@@ -312,8 +313,8 @@ func options(w http.ResponseWriter, r *http.Request) {
 	readBody(w, r)
 }
 
-// headSize returns how long the request's head is, written in the usual way. On
-// a connection that was used before, net/http lets 4 KiB more through.
+// headSize returns how long the request's head is, with one space after each
+// colon. On a connection that was used before, net/http lets 4 KiB more through.
 func headSize(r *http.Request) int {
 	size := len(r.Method) + len(r.RequestURI) + len(r.Proto) + len("  \r\n") + len("Host: ") + len(r.Host) + len("\r\n\r\n")
 	for name, values := range r.Header {
@@ -324,8 +325,8 @@ func headSize(r *http.Request) int {
 	return size
 }
 
-// wantsJSON tells whether the request asks for JSON by name, and not rather for
-// plain text (RFC 9110, section 12.5.1).
+// wantsJSON tells whether the request accepts JSON, and plain text no better;
+// both by name, as */* accepts whatever comes.
 func wantsJSON(r *http.Request) bool {
 	quality := map[string]float64{}
 	for _, accept := range r.Header.Values("Accept") {

@@ -2,8 +2,9 @@
 // goroutine, Run, owns all of it: whoever wants something asks over a channel,
 // and nothing takes a lock.
 //
-// This file stands on its own, with the standard library alone. The rest of a
-// whole program, which prints what alice's stream tells her for a second:
+// This file stands on its own, with the standard library alone. This and the
+// imports of context, log, os and time make it a whole program, which prints
+// what alice's stream tells her for a second:
 //
 //	func main() {
 //		hub, err := NewHub(DefaultConfig)
@@ -45,7 +46,7 @@ import (
 	"weak"
 )
 
-// Config is what hubs may differ in.
+// Config holds a hub's settings.
 type Config struct {
 	History    int           // events that a stream can resume from; at least 1
 	MaxUsers   int           // at least 1
@@ -89,7 +90,7 @@ type Hub struct {
 	resumes chan request[ID]
 	closes  chan *user
 
-	stopping chan struct{} // closed by Run when it serves nothing but open streams
+	stopping chan struct{} // closed by Run when it takes no more requests but those of open streams
 }
 
 type request[Query any] struct {
@@ -109,13 +110,13 @@ type subscription struct {
 
 // answer is Run's to every kind of request.
 type answer struct {
-	id     ID // of the last event that the answer takes into account
-	err    error
-	joined bool     // join: whether the user was not there
-	users  *Users   // list
-	render bool     // list: whether it is for the caller to render users
-	user   *user    // subscribe
-	at     position // subscribe, resume
+	id      ID // of the last event that the answer takes into account
+	err     error
+	arrived bool     // join: whether the user was not there
+	users   *Users   // list
+	render  bool     // list: whether this caller must render users, for which the others wait
+	user    *user    // subscribe
+	at      position // subscribe, resume
 }
 
 // ID names an event, and the state of the hub up to it.
@@ -178,7 +179,7 @@ func ask[Query any](ctx context.Context, stopping <-chan struct{}, to chan<- req
 // ErrTooManyUsers.
 func (h *Hub) Join(ctx context.Context, name Name) (id ID, joined bool, err error) {
 	a := ask(ctx, h.stopping, h.joins, name)
-	return a.id, a.joined, a.err
+	return a.id, a.arrived, a.err
 }
 
 // Leave removes a user, whose open streams read on as nobody's. The error can
@@ -221,7 +222,7 @@ func (h *Hub) Subscribe(ctx context.Context, name Name, lastEventID string) (ID,
 	return a.id, &Stream{hub: h, user: a.user, opening: opening, at: a.at.place}, nil
 }
 
-// room is the state of a hub. The one there is of it is a variable of Run.
+// room is the state of a hub. There is one, a local variable of Run.
 type room struct {
 	config Config
 	id     ID // of the last event
@@ -230,7 +231,7 @@ type room struct {
 	names   []string  // of users, in no order, so that a list costs a copy and not a walk through the map
 	listed  *Users    // who is there, if someone has asked since that changed
 	streams int       // open, nobody's too
-	leaving list.List // of *user: whom only the grace keeps, in the order in which it ends
+	leaving list.List // of *user: those in their grace, the first to leave in front
 
 	filling *batch                // the end of the chain
 	recent  [recentBatches]*batch // a ring of those before it; the newest is at (sealed-1) % recentBatches
@@ -309,11 +310,11 @@ func (h *Hub) Run(ctx context.Context) {
 }
 
 func (r *room) join(name Name) answer {
-	u, joined, err := r.enter(name)
+	u, arrived, err := r.enter(name)
 	if err == nil {
 		u.joined = true
 	}
-	return answer{id: r.id, joined: joined, err: err}
+	return answer{id: r.id, arrived: arrived, err: err}
 }
 
 func (r *room) leave(name Name) answer {
@@ -439,12 +440,11 @@ const (
 	maxBatch = 64 << 10 // bytes
 	maxEvent = 5 << 10  // bytes; more than maxText, in maxLines lines, makes after a name of maxName
 
-	// Events that follow closely on a batch are gathered into the next one: for
-	// a round after a batch of one event, for two rounds after one of two, up to
-	// gatherRounds. So a few events leave at once, and a flood in few large
+	// After a batch of n events the next is sealed n rounds later, at most
+	// gatherRounds: a few events wait little, and a flood leaves in few large
 	// writes. A round is about what it takes to send a batch to all streams:
-	// longer ones were measured to bring more deliveries/s, and shorter ones
-	// less delay.
+	// longer ones were measured to bring more deliveries/s, shorter ones less
+	// delay.
 	gatherRounds   = 4
 	roundPerStream = 4 * time.Microsecond
 	minRound       = 4 * time.Millisecond
@@ -486,24 +486,29 @@ func (p position) block() []byte {
 // find returns the position after lastEventID, as a client sent it.
 func (r *room) find(lastEventID string) position {
 	if lastEventID == "" {
-		return r.after(r.id)
+		return r.end(false)
 	}
 	epoch, number, _ := strings.Cut(lastEventID, "-")
 	seq, _ := strconv.ParseUint(number, 10, 64)
 	if id := (ID{epoch, seq}); epoch == r.id.epoch && id.String() == lastEventID {
 		return r.after(id)
 	}
-	return position{place{r.filling, len(r.filling.data)}, r.id, true}
+	return r.end(true)
 }
 
-// after returns the position after id, a former or a future one of this hub's;
-// where what follows it is not all in the history, the one after the last event.
+// end returns the position after the last event.
+func (r *room) end(gap bool) position {
+	return position{place{r.filling, len(r.filling.data)}, r.id, gap}
+}
+
+// after returns the position after id, which is of this hub but may be in the
+// future. Where the history lacks an event after id, it is the end, with a gap.
 func (r *room) after(id ID) position {
 	missed := r.id.seq - id.seq // a huge number where id is of the future
 	if 0 < missed && missed <= uint64(len(r.history)) {
 		return position{r.history[id.seq%uint64(r.config.History)], id, false}
 	}
-	return position{place{r.filling, len(r.filling.data)}, r.id, missed != 0}
+	return r.end(missed != 0)
 }
 
 // publish makes the next event, a message of the line that parts add up to.
@@ -530,7 +535,8 @@ func (r *room) publish(parts ...string) {
 	}
 }
 
-// handOver seals what was gathered, or else the quiet has begun.
+// handOver ends a time of gathering. Where nothing came in it, the next event
+// leaves at once.
 func (r *room) handOver() {
 	r.gathering = false
 	if len(r.filling.data) > 0 {
@@ -632,8 +638,14 @@ func (s *Stream) More() bool {
 	}
 }
 
-// Close ends the stream. It must be called once, and Next not after it.
-func (s *Stream) Close() { s.hub.closes <- s.user }
+// Close ends the stream; Next must not be called after it. A second Close does
+// nothing.
+func (s *Stream) Close() {
+	if s.user != nil {
+		s.hub.closes <- s.user
+		s.user = nil
+	}
+}
 
 // Users is who is there. All who ask between two changes get the same one, and
 // nobody may change it.
@@ -676,7 +688,8 @@ var (
 	ErrTextControl = errors.New("the message has a control character; only tabs and line ends are possible")
 )
 
-// Name is a user's name, safe to stand in a stream.
+// Name is a user's name, safe to stand in a stream. The zero Name is nobody's,
+// and not to be used.
 type Name struct{ name string }
 
 // ParseName returns s as a Name, or ErrName.
@@ -690,8 +703,8 @@ func ParseName(s string) (Name, error) {
 
 func (n Name) String() string { return n.name }
 
-// Text is what a user says, safe to stand in a stream. Its lines are separated
-// by newlines.
+// Text is what a user says, safe to stand in a stream, in lines separated by
+// newlines. The zero Text says nothing, and is not to be used.
 type Text struct{ text string }
 
 var newlines = strings.NewReplacer("\r\n", "\n", "\r", "\n")

@@ -605,6 +605,7 @@ func TestStop(t *testing.T) {
 		}
 		late.Close()
 		<-b.done
+		late.Close() // is done at once
 	})
 }
 
@@ -1329,7 +1330,7 @@ func TestCommandLine(t *testing.T) {
 		usage bool // whether it is the command line that makes no sense
 	}{
 		{"-nothing", true}, {"-history 0", true}, {"-history x", true}, {"-max-users 0", true}, {"-max-streams -1", true},
-		{"-grace -1s", true}, {"-keepalive 0", true}, {"-keepalive", true}, {"-host", true}, {"-host=", true}, {"more", true}, {"-history 5 more", true},
+		{"-grace -1s", true}, {"-keepalive 0", true}, {"-keepalive", true}, {"-host", true}, {"-host=", true}, {"-host=http://x/", true}, {"more", true}, {"-history 5 more", true},
 		{"-addr nothing", false}, {"-addr 127.0.0.1", false}, {"-addr 127.0.0.1:", false}, {"-addr 127.0.0.1:99999", false},
 		{"-addr 192.0.2.1:80", false}, {"-addr " + taken.Addr().String(), false},
 	} {

@@ -22,7 +22,7 @@ import (
 const (
 	headTimeout     = 5 * time.Second  // for the head of a request
 	answerTimeout   = 30 * time.Second // for a request's body and its answer, where a handler sets no other
-	idleTimeout     = headTimeout      // between two requests; in net/http, up to the fourth byte of a head
+	idleTimeout     = headTimeout      // between two requests, which to net/http is up to the fourth byte of a head
 	shutdownTimeout = 3 * time.Second  // for what goes on when the server is told to stop
 
 	// maxHeader makes net/http, which adds 4 KiB, take heads of up to 16 KiB.
@@ -66,16 +66,16 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		flags  = flag.NewFlagSet("lobby", flag.ContinueOnError)
 		addr   = flags.String("addr", "127.0.0.1:8080", "`address` to listen at; port 0 is a free one")
 	)
-	flags.IntVar(&config.History, "history", config.History, "how many of the last `events` a stream can resume from")
-	flags.IntVar(&config.MaxUsers, "max-users", config.MaxUsers, "at most so many `users`")
-	flags.IntVar(&config.MaxStreams, "max-streams", config.MaxStreams, "at most so many open `streams`")
-	flags.DurationVar(&config.Grace, "grace", config.Grace, "how `long` a user stays when its last stream ended; 0 is none")
-	flags.DurationVar(&config.KeepAlive, "keepalive", config.KeepAlive, "how `long` without an event until streams get a comment")
+	flags.IntVar(&config.History, "history", config.History, "keep the last `n` events to resume from")
+	flags.IntVar(&config.MaxUsers, "max-users", config.MaxUsers, "at most `n` users")
+	flags.IntVar(&config.MaxStreams, "max-streams", config.MaxStreams, "at most `n` open streams")
+	flags.DurationVar(&config.Grace, "grace", config.Grace, "keep a user for this `duration` after its last stream ended; 0 is none")
+	flags.DurationVar(&config.KeepAlive, "keepalive", config.KeepAlive, "send a comment after this `duration` without an event")
 	flags.Func("host", "a further `name` that the server answers to when it listens at a loopback address; may repeat", func(name string) error {
-		hosts = append(hosts, hostname(name))
-		if hosts[len(hosts)-1] == "" {
-			return errors.New("no name")
+		if hostname(name) == "" || strings.ContainsAny(name, "/ ") {
+			return errors.New("it is no host name")
 		}
+		hosts = append(hosts, hostname(name))
 		return nil
 	})
 	flags.SetOutput(io.Discard) // errors are printed once, by main

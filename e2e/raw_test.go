@@ -188,7 +188,7 @@ func TestPipelinedRequests(t *testing.T) {
 		body   string
 	}{
 		{"POST", 201, "User alice connected."}, {"POST", 200, "alice: hi"}, {"HEAD", 200, ""},
-		{"PATCH", 405, "PATCH is not possible here, only GET, HEAD, OPTIONS.\n"},
+		{"PATCH", 405, "The method PATCH is not possible here, only GET, HEAD, OPTIONS.\n"},
 		{"GET", 200, "Connected users:\nUser: alice"}, {"DELETE", 200, "User alice disconnected."},
 	} {
 		if r := readResponse(t, answers, want.method); r.status != want.status || r.body != want.body {
