@@ -20,10 +20,13 @@ import (
 )
 
 const (
-	headTimeout     = 5 * time.Second  // for the head of a request
-	answerTimeout   = 30 * time.Second // for a request's body and its answer, where a handler sets no other
-	idleTimeout     = headTimeout      // between two requests, which to net/http is up to the fourth byte of a head
-	shutdownTimeout = 3 * time.Second  // for what goes on when the server is told to stop
+	headTimeout     = 5 * time.Second // for the head of a request
+	shutdownTimeout = 3 * time.Second // for what goes on when the server is told to stop
+	idleTimeout     = headTimeout     // between two requests, which to net/http is up to the fourth byte of a head
+
+	// answerTimeout is for a request's body and its answer, where a handler sets
+	// no other.
+	answerTimeout = bodyTimeout + writeTimeout
 
 	// maxHeader makes net/http, which adds 4 KiB, take heads of up to 16 KiB.
 	maxHeader = 12 << 10

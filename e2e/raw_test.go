@@ -443,3 +443,43 @@ func TestReaderThatFallsBehind(t *testing.T) {
 		})
 	}
 }
+
+// Who asks and does not read what it asked for is cut: in the middle of a long
+// list, and also where each of many answers is short.
+func TestAnswersThatAreNotRead(t *testing.T) {
+	t.Parallel()
+	const write, answer = 10 * time.Second, 20 * time.Second
+	s := start(t)
+	joins := s.dial(t)
+	answers := bufio.NewReader(joins)
+	const users = 10_000 // whose list is larger than all buffers on its way
+	go func() {
+		for i := range users {
+			io.WriteString(joins, s.requestText(fmt.Sprintf("POST /users/%064d", i), ""))
+		}
+	}()
+	for range users {
+		readResponse(t, answers, "POST")
+	}
+	for _, c := range []struct {
+		name, request string
+		limit         time.Duration
+	}{
+		{"a list", s.requestText("GET /users", ""), write},
+		{"errors", strings.Repeat(s.requestText("GET /nosuch", ""), 10_000), answer},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			conn := s.dial(t)
+			conn.SetReadBuffer(64 << 10)
+			begin := time.Now()
+			var err error
+			for err == nil { // what stands behind the first request is not read, and shows the end
+				_, err = io.WriteString(conn, c.request)
+			}
+			if took := time.Since(begin); errors.Is(err, os.ErrDeadlineExceeded) || took < c.limit-time.Second || took > c.limit+8*time.Second {
+				t.Errorf("%v after %v, want the connection to be cut after %v", err, took, c.limit)
+			}
+		})
+	}
+}
