@@ -235,13 +235,16 @@ func lastEventID(r *http.Request) string {
 	return ""
 }
 
+// bodyTooLong is right for requests that need a body and for those that do not.
+var bodyTooLong = fmt.Sprintf("the body is too long: a message is at most %d bytes long, and nothing else needs a body", maxText)
+
 // readBody returns the request's body, or answers why there is none.
 func readBody(w http.ResponseWriter, r *http.Request) (body string, ok bool) {
 	if r.ContentLength == 0 {
 		return "", true
 	}
 	if r.ContentLength > int64(maxBody) { // no need to wait for what will be refused
-		fail(w, r, http.StatusRequestEntityTooLarge, ErrTextTooLong.Error())
+		fail(w, r, http.StatusRequestEntityTooLarge, bodyTooLong)
 		return "", false
 	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(maxBody)))
@@ -249,7 +252,7 @@ func readBody(w http.ResponseWriter, r *http.Request) (body string, ok bool) {
 		return string(b), true
 	}
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		fail(w, r, http.StatusRequestEntityTooLarge, ErrTextTooLong.Error())
+		fail(w, r, http.StatusRequestEntityTooLarge, bodyTooLong)
 	} else if errors.Is(err, os.ErrDeadlineExceeded) {
 		fail(w, r, http.StatusRequestTimeout, fmt.Sprintf("the body did not come within %v", bodyTimeout))
 	} else {
