@@ -625,19 +625,6 @@ func (s *Stream) Next(ctx context.Context) ([]byte, error) {
 	}
 }
 
-// More tells whether Next has something to return without waiting.
-func (s *Stream) More() bool {
-	if s.opening != nil || s.at.batch == nil {
-		return true
-	}
-	select {
-	case <-s.at.batch.ready:
-		return true
-	default:
-		return false
-	}
-}
-
 // Close ends the stream; Next must not be called after it. A second Close does
 // nothing.
 func (s *Stream) Close() {

@@ -413,32 +413,6 @@ func TestEventsThatComeCloseTogetherAreGathered(t *testing.T) {
 	})
 }
 
-func TestMoreTellsWhetherNextWaits(t *testing.T) {
-	inBubble(t, DefaultConfig, func(b *bubble) {
-		_, stream, err := b.Subscribe(b.ctx, b.name("alice"), "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer stream.Close()
-		for range 2 { // the opening block, and alice's arrival
-			if !stream.More() {
-				t.Fatal("no more, want the opening block and an arrival")
-			}
-			if _, err := stream.Next(b.ctx); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if stream.More() {
-			t.Error("more than the opening block and an arrival")
-		}
-		b.stop()
-		synctest.Wait()
-		if !stream.More() {
-			t.Error("no end, want one")
-		}
-	})
-}
-
 func TestABatchThatIsFullIsNotHeldBack(t *testing.T) {
 	long := strings.Repeat("\n", maxLines-1)
 	long += strings.Repeat("x", maxText-len(long))
@@ -1740,7 +1714,9 @@ func BenchmarkIdleStream(b *testing.B) {
 		{"lobby", newServer(hub, isLoopback)},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			server := httptest.NewServer(c.handler)
+			server := httptest.NewUnstartedServer(c.handler)
+			server.Config.ConnContext = withConn
+			server.Start()
 			defer server.Close()
 			var conns []net.Conn
 			used := func() uint64 {

@@ -30,10 +30,6 @@ const (
 
 	// maxHeader makes net/http, which adds 4 KiB, take heads of up to 16 KiB.
 	maxHeader = 12 << 10
-
-	// sendBuffer bounds what the kernel takes for a client that does not read,
-	// or a write would be done long before the client has it.
-	sendBuffer = 64 << 10
 )
 
 func main() {
@@ -112,10 +108,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               maxHeader,
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is checked like every other request
-		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			conn.(*net.TCPConn).SetWriteBuffer(sendBuffer)
-			return ctx
-		},
+		ConnContext:                  withConn,
 	}
 
 	hubCtx, stopHub := context.WithCancel(context.Background())
