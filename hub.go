@@ -451,7 +451,7 @@ const (
 
 	// recentBatches are kept even where the history is shorter, so that a
 	// reader that is a moment late loses nothing.
-	recentBatches = 256
+	recentBatches = 64
 
 	// A client that has lost its stream waits for so long before it comes back,
 	// each another time, so that a restarted server does not see all at once.
