@@ -422,7 +422,7 @@ func (r *room) stay(u *user) {
 
 // What is broadcast is a chain of batches that every stream walks at its own
 // pace: the room fills the last batch; when that has gathered enough, the room
-// links an empty one behind it and closes ready. That is one operation, however
+// links an empty one behind it and has ready closed. That is one operation, however
 // many streams wait, and all of them send the same bytes.
 //
 // The links are weak. Only the room keeps batches, the recent ones and those in
@@ -558,7 +558,7 @@ func (r *room) seal() {
 	r.sealed++
 	events := r.id.seq - b.end.seq
 	b.end, b.next = r.id, weak.Make(r.filling)
-	close(b.ready)
+	go close(b.ready) // aside: to wake 10,000 streams takes milliseconds
 	round := max(minRound, time.Duration(r.streams)*roundPerStream)
 	r.gather.Reset(time.Duration(min(events, gatherRounds)) * round)
 	r.gathering = true
