@@ -89,6 +89,20 @@ func TestTermEndsAllStreamsAlike(t *testing.T) {
 	}
 }
 
+// The end of a stream has as long to be taken as an event has, however long ago
+// the last event was.
+func TestTermEndsAQuietStreamProperly(t *testing.T) {
+	t.Parallel()
+	s := startForMinutes(t)
+	st := s.subscribe(t, "/chat/alice")
+	st.expect(t, "User alice connected to the chat.")
+	time.Sleep(12 * time.Second) // which is more than a client has to take a write, and less than the keep-alive
+	s.stop(t)
+	if e, err := st.next(); err != io.EOF {
+		t.Errorf("got %+v, %v, want the body's proper end", e, err)
+	}
+}
+
 // Many requests, as load generators make them, are all served while 100 streams
 // are told of each.
 func TestLoadWithStreamsOpen(t *testing.T) {
@@ -160,14 +174,15 @@ func (s *server) load(t testing.TB, n, callers int, path, body string) map[int]i
 func TestSlowReadersHarmNobody(t *testing.T) {
 	t.Parallel()
 	const (
-		healthy, frozen    = 69, 30
-		speakers, messages = 4, 16_000
+		healthy, frozen    = 199, 100
+		speakers, messages = 4, 24_000
 		size               = 4 << 10
 
 		// What is alive: the history, the recent batches, and for each stream the
-		// batch that it sends and the next. The messages are 66 MB.
+		// batch that it sends and the next: 61 MB. The messages are 98 MB, and
+		// would be 9.8 GB if a copy were kept for each frozen reader.
 		batch     = 64 << 10
-		alive     = 4096*(size+300) + 256*batch + (healthy+frozen+1)*2*batch
+		alive     = 4096*(size+300) + 64*batch + (healthy+frozen+1)*2*batch
 		maxMemory = 2*alive + 16<<20 // as much again as garbage, and the program itself
 	)
 	needProc(t, 1000)

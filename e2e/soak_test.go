@@ -1,0 +1,106 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+)
+
+var (
+	soakFor     = flag.Duration("soak", 10*time.Second, "how long TestSoak goes on")
+	soakStreams = flag.Int("soak-streams", 500, "how many streams TestSoak holds open")
+)
+
+// A server that has been in use for long holds no more than it did after the
+// first minute, or after the first half of a shorter time: neither descriptors nor memory.
+func TestSoak(t *testing.T) {
+	t.Parallel()
+	const (
+		change   = 20 * time.Millisecond // between two joins, leaves, messages, or cut and resumed streams
+		maxDrift = 1 << 20               // bytes
+
+		// In a short run the collector has yet to find its pace.
+		short, maxShortDrift = 5 * time.Minute, 8 << 20
+	)
+	needProc(t, uint64(*soakStreams)+1000)
+	s := start(t)
+	descriptors := s.descriptors(t)
+	conns := make([]*net.TCPConn, *soakStreams)
+	open := func(i int, lastEventID string) {
+		conns[i] = s.ask(t, fmt.Sprintf("/chat/reader-%d?lastEventId=%s", i, lastEventID))
+		go io.Copy(io.Discard, conns[i])
+	}
+	for i := range conns {
+		open(i, "")
+	}
+	streams := func() int { return s.descriptors(t) - descriptors }
+	eventually(t, "all streams to be open", func() bool { return streams() >= len(conns) })
+
+	client := http.DefaultClient
+	post := func(path string) string {
+		resp, err := client.Post(s.url+path, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		io.Copy(io.Discard, resp.Body)
+		return resp.Header.Get("Last-Event-ID")
+	}
+	var early []int // bytes of memory, before the middle or the first minute is over
+	var late []int
+	begin, sampled := time.Now(), time.Now()
+	warm := min(time.Minute, *soakFor/2)
+	ticker := time.NewTicker(change)
+	defer ticker.Stop()
+	for n := 0; time.Since(begin) < *soakFor; n++ {
+		<-ticker.C
+		name := fmt.Sprintf("/users/visitor-%d", n/4%100)
+		switch n % 4 {
+		case 0:
+			post(name)
+		case 1:
+			s.do(t, "POST", "/chat/reader-0", "hello")
+		case 2:
+			s.do(t, "DELETE", name, "")
+		case 3:
+			i := rand.IntN(len(conns))
+			id := post("/users/reader-0")
+			conns[i].Close()
+			open(i, id)
+		}
+		if time.Since(sampled) < *soakFor/60 {
+			continue
+		}
+		sampled = time.Now()
+		if memory := s.memory(t, "VmRSS"); time.Since(begin) < warm {
+			early = append(early, memory)
+		} else {
+			late = append(late, memory)
+		}
+	}
+	eventually(t, "as many descriptors as streams", func() bool { return streams() <= len(conns)+1 })
+	t.Logf("KiB of memory: first %v, then %v", inKiB(early), inKiB(late))
+	drift, bound := late[len(late)-1]-late[0], maxDrift
+	if *soakFor < short {
+		bound = maxShortDrift
+	}
+	if drift > bound {
+		t.Errorf("%d bytes of memory more than at first, want at most %d", drift, bound)
+	}
+	for _, conn := range conns {
+		conn.Close()
+	}
+	eventually(t, "all descriptors to come back", func() bool { return streams() <= 1 })
+}
+
+func inKiB(sizes []int) (kib []int) {
+	for _, size := range sizes {
+		kib = append(kib, size>>10)
+	}
+	return kib
+}
