@@ -422,8 +422,9 @@ func (r *room) stay(u *user) {
 
 // What is broadcast is a chain of batches that every stream walks at its own
 // pace: the room fills the last batch; when that has gathered enough, the room
-// links an empty one behind it and has ready closed. That is one operation, however
-// many streams wait, and all of them send the same bytes.
+// links an empty one behind it, and a goroutine of its own closes ready, which wakes
+// the streams that wait. All of them send the same bytes. Which of two batches is
+// ready first does not matter, since a stream reads them in the chain's order.
 //
 // The links are weak. Only the room keeps batches, the recent ones and those in
 // the history, so a reader that has stalled holds the batches where it stands
@@ -558,7 +559,7 @@ func (r *room) seal() {
 	r.sealed++
 	events := r.id.seq - b.end.seq
 	b.end, b.next = r.id, weak.Make(r.filling)
-	go close(b.ready) // aside: to wake 10,000 streams takes milliseconds
+	go close(b.ready) // which takes milliseconds where 10,000 streams wait
 	round := max(minRound, time.Duration(r.streams)*roundPerStream)
 	r.gather.Reset(time.Duration(min(events, gatherRounds)) * round)
 	r.gathering = true
