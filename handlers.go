@@ -191,7 +191,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
 		fail(w, r, http.StatusBadRequest, "a stream is asked for without a body")
 		return
 	}
-	id, stream, err := s.hub.Subscribe(r.Context(), name, lastEventID(r))
+	id, stream, err := s.hub.Subscribe(context.Background(), name, lastEventID(r))
 	if err != nil {
 		refuse(w, r, id, name, err)
 		return
@@ -201,10 +201,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
 	setHead(w, id, "text/event-stream")
 	ctx := r.Context()
-	opening, err := stream.Next(ctx)
-	if err != nil {
-		return
-	}
+	opening, _ := stream.Next(ctx) // which is there already
 	w.Write(opening)
 	if err := http.NewResponseController(w).Flush(); err != nil { // the head goes with it
 		return
@@ -217,7 +214,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
 			return // and net/http ends the body
 		}
 		if err := body.send(data); err != nil {
-			return
+			panic(http.ErrAbortHandler) // in a chunk, after which no end would be proper
 		}
 	}
 }

@@ -1251,7 +1251,11 @@ func TestStreamLimit(t *testing.T) {
 func TestAHalfClosedRequestIsServed(t *testing.T) {
 	inBubble(t, DefaultConfig, func(b *bubble) {
 		handler := newServer(b.Hub, isLoopback)
-		closed, cancel := context.WithCancel(b.ctx)
+		client, conn := net.Pipe()
+		defer client.Close()
+		defer conn.Close()
+		go io.Copy(io.Discard, client)
+		closed, cancel := context.WithCancel(context.WithValue(b.ctx, connKey{}, conn))
 		cancel()
 		for i := range 100 {
 			r := httptest.NewRequestWithContext(closed, "POST", fmt.Sprintf("http://localhost/users/u%d", i), nil)
@@ -1259,6 +1263,12 @@ func TestAHalfClosedRequestIsServed(t *testing.T) {
 			handler.ServeHTTP(w, r)
 			if w.Code != http.StatusCreated {
 				t.Fatalf("got %d %q, want 201", w.Code, w.Body)
+			}
+			r = httptest.NewRequestWithContext(closed, "GET", "http://localhost/chat/alice", nil)
+			w = httptest.NewRecorder()
+			handler.ServeHTTP(w, r)
+			if w.Code != http.StatusOK {
+				t.Fatalf("a stream: got %d %q, want 200", w.Code, w.Body)
 			}
 		}
 	})
