@@ -4,7 +4,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"testing"
@@ -21,7 +20,7 @@ var (
 func TestSoak(t *testing.T) {
 	t.Parallel()
 	const (
-		change   = 20 * time.Millisecond // between two joins, leaves, messages, or cut and resumed streams
+		change   = 20 * time.Millisecond // between two joins, leaves or messages
 		maxDrift = 1 << 20               // bytes
 
 		// In a short run the collector has yet to find its pace.
@@ -57,24 +56,25 @@ func TestSoak(t *testing.T) {
 	}
 	var early, late []int // bytes of memory, before and after it is warm
 	begin, sampled := time.Now(), time.Now()
-	warm := min(time.Minute, *soakFor/2)
+	warm := min(time.Minute, *soakFor/2) // and how long it takes to cut and resume each stream once
+	lastEventID, cuts := "", 0
 	ticker := time.NewTicker(change)
 	defer ticker.Stop()
 	for n := 0; time.Since(begin) < *soakFor; n++ {
 		<-ticker.C
-		name := fmt.Sprintf("/users/visitor-%d", n/4%100)
-		switch n % 4 {
+		name := fmt.Sprintf("/users/visitor-%d", n/3%100)
+		switch n % 3 {
 		case 0:
-			post(name)
+			lastEventID = post(name)
 		case 1:
 			s.do(t, "POST", "/chat/reader-0", "hello")
 		case 2:
 			s.do(t, "DELETE", name, "")
-		case 3:
-			i := rand.IntN(len(conns))
-			id := post("/users/reader-0")
+		}
+		for ; cuts < int(time.Since(begin)*time.Duration(len(conns))/warm); cuts++ {
+			i := cuts % len(conns)
 			conns[i].Close()
-			open(i, id)
+			open(i, lastEventID)
 		}
 		if time.Since(sampled) < *soakFor/60 {
 			continue
