@@ -254,11 +254,11 @@ func TestSlowReadersHarmNobody(t *testing.T) {
 	close(trickling.enough)
 	finished := make(chan struct{})
 	go func() { reading.Wait(); close(finished) }()
-	for reading := true; reading; { // the trickling reader's gap may leave out a last word
+	for done := false; !done; { // the trickling reader's gap may leave out a last word
 		s.sayLastWord(t)
 		select {
 		case <-finished:
-			reading = false
+			done = true
 		case <-time.After(time.Second):
 		}
 	}
