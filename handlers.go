@@ -46,7 +46,7 @@ type server struct {
 }
 
 // newServer returns the handler for an http.Server that speaks HTTP/1 and has
-// withConn as its ConnContext.
+// boundSendBuffer as its ConnContext.
 func newServer(hub *Hub, answersTo func(host string) bool) *server {
 	s := &server{hub, answersTo, httprouter.New()}
 	s.router.RedirectTrailingSlash = false
@@ -196,42 +196,32 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
 		refuse(w, r, id, name, err)
 		return
 	}
-	defer stream.Close()
 	w.Header().Set("Cache-Control", "no-cache")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
+	w.Header().Set("Connection", "close")
 	setHead(w, id, "text/event-stream")
-	ctx := r.Context()
-	opening, _ := stream.Next(ctx) // which is there already
+	opening, _ := stream.Next(context.Background()) // which is there already
 	w.Write(opening)
-	if err := http.NewResponseController(w).Flush(); err != nil { // the head goes with it
-		return
+	rc := http.NewResponseController(w)
+	rc.Flush() // the head goes with it; where that fails, so will what is sent next
+	conn, _, err := rc.Hijack()
+	if err != nil {
+		stream.Close()
+		panic(err) // w is not of an http.Server that speaks HTTP/1
 	}
-	body := newStreamBody(r)
-	for {
-		data, err := stream.Next(ctx)
-		body.renewDeadline()
-		if err != nil {
-			return // and net/http ends the body
-		}
-		if err := body.send(data); err != nil {
-			panic(http.ErrAbortHandler) // in a chunk, after which no end would be proper
-		}
-	}
+	body := &streamBody{conn: conn, chunked: r.ProtoAtLeast(1, 1)} // as net/http has said in the head
+	go body.sendAll(stream)
 }
 
-// connKey is where a request's context has its connection.
-type connKey struct{}
-
-// withConn bounds a connection's send buffer, and keeps the connection in the
-// context of its requests.
-func withConn(ctx context.Context, conn net.Conn) context.Context {
+// boundSendBuffer is an http.Server's ConnContext.
+func boundSendBuffer(ctx context.Context, conn net.Conn) context.Context {
 	conn.(*net.TCPConn).SetWriteBuffer(sendBuffer)
-	return context.WithValue(ctx, connKey{}, conn)
+	return ctx
 }
 
-// streamBody is the body of a stream whose head net/http has sent. It writes to
-// the connection itself: net/http copies the beginning of a batch to its buffer,
-// and makes three write(2)s of what is one here, for a third fewer deliveries/s.
+// streamBody is the body of a stream whose head net/http has sent, and which has
+// the connection to itself from there on: net/http would hold 16 KB more for it,
+// copy the beginning of each batch to a buffer, and make three write(2)s of one.
 type streamBody struct {
 	conn     net.Conn
 	chunked  bool
@@ -243,26 +233,40 @@ type streamBody struct {
 	unsent net.Buffers
 }
 
-func newStreamBody(r *http.Request) *streamBody {
-	return &streamBody{
-		conn:    r.Context().Value(connKey{}).(net.Conn),
-		chunked: r.ProtoAtLeast(1, 1), // so net/http has said in the head
+// sendAll sends what stream has until that ends, the client goes or stops
+// reading. Then it closes both.
+func (b *streamBody) sendAll(stream *Stream) {
+	defer stream.Close()
+	defer b.conn.Close()
+	ctx, gone := context.WithCancel(context.Background())
+	go func() {
+		defer gone()
+		drop(b.conn)
+	}()
+	for {
+		data, err := stream.Next(ctx)
+		if b.send(data) != nil || err != nil { // with err, data is empty, which ends the body
+			return
+		}
+	}
+}
+
+// drop reads what a client sends that has nothing to say, until it goes.
+func drop(conn net.Conn) {
+	var buffer [64]byte
+	for {
+		if _, err := conn.Read(buffer[:]); err != nil {
+			return
+		}
 	}
 }
 
 var crlf = []byte("\r\n")
 
-// renewDeadline gives what is written next writeTimeout to be taken, and up to a
-// second more, so that most calls set nothing: that would take a twentieth of all time.
-func (b *streamBody) renewDeadline() {
-	if now := time.Now(); b.deadline.Sub(now) < writeTimeout {
-		b.deadline = now.Add(writeTimeout + time.Second)
-		b.conn.SetWriteDeadline(b.deadline)
-	}
-}
-
-// send sends data, in HTTP/1.1 as one chunk (RFC 9112, section 7.1).
+// send sends data, in HTTP/1.1 as one chunk (RFC 9112, section 7.1), of which an
+// empty one is the last.
 func (b *streamBody) send(data []byte) error {
+	b.renewDeadline()
 	if !b.chunked {
 		_, err := b.conn.Write(data)
 		return err
@@ -272,6 +276,15 @@ func (b *streamBody) send(data []byte) error {
 	b.unsent = b.parts[:]
 	_, err := b.unsent.WriteTo(b.conn) // with writev(2)
 	return err
+}
+
+// renewDeadline gives what is written next writeTimeout to be taken, and up to a
+// second more, so that most calls set nothing: that would take a twentieth of all time.
+func (b *streamBody) renewDeadline() {
+	if now := time.Now(); b.deadline.Sub(now) < writeTimeout {
+		b.deadline = now.Add(writeTimeout + time.Second)
+		b.conn.SetWriteDeadline(b.deadline)
+	}
 }
 
 // lastEventID returns the id that a stream is to read on from. One that can't be

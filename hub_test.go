@@ -1251,11 +1251,7 @@ func TestStreamLimit(t *testing.T) {
 func TestAHalfClosedRequestIsServed(t *testing.T) {
 	inBubble(t, DefaultConfig, func(b *bubble) {
 		handler := newServer(b.Hub, isLoopback)
-		client, conn := net.Pipe()
-		defer client.Close()
-		defer conn.Close()
-		go io.Copy(io.Discard, client)
-		closed, cancel := context.WithCancel(context.WithValue(b.ctx, connKey{}, conn))
+		closed, cancel := context.WithCancel(b.ctx)
 		cancel()
 		for i := range 100 {
 			r := httptest.NewRequestWithContext(closed, "POST", fmt.Sprintf("http://localhost/users/u%d", i), nil)
@@ -1265,14 +1261,24 @@ func TestAHalfClosedRequestIsServed(t *testing.T) {
 				t.Fatalf("got %d %q, want 201", w.Code, w.Body)
 			}
 			r = httptest.NewRequestWithContext(closed, "GET", "http://localhost/chat/alice", nil)
+			client, conn := net.Pipe()
 			w = httptest.NewRecorder()
-			handler.ServeHTTP(w, r)
+			handler.ServeHTTP(hijackable{w, conn}, r)
+			client.Close()
 			if w.Code != http.StatusOK {
 				t.Fatalf("a stream: got %d %q, want 200", w.Code, w.Body)
 			}
 		}
 	})
 }
+
+// hijackable is a recorder that has a connection to give.
+type hijackable struct {
+	*httptest.ResponseRecorder
+	conn net.Conn
+}
+
+func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) { return h.conn, nil, nil }
 
 func TestNothingCanBeInjectedIntoAStream(t *testing.T) {
 	url := serve(t)
@@ -1551,6 +1557,16 @@ func (p *process) stop() time.Duration {
 	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 }
 
+// memory returns the bytes of memory that the process has, or 0 where there is
+// no /proc to tell.
+func (p *process) memory() int {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	_, line, _ := strings.Cut(string(status), "VmRSS:")
+	kib, _, _ := strings.Cut(line, " kB")
+	n, _ := strconv.Atoi(strings.TrimSpace(kib))
+	return n << 10
+}
+
 // request sends n requests over 4 connections, and fails the benchmark unless
 // all are answered with 2xx.
 func (p *process) request(b *testing.B, n int, method, path, body string) {
@@ -1663,19 +1679,21 @@ func BenchmarkRequests(b *testing.B) {
 	}
 }
 
-// BenchmarkFanOut publishes as fast as 4 connections go. The processor time is
-// the server's, opening the streams included.
+// BenchmarkFanOut publishes as fast as 4 connections go. The processor time and
+// the memory of an idle stream are the server's, opening the streams included.
 func BenchmarkFanOut(b *testing.B) {
 	const messages = 1000
 	for _, streams := range []int{100, 1_000, 9_000} {
 		b.Run(fmt.Sprintf("streams=%d", streams), func(b *testing.B) {
 			p := startProcess(b, "lobby")
+			p.request(b, 4, "POST", "/users/alice", "")
+			empty := p.memory()
 			var a audience
 			a.open(b, p, streams)
 			defer a.close()
-			p.request(b, 4, "POST", "/users/alice", "")
 			want := arrivals(streams)
 			a.await(b, want)
+			idle := p.memory()
 			opened := want
 			for b.Loop() {
 				p.request(b, messages, "POST", "/chat/alice", "~ and what makes it a message of sixty-four bytes, all in all...")
@@ -1684,6 +1702,9 @@ func BenchmarkFanOut(b *testing.B) {
 			}
 			b.ReportMetric(float64(want-opened)/b.Elapsed().Seconds(), "deliveries/s")
 			b.ReportMetric(float64(p.stop().Microseconds())/float64(want), "cpu-µs/delivery")
+			if empty > 0 {
+				b.ReportMetric(float64(idle-empty)/float64(streams), "B/idle-stream")
+			}
 		})
 	}
 }
@@ -1731,7 +1752,7 @@ func BenchmarkIdleStream(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			server := httptest.NewUnstartedServer(c.handler)
-			server.Config.ConnContext = withConn
+			server.Config.ConnContext = boundSendBuffer
 			server.Start()
 			defer server.Close()
 			var conns []net.Conn

@@ -108,7 +108,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               maxHeader,
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is checked like every other request
-		ConnContext:                  withConn,
+		ConnContext:                  boundSendBuffer,
 	}
 
 	hubCtx, stopHub := context.WithCancel(context.Background())
@@ -132,7 +132,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if server.Shutdown(ctx) != nil {
 		server.Close()
 	}
-	<-hubDone
+	select {
+	case <-hubDone:
+	case <-ctx.Done(): // the end of the process cuts streams that are not read
+	}
 	return nil
 }
 

@@ -50,17 +50,18 @@ func TestLostStreamsLeaveNothing(t *testing.T) {
 	const (
 		rounds, streams, atOnce = 2, 3000, 500
 
-		// A stream that is kept costs more than 10 KiB, its goroutines and its
-		// buffers, so that all of a round would be 30 MB.
-		drift = 8 << 20
+		// A stream that is kept costs more than 5 KiB, most of it the stacks of its
+		// goroutines, so that all of a round would be 15 MB.
+		drift = 4 << 20
 	)
 	needProc(t, 4*atOnce)
-	s := startForMinutes(t, "-grace", "50ms", "-keepalive", "100ms")
+	quiet := startForMinutes(t, "-grace", "50ms", "-keepalive", "1h")
+	for _, way := range ways { // alone, when nothing is written that would tell of the loss
+		quiet.loseStreams(t, 1, way)
+	}
+	s := startForMinutes(t, "-grace", "50ms")
 	s.do(t, "GET", "/users", "")
 	idle := s.descriptors(t)
-	for _, way := range ways { // alone, when no event of others tells of the loss
-		s.loseStreams(t, 1, way)
-	}
 	var memory [rounds]int
 	for round := range rounds {
 		for range streams / atOnce {

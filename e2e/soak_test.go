@@ -17,12 +17,12 @@ var (
 // A server that has been in use for long holds no more than it did after the
 // first minute, or after the first half of a shorter time: neither descriptors nor memory.
 func TestSoak(t *testing.T) {
+	t.Parallel()
 	const (
 		change   = 20 * time.Millisecond // between two joins, leaves or messages
 		maxDrift = 1 << 20               // bytes
 	)
 	needProc(t, uint64(*soakStreams)+1000)
-	t.Setenv("GOGC", "10") // or garbage, which the collector may leave for two minutes, would hide what is held
 	s := start(t)
 	descriptors := s.descriptors(t)
 	conns := make([]*net.TCPConn, *soakStreams)
