@@ -238,10 +238,9 @@ type room struct {
 	sealed  int
 	history []place // a ring of where the last events begin; event n is at (n-1) % config.History
 
-	gathering bool        // whether events wait for the gather timer
-	gather    *time.Timer // to hand over what was gathered
-	keepAlive *time.Timer // to send a comment
-	grace     *time.Timer // to look at leaving
+	gather    <-chan time.Time // when to hand over what was gathered; nil where events leave at once
+	keepAlive <-chan time.Time // when to send a comment
+	grace     <-chan time.Time // when to look at leaving; nil while that is empty
 }
 
 // user is someone who is there.
@@ -265,9 +264,7 @@ func (h *Hub) Run(ctx context.Context) {
 		users:     make(map[string]*user),
 		names:     []string{}, // which JSON tells from nil
 		filling:   newBatch(begin),
-		gather:    time.NewTimer(minRound),
-		keepAlive: time.NewTimer(h.config.KeepAlive),
-		grace:     time.NewTimer(h.config.Grace),
+		keepAlive: time.After(h.config.KeepAlive),
 	}
 	for {
 		select {
@@ -292,13 +289,13 @@ func (h *Hub) Run(ctx context.Context) {
 		case u := <-h.closes:
 			r.closeStream(u)
 
-		case <-r.gather.C:
+		case <-r.gather:
 			r.handOver()
 
-		case <-r.keepAlive.C:
+		case <-r.keepAlive:
 			r.comment()
 
-		case <-r.grace.C:
+		case <-r.grace:
 			r.expire()
 
 		case <-ctx.Done():
@@ -367,7 +364,7 @@ func (r *room) closeStream(u *user) {
 	u.leavesAt = time.Now().Add(r.config.Grace)
 	u.leaving = r.leaving.PushBack(u)
 	if r.leaving.Len() == 1 {
-		r.grace.Reset(r.config.Grace)
+		r.grace = time.After(r.config.Grace)
 	}
 }
 
@@ -379,8 +376,9 @@ func (r *room) expire() {
 			r.remove(u)
 		}
 	}
+	r.grace = nil
 	if next := r.leaving.Front(); next != nil {
-		r.grace.Reset(time.Until(next.Value.(*user).leavesAt))
+		r.grace = time.After(time.Until(next.Value.(*user).leavesAt))
 	}
 }
 
@@ -534,7 +532,7 @@ func (r *room) publish(parts ...string) {
 		b.data = append(b.data, strings.ReplaceAll(part, "\n", "\ndata: ")...)
 	}
 	b.data = append(b.data, "\n\n"...)
-	if !r.gathering || len(b.data) > maxBatch-maxEvent {
+	if r.gather == nil || len(b.data) > maxBatch-maxEvent {
 		r.seal()
 	}
 }
@@ -542,7 +540,7 @@ func (r *room) publish(parts ...string) {
 // handOver ends a time of gathering. Where nothing came in it, the next event
 // leaves at once.
 func (r *room) handOver() {
-	r.gathering = false
+	r.gather = nil
 	if len(r.filling.data) > 0 {
 		r.seal()
 	}
@@ -564,9 +562,8 @@ func (r *room) seal() {
 	b.end, b.next = r.id, weak.Make(r.filling)
 	go close(b.ready) // which takes milliseconds where 10,000 streams wait
 	round := max(minRound, time.Duration(r.streams)*roundPerStream)
-	r.gather.Reset(time.Duration(min(events, gatherRounds)) * round)
-	r.gathering = true
-	r.keepAlive.Reset(r.config.KeepAlive)
+	r.gather = time.After(time.Duration(min(events, gatherRounds)) * round)
+	r.keepAlive = time.After(r.config.KeepAlive)
 }
 
 // drain ends the chain and serves the streams until the last is closed.

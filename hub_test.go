@@ -1466,12 +1466,7 @@ func BenchmarkPublish(b *testing.B) {
 	for _, waiting := range []int{1, 1_000, 10_000} {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
 			var passed sync.WaitGroup
-			r := room{
-				config:    DefaultConfig,
-				filling:   newBatch(ID{}),
-				gather:    time.NewTimer(time.Hour),
-				keepAlive: time.NewTimer(time.Hour),
-			}
+			r := room{config: DefaultConfig, filling: newBatch(ID{})}
 			var woken time.Duration
 			for b.Loop() {
 				b.StopTimer()
@@ -1480,7 +1475,7 @@ func BenchmarkPublish(b *testing.B) {
 					passed.Go(func() { <-sealed.ready })
 				}
 				runtime.Gosched()
-				r.gathering = false
+				r.gather = nil
 				begin := time.Now()
 				b.StartTimer()
 				r.publish("alice", ": ", "hello")
