@@ -1460,14 +1460,14 @@ func BenchmarkList(b *testing.B) {
 	}
 }
 
-// BenchmarkPublish is what an event costs the hub while so many streams wait for
-// it, and how long it takes until the last of them runs.
+// BenchmarkPublish is how long it takes from an event until the last of so many
+// waiting streams runs, and how long that holds the hub.
 func BenchmarkPublish(b *testing.B) {
 	for _, waiting := range []int{1, 1_000, 10_000} {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
 			var passed sync.WaitGroup
 			r := room{config: DefaultConfig, filling: newBatch(ID{})}
-			var woken time.Duration
+			var held time.Duration
 			for b.Loop() {
 				b.StopTimer()
 				sealed := r.filling
@@ -1476,15 +1476,13 @@ func BenchmarkPublish(b *testing.B) {
 				}
 				runtime.Gosched()
 				r.gather = nil
+				b.StartTimer()
 				begin := time.Now()
-				b.StartTimer()
 				r.publish("alice", ": ", "hello")
-				b.StopTimer()
+				held += time.Since(begin)
 				passed.Wait()
-				woken += time.Since(begin)
-				b.StartTimer()
 			}
-			b.ReportMetric(float64(woken.Nanoseconds())/float64(b.N), "ns-to-all/op")
+			b.ReportMetric(float64(held.Nanoseconds())/float64(b.N), "held-ns/op")
 		})
 	}
 }
