@@ -441,12 +441,12 @@ const (
 
 	// After a batch of n events the next is sealed n rounds later, at most
 	// gatherRounds: a few events wait little, and a flood leaves in few large
-	// writes. On two cores, minima of 2, 4 and 8 ms brought a flood to 1,000
-	// streams at 9, 13 and 15 million deliveries/s, 99 % of them in 20, 30 and
-	// 51 ms; 50 messages/s were as fast with each, and 1,000/s to 100 streams
-	// took 10, 18 and 34 ms, to one stream 8, 16 and 32. For 10,000 streams, 2, 4
-	// and 8 µs a stream made 17, 25 and 28 million of their arrivals, and 274, 244
-	// and 402 ms at 50/s.
+	// writes. Measured on two cores, with half of both constants, these, and
+	// twice these: 1 and 50 messages/s reached up to 1,000 streams as fast with
+	// each, half of them in 1 to 7 ms; 1,000/s took 9, 17 and 33 ms to 100
+	// streams, about the same to one; a flood made 2, 6 and 11 million
+	// deliveries/s to 1,000 streams, 99 % of them in 47, 33 and 52 ms. With 10,000
+	// streams, 50/s took 204, 198 and 347 ms, and a flood made 2, 18 and 23 million.
 	gatherRounds   = 4
 	roundPerStream = 4 * time.Microsecond
 	minRound       = 4 * time.Millisecond

@@ -1509,6 +1509,11 @@ func TestMain(m *testing.M) {
 		router := httprouter.New()
 		router.GET("/users", constant("Connected users:"+strings.Repeat("\nUser: user123", 1000)))
 		router.POST("/users/:name", constant("User alice connected."))
+		router.GET("/chat/:name", func(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
+			io.WriteString(w, "~")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		})
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			panic(err)
@@ -1536,11 +1541,14 @@ func startProcess(b *testing.B, kind string) *process {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
+	p := &process{cmd: cmd}
+	b.Cleanup(func() { p.stop() })
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		b.Fatal(err)
 	}
-	return &process{cmd, strings.TrimPrefix(strings.TrimSpace(line), "Starting server at ")}
+	p.url = strings.TrimPrefix(strings.TrimSpace(line), "Starting server at ")
+	return p
 }
 
 // stop ends the process and returns the processor time that it took.
@@ -1602,6 +1610,7 @@ func (a *audience) open(b *testing.B, p *process, n int) {
 	for range n {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
 		if err != nil {
+			a.close()
 			b.Skip("more streams than this machine's limits allow: ", err)
 		}
 		a.conns = append(a.conns, conn)
@@ -1651,7 +1660,6 @@ func BenchmarkRequests(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			p := startProcess(b, c.kind)
-			defer p.stop()
 			if c.kind == "lobby" {
 				p.request(b, 4, "POST", "/users/alice", "")
 				for i := range 1000 {
@@ -1727,58 +1735,33 @@ func BenchmarkStorm(b *testing.B) {
 }
 
 // BenchmarkIdleStream is the memory that a stream takes in which nothing
-// happens, and that of a handler that flushes once and waits, with what the
-// client's side of a connection takes in both.
+// happens, and that of a bare handler that flushes once and waits. The opening
+// of the streams is in it.
 func BenchmarkIdleStream(b *testing.B) {
-	const streams = 1000
-	hub := startHub(b, 0)
-	flushOnce := func(w http.ResponseWriter, r *http.Request) {
-		w.(http.Flusher).Flush()
-		<-r.Context().Done()
-	}
+	const streams = 9000
 	for _, c := range []struct {
-		name    string
-		handler http.Handler
+		kind   string
+		events int64
 	}{
-		{"bare", http.HandlerFunc(flushOnce)},
-		{"lobby", newServer(hub, isLoopback)},
+		{"bare", streams},
+		{"lobby", arrivals(streams)},
 	} {
-		b.Run(c.name, func(b *testing.B) {
-			server := httptest.NewUnstartedServer(c.handler)
-			server.Config.ConnContext = boundSendBuffer
-			server.Start()
-			defer server.Close()
-			used := func() uint64 {
-				var m runtime.MemStats
-				runtime.GC()
-				runtime.GC() // the first leaves what is in a sync.Pool
-				runtime.ReadMemStats(&m)
-				return m.HeapInuse + m.StackInuse
-			}
-			var held uint64
+		b.Run(c.kind, func(b *testing.B) {
+			held := 0
 			for b.Loop() {
-				before := used()
-				conns := make([]*net.TCPConn, streams)
-				for i := range conns {
-					conn, err := net.Dial("tcp", server.Listener.Addr().String())
-					if err != nil {
-						b.Fatal(err)
-					}
-					conns[i] = conn.(*net.TCPConn)
-					fmt.Fprint(conn, "GET /chat/alice HTTP/1.1\r\nHost: localhost\r\n\r\n")
-					var head [12]byte
-					if _, err := io.ReadFull(conn, head[:]); err != nil || string(head[9:]) != "200" {
-						b.Fatalf("%s: %v", head, err)
-					}
+				p := startProcess(b, c.kind)
+				empty := p.memory()
+				if empty == 0 {
+					b.Skip("there is no /proc that tells how much memory a process has")
 				}
-				held += used() - before
-				for _, conn := range conns {
-					conn.CloseWrite()
-					io.Copy(io.Discard, conn) // until the server has let go of it
-					conn.Close()
-				}
+				var a audience
+				a.open(b, p, streams)
+				a.await(b, c.events)
+				held += p.memory() - empty
+				p.stop()
+				a.close()
 			}
-			b.ReportMetric(float64(held)/float64(b.N*streams), "B/stream")
+			b.ReportMetric(float64(held)/float64(b.N*streams), "B/idle-stream")
 		})
 	}
 }
