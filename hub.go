@@ -392,7 +392,8 @@ func (r *room) enter(name Name) (u *user, arrived bool, err error) {
 	if len(r.users) == r.config.MaxUsers {
 		return nil, false, ErrTooManyUsers
 	}
-	u = &user{name: name.name, index: len(r.names)}
+	// The clone does not hold what the name was cut from, such as a long request.
+	u = &user{name: strings.Clone(name.name), index: len(r.names)}
 	r.users[u.name] = u
 	r.names = append(r.names, u.name)
 	r.listed = nil

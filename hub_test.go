@@ -29,6 +29,7 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+	"unsafe"
 	"weak"
 
 	"github.com/julienschmidt/httprouter"
@@ -550,6 +551,20 @@ func TestAStalledReaderDoesNotHoldWhatFollows(t *testing.T) {
 		}
 		if kept > recentBatches+2 {
 			t.Errorf("%d of %d batches are kept for a stalled reader, want at most %d", kept, len(batches), recentBatches+2)
+		}
+	})
+}
+
+// A name is a part of the request that it comes in, which may be long.
+func TestAUserDoesNotHoldTheRequest(t *testing.T) {
+	inBubble(t, DefaultConfig, func(b *bubble) {
+		request := strings.Repeat("a", maxHead)
+		held := weak.Make(unsafe.StringData(request))
+		b.Join(b.ctx, b.name(request[:maxName]))
+		b.Join(b.ctx, b.name("bob")) // Run may hold the last name that it was sent
+		runtime.GC()
+		if held.Value() != nil {
+			t.Error("the user's name holds all of the request")
 		}
 	})
 }
