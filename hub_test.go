@@ -643,6 +643,10 @@ func TestConfig(t *testing.T) {
 			t.Errorf("NewHub takes a config whose %s makes no sense", name)
 		}
 	}
+	least := Config{History: 1, MaxUsers: 1, MaxStreams: 1, Grace: 0, KeepAlive: time.Millisecond}
+	if _, err := NewHub(least); err != nil {
+		t.Errorf("NewHub does not take the least of all: %v", err)
+	}
 }
 
 // model is what a hub should do, told the simplest way.
