@@ -210,7 +210,7 @@ func TestListAsJSON(t *testing.T) {
 		}},
 		{"application/json", `{"users":["a\"b","bob"]}`, []string{
 			"Accept: application/json", "Accept: Application/JSON", "Accept: application/json; charset=utf-8",
-			"Accept: application/json, text/plain;q=0.5, */*;q=0.1", "Accept: text/html|Accept: application/json;q=0.9",
+			"Accept: application/json, text/plain, */*", "Accept: application/json, text/plain;q=0.5, */*;q=0.1", "Accept: text/html|Accept: application/json;q=0.9",
 		}},
 	} {
 		for _, accept := range c.accepts {
