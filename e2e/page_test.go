@@ -196,9 +196,10 @@ func (b browser) testRestart(t *testing.T) {
 		s.do(t, "POST", "/users/carol", "")
 		alice.waitForState("live")
 		alice.waitForPeople("alice", "carol")
-		s.do(t, "POST", "/chat/carol", "after")
-		alice.waitFor(`document.getElementById("lines").lastChild.textContent === "carolafter"`)
-		lines = append(lines, gap, "came alice came in", "said carol after")
+		text := "after " + state // which no line before has
+		s.do(t, "POST", "/chat/carol", text)
+		alice.waitFor(fmt.Sprintf(`document.getElementById("lines").lastChild.textContent === %q`, "carol"+text))
+		lines = append(lines, gap, "came alice came in", "said carol "+text)
 		got := slices.DeleteFunc(alice.lines(), func(line string) bool {
 			return line == "came carol came in" // where she came after the page was back
 		})
