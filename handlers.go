@@ -29,6 +29,7 @@ const (
 	maxWrite     = 64 << 10              // bytes that a client has writeTimeout to take
 	writeTimeout = 10 * time.Second
 	bodyTimeout  = 10 * time.Second // for all of a request's body
+	maxDropped   = 64 << 10         // bytes that a client sends on a stream, which wants none
 	retryAfter   = "5"              // seconds: when to ask a server again that is full
 
 	// sendBuffer bounds what the kernel takes for a client that does not read,
@@ -200,10 +201,14 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
 	w.Header().Set("Connection", "close")
 	setHead(w, id, "text/event-stream")
+	rc := http.NewResponseController(w)
+	rc.SetWriteDeadline(time.Now().Add(writeTimeout))
 	opening, _ := stream.Next(context.Background()) // which is there already
 	w.Write(opening)
-	rc := http.NewResponseController(w)
-	rc.Flush() // the head goes with it; where that fails, so will what is sent next
+	if rc.Flush() != nil { // the head and the opening may have gone in part
+		stream.Close()
+		return
+	}
 	conn, _, err := rc.Hijack()
 	if err != nil {
 		stream.Close()
@@ -239,9 +244,11 @@ func (b *streamBody) sendAll(stream *Stream) {
 	defer stream.Close()
 	defer b.conn.Close()
 	ctx, gone := context.WithCancel(context.Background())
+	defer gone()
 	go func() {
-		defer gone()
-		drop(b.conn)
+		if isGone(b.conn) {
+			gone()
+		}
 	}()
 	for {
 		data, err := stream.Next(ctx)
@@ -251,14 +258,19 @@ func (b *streamBody) sendAll(stream *Stream) {
 	}
 }
 
-// drop reads what a client sends that has nothing to say, until it goes.
-func drop(conn net.Conn) {
+// isGone waits until the client goes, and then is true. It drops what one sends
+// that has nothing to say, and is false where that is too much: reading on would
+// cost time that others need, and a write will tell when the client has gone.
+func isGone(conn net.Conn) bool {
 	var buffer [64]byte
-	for {
-		if _, err := conn.Read(buffer[:]); err != nil {
-			return
+	for dropped := 0; dropped < maxDropped; {
+		n, err := conn.Read(buffer[:])
+		if err != nil {
+			return true
 		}
+		dropped += n
 	}
+	return false
 }
 
 var crlf = []byte("\r\n")

@@ -1299,6 +1299,40 @@ type hijackable struct {
 
 func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) { return h.conn, nil, nil }
 
+// unflushable is a connection that takes a write in part.
+type unflushable struct{ hijackable }
+
+func (unflushable) FlushError() error { return os.ErrDeadlineExceeded }
+
+func TestAStreamWhoseHeadDidNotGoIsClosed(t *testing.T) {
+	config := DefaultConfig
+	config.MaxStreams = 1
+	inBubble(t, config, func(b *bubble) {
+		client, conn := net.Pipe()
+		defer client.Close()
+		r := httptest.NewRequest("GET", "http://localhost/chat/alice", nil)
+		newServer(b.Hub, isLoopback).ServeHTTP(unflushable{hijackable{httptest.NewRecorder(), conn}}, r)
+		_, stream, err := b.Subscribe(b.ctx, b.name("bob"), "")
+		if err != nil {
+			t.Fatal("the stream is still open")
+		}
+		stream.Close()
+	})
+}
+
+func TestWhatAStreamsClientSends(t *testing.T) {
+	for sent, want := range map[int]bool{0: true, maxDropped - 1: true, maxDropped: false} {
+		client, conn := net.Pipe()
+		go func() {
+			client.Write(make([]byte, sent))
+			client.Close()
+		}()
+		if got := isGone(conn); got != want {
+			t.Errorf("a client that sends %d bytes is taken for gone: %v, want %v", sent, got, want)
+		}
+	}
+}
+
 func TestNothingCanBeInjectedIntoAStream(t *testing.T) {
 	url := serve(t)
 	stream := subscribe(t, url+"/chat/eve")
