@@ -29,7 +29,7 @@ const (
 	maxWrite     = 64 << 10              // bytes that a client has writeTimeout to take
 	writeTimeout = 10 * time.Second
 	bodyTimeout  = 10 * time.Second // for all of a request's body
-	maxDropped   = 64 << 10         // bytes that a client sends on a stream, which wants none
+	maxDropped   = 64 << 10         // bytes that are read of what a client sends on a stream, for nothing
 	retryAfter   = "5"              // seconds: when to ask a server again that is full
 
 	// sendBuffer bounds what the kernel takes for a client that does not read,
@@ -39,7 +39,8 @@ const (
 
 // server answers HTTP requests by asking the hub. What the hub answers at once
 // is asked without the request's context: net/http cancels that when the client
-// closes its side, which one that waits for the answer may do.
+// closes its side, which one that waits for the answer may do. (A stream ends
+// when its client does so, after what is there to send.)
 type server struct {
 	hub       *Hub
 	answersTo func(host string) bool // by the request's Host

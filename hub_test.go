@@ -618,7 +618,7 @@ func TestAReaderFarBehindGetsAllWhenTheHubStops(t *testing.T) {
 }
 
 func TestACallerThatGivesUpChangesNothing(t *testing.T) {
-	hub, err := NewHub(DefaultConfig) // which does not run
+	hub, err := NewHub(DefaultConfig)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -626,6 +626,10 @@ func TestACallerThatGivesUpChangesNothing(t *testing.T) {
 	cancel()
 	if id, _, err := hub.Subscribe(ctx, Name{"alice"}, ""); !errors.Is(err, context.Canceled) || id.String() != "" {
 		t.Errorf("got %v with id %q, want context.Canceled and none", err, id)
+	}
+	go hub.Run(t.Context()) // which has not run yet
+	if id, users, err := hub.List(t.Context()); err != nil || id.seq != 0 || len(users.names) != 0 {
+		t.Errorf("then got %v at %v, %v, want nobody and no event", users, id, err)
 	}
 }
 
@@ -966,7 +970,9 @@ func serve(t testing.TB, args ...string) string {
 	out, in := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- run(ctx, append([]string{"-addr", "127.0.0.1:0"}, args...), in)
+		err := run(ctx, append([]string{"-addr", "127.0.0.1:0"}, args...), in)
+		in.Close() // or a run that fails at once would be waited for
+		ended <- err
 	}()
 	t.Cleanup(func() {
 		stop()
@@ -1284,8 +1290,8 @@ func TestAHalfClosedRequestIsServed(t *testing.T) {
 			w = httptest.NewRecorder()
 			handler.ServeHTTP(hijackable{w, conn}, r)
 			client.Close()
-			if w.Code != http.StatusOK {
-				t.Fatalf("a stream: got %d %q, want 200", w.Code, w.Body)
+			if w.Code != http.StatusOK || !strings.HasPrefix(w.Body.String(), "retry: ") {
+				t.Fatalf("a stream: got %d %q, want 200 and the opening block", w.Code, w.Body)
 			}
 		}
 	})
@@ -1701,9 +1707,9 @@ func (a *audience) close() {
 func arrivals(n int) int64 { return int64(n) * int64(n+1) / 2 }
 
 // BenchmarkRequests sends requests over 4 connections, to a server with 1,000
-// users and 100 streams, and to bare handlers that know their answers.
+// users, 100 of them by their streams, and to bare handlers that know their answers.
 func BenchmarkRequests(b *testing.B) {
-	const requests = 1000
+	const requests, users, streams = 1000, 1000, 100
 	for _, c := range []struct{ name, kind, method, path, body string }{
 		{"list/bare", "bare", "GET", "/users", ""},
 		{"list/lobby", "lobby", "GET", "/users", ""},
@@ -1715,13 +1721,13 @@ func BenchmarkRequests(b *testing.B) {
 			p := startProcess(b, c.kind)
 			if c.kind == "lobby" {
 				p.request(b, 4, "POST", "/users/alice", "")
-				for i := range 1000 {
+				for i := range users - 1 - streams {
 					call(b, "POST", fmt.Sprintf("%s/users/user%d", p.url, i), "")
 				}
 				var a audience
 				defer a.close()
-				a.open(b, p, 100)
-				a.await(b, arrivals(100))
+				a.open(b, p, streams)
+				a.await(b, arrivals(streams))
 			}
 			n := 0
 			for b.Loop() {

@@ -112,7 +112,7 @@ func TestServerWithoutDescriptorsGoesOn(t *testing.T) {
 	bob.expect(t, "User bob connected to the chat.")
 	prlimit := exec.Command("prlimit", fmt.Sprintf("--pid=%d", s.cmd.Process.Pid), fmt.Sprintf("--nofile=%d", limit))
 	if out, err := prlimit.CombinedOutput(); err != nil {
-		t.Skipf("can't limit the server's descriptors: %v: %s", err, out)
+		missing(t, "can't limit the server's descriptors: %v: %s", err, out)
 	}
 	conns := make([]*net.TCPConn, asked)
 	for i := range conns {
@@ -179,16 +179,15 @@ func (s *server) memory(t testing.TB, field string) int {
 	return kib << 10
 }
 
-// needProc skips the test where processes can't be looked into, or this one may
-// not open so many files.
+// needProc is for tests that look into processes and open so many files.
 func needProc(t *testing.T, files uint64) {
 	t.Helper()
 	if _, err := os.Stat("/proc/self/fd"); err != nil {
-		t.Skip("there is no /proc")
+		missing(t, "there is no /proc")
 	}
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || uint64(limit.Cur) < files {
-		t.Skipf("%d files may be open, the test needs %d: raise it with ulimit -n", limit.Cur, files)
+		missing(t, "%d files may be open, the test needs %d: raise it with ulimit -n", limit.Cur, files)
 	}
 }
 

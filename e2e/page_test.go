@@ -113,6 +113,10 @@ func (b browser) testMeeting(t *testing.T) {
 	alice.waitForPeople("alice")
 	alice.waitForLines("came alice came in", "came bob came in", "said bob hello", "said alice one\ntwo", "left bob left")
 	bob.waitFor(`document.activeElement.id === "name" && document.activeElement.value === "bob"`)
+	const noNotice = `new Promise((tell) => setTimeout(() => tell(document.getElementById("notice").hidden), 3000))`
+	if !eval[bool](bob, noNotice) { // nor at any of the page's ticks
+		t.Error("bob, who has left, is told so")
+	}
 
 	s.do(t, "DELETE", "/users/alice", "")
 	alice.waitFor(`document.getElementById("notice").innerText.includes("You are no longer in the chat.")`)
@@ -293,6 +297,12 @@ func (b browser) testSendingFails(t *testing.T) {
 	alice.waitForState("live")
 	alice.click("#send button")
 	alice.waitFor(`document.getElementById("text").value === "" && document.getElementById("send-error").textContent === ""`)
+
+	alice.do(chromedp.SetValue(chromedp.CSS("#text"), long))
+	alice.click("#send button")
+	alice.waitFor(`document.getElementById("send-error").textContent !== ""`)
+	alice.click("#leave")
+	alice.waitFor(`document.getElementById("send-error").textContent === ""`)
 }
 
 func (b browser) testMarkup(t *testing.T) {

@@ -33,12 +33,7 @@ func consoles(t *testing.T, s *server) (all []console) {
 // TestREADME runs the README's curl lines, the stream's beside the others, and
 // compares what they print but for what is new at every start.
 func TestREADME(t *testing.T) {
-	if _, err := exec.LookPath("curl"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("curl is missing")
-		}
-		t.Skip("curl is missing; install it to run the README's lines")
-	}
+	needs(t, "curl")
 	s := start(t)
 	all := consoles(t, s)
 	if len(all) < 6 || !strings.HasPrefix(all[0].command, "curl -N ") {

@@ -409,10 +409,12 @@ function leave(words = "") {
   me = lastId = "";
   failures = 0;
   people = new Set();
+  list = null;
   fresh = [];
   sinceSummary = [];
   for (const id of ["lines", "people"]) $(id).replaceChildren();
   $("name-error").textContent = words;
+  $("send-error").textContent = "";
   notify("");
   memory.set("here", "");
   drawPlace();
