@@ -40,7 +40,7 @@ const (
 // server answers HTTP requests by asking the hub. What the hub answers at once
 // is asked without the request's context: net/http cancels that when the client
 // closes its side, which one that waits for the answer may do. (A stream ends
-// when its client does so, after what is there to send.)
+// when its client closes.)
 type server struct {
 	hub       *Hub
 	answersTo func(host string) bool // by the request's Host
