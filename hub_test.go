@@ -1173,9 +1173,17 @@ func TestRequests(t *testing.T) {
 // subscribe opens a stream over HTTP.
 func subscribe(t testing.TB, url string, headers ...string) *http.Response {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+	resp, err := trySubscribe(t.Context(), url, headers...)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return resp
+}
+
+func trySubscribe(ctx context.Context, url string, headers ...string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+	if err != nil {
+		return nil, err
 	}
 	for _, header := range headers {
 		name, value, _ := strings.Cut(header, ": ")
@@ -1183,12 +1191,13 @@ func subscribe(t testing.TB, url string, headers ...string) *http.Response {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("GET %s: %s", url, resp.Status)
+		resp.Body.Close()
+		return nil, fmt.Errorf("GET %s: %s", url, resp.Status)
 	}
-	return resp
+	return resp, nil
 }
 
 // TestStreamsCutAnywhereLoseNothing cuts each stream again and again, after
@@ -1197,7 +1206,7 @@ func TestStreamsCutAnywhereLoseNothing(t *testing.T) {
 	const streams, messages = 20, 500
 	url := serve(t)
 	call(t, "POST", url+"/users/alice", "")
-	opened := make(chan struct{})
+	opened := make(chan struct{}, streams)
 	failures := make(chan error, streams)
 	for n := range streams {
 		seed := rand.Uint64()
@@ -1211,7 +1220,11 @@ func TestStreamsCutAnywhereLoseNothing(t *testing.T) {
 				if n%2 == 0 {
 					query = "?lastEventId=" + lastID
 				}
-				resp := subscribe(t, fmt.Sprintf("%s/chat/s%d%s", url, n, query), "Last-Event-ID: "+lastID)
+				resp, err := trySubscribe(t.Context(), fmt.Sprintf("%s/chat/s%d%s", url, n, query), "Last-Event-ID: "+lastID)
+				if err != nil {
+					failures <- err
+					return
+				}
 				if first {
 					opened <- struct{}{}
 				}
@@ -1241,7 +1254,11 @@ func TestStreamsCutAnywhereLoseNothing(t *testing.T) {
 		}()
 	}
 	for range streams {
-		<-opened
+		select {
+		case <-opened:
+		case err := <-failures:
+			t.Fatal(err)
+		}
 	}
 	for i := range messages {
 		call(t, "POST", url+"/chat/alice", fmt.Sprint(i))
@@ -1264,9 +1281,12 @@ func TestStreamLimit(t *testing.T) {
 		t.Errorf("it has changed the users: %q", users)
 	}
 	first.Body.Close()
-	for { // until the server has noticed
+	for asked := time.Now(); ; { // until the server has noticed
 		if resp, _ := call(t, "GET", url+"/chat/bob", ""); resp.StatusCode == http.StatusOK {
 			break
+		}
+		if time.Since(asked) > writeTimeout {
+			t.Fatal("a stream that has ended counts still")
 		}
 	}
 }
@@ -1568,10 +1588,24 @@ func TestMain(m *testing.M) {
 		router := httprouter.New()
 		router.GET("/users", constant("Connected users:"+strings.Repeat("\nUser: user123", 1000)))
 		router.POST("/users/:name", constant("User alice connected."))
+		var broadcasting sync.Mutex
+		var streams []http.ResponseWriter
 		router.GET("/chat/:name", func(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
 			io.WriteString(w, "~")
 			w.(http.Flusher).Flush()
+			broadcasting.Lock()
+			streams = append(streams, w)
+			broadcasting.Unlock()
 			<-r.Context().Done()
+		})
+		router.POST("/chat/:name", func(_ http.ResponseWriter, r *http.Request, _ httprouter.Params) {
+			event, _ := io.ReadAll(r.Body)
+			broadcasting.Lock()
+			defer broadcasting.Unlock()
+			for _, stream := range streams {
+				stream.Write(event)
+				stream.(http.Flusher).Flush()
+			}
 		})
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -1739,31 +1773,41 @@ func BenchmarkRequests(b *testing.B) {
 	}
 }
 
-// BenchmarkFanOut publishes as fast as 4 connections go. The processor time and
-// the memory of an idle stream are the server's, opening the streams included.
+// BenchmarkFanOut publishes as fast as 4 connections go, to the server and to a
+// bare handler that makes one write for each event and stream. The processor time
+// and the memory of an idle stream are the server's, opening the streams included.
 func BenchmarkFanOut(b *testing.B) {
 	const messages = 1000
-	for _, streams := range []int{100, 1_000, 9_000} {
-		b.Run(fmt.Sprintf("streams=%d", streams), func(b *testing.B) {
-			p := startProcess(b, "lobby")
+	for _, c := range []struct {
+		streams int
+		kind    string
+		opening int64 // events that opening the streams makes
+	}{
+		{100, "bare", 100},
+		{100, "lobby", arrivals(100)},
+		{1_000, "bare", 1_000},
+		{1_000, "lobby", arrivals(1_000)},
+		{9_000, "lobby", arrivals(9_000)},
+	} {
+		b.Run(fmt.Sprintf("streams=%d/%s", c.streams, c.kind), func(b *testing.B) {
+			p := startProcess(b, c.kind)
 			p.request(b, 4, "POST", "/users/alice", "")
 			empty := p.memory()
 			var a audience
-			a.open(b, p, streams)
+			a.open(b, p, c.streams)
 			defer a.close()
-			want := arrivals(streams)
+			want := c.opening
 			a.await(b, want)
 			idle := p.memory()
-			opened := want
 			for b.Loop() {
 				p.request(b, messages, "POST", "/chat/alice", "~ and what makes it a message of sixty-four bytes, all in all...")
-				want += messages * int64(streams)
+				want += messages * int64(c.streams)
 				a.await(b, want)
 			}
-			b.ReportMetric(float64(want-opened)/b.Elapsed().Seconds(), "deliveries/s")
+			b.ReportMetric(float64(want-c.opening)/b.Elapsed().Seconds(), "deliveries/s")
 			b.ReportMetric(float64(p.stop().Microseconds())/float64(want), "cpu-µs/delivery")
 			if empty > 0 {
-				b.ReportMetric(float64(idle-empty)/float64(streams), "B/idle-stream")
+				b.ReportMetric(float64(idle-empty)/float64(c.streams), "B/idle-stream")
 			}
 		})
 	}
