@@ -332,6 +332,7 @@ func readBody(w http.ResponseWriter, r *http.Request) (body string, ok bool) {
 		return "", false
 	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(maxBody)))
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout)) // net/http's counts from the head
 	if err == nil {
 		return string(b), true
 	}

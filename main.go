@@ -24,10 +24,6 @@ const (
 	shutdownTimeout = 3 * time.Second // for what goes on when the server is told to stop
 	idleTimeout     = headTimeout     // between two requests, which to net/http is up to the fourth byte of a head
 
-	// answerTimeout is for a request's body and its answer, where a handler sets
-	// no other.
-	answerTimeout = bodyTimeout + writeTimeout
-
 	// maxHeader makes net/http, which adds 4 KiB, take heads of up to 16 KiB.
 	maxHeader = 12 << 10
 )
@@ -104,7 +100,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	server := &http.Server{
 		Handler:                      newServer(hub, answersTo),
 		ReadHeaderTimeout:            headTimeout,
-		WriteTimeout:                 answerTimeout,
+		WriteTimeout:                 writeTimeout,
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               maxHeader,
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is checked like every other request
