@@ -8,6 +8,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,6 +78,7 @@ func TestPage(t *testing.T) {
 	t.Run("a stream that got nothing yet is cut", b.testCut)
 	t.Run("the server restarts", b.testRestart)
 	t.Run("someone comes while the list is on its way", b.testSlowList)
+	t.Run("the list breaks off", b.testBrokenList)
 	t.Run("the server is full for a while", b.testFull)
 	t.Run("a name that is none", b.testName)
 	t.Run("what can't be sent stays in the box", b.testSendingFails)
@@ -246,6 +251,28 @@ func (b browser) testSlowList(t *testing.T) {
 	alice.waitFor(`document.getElementById("lines").lastChild.textContent === "carol left"`)
 	call(alice, fetch.ContinueRequest, fetch.ContinueRequestParams{RequestID: list})
 	alice.waitForPeople("alice", "bob", "dave", "erin")
+}
+
+func (b browser) testBrokenList(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	s := start(t)
+	target, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/users" {
+			proxy.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Length", "1000")
+		io.WriteString(w, `{"users":["bob",`)
+	}))
+	defer front.Close()
+	alice := b.visit(t, front.URL, "alice")
+	alice.waitForState("gone")
+	alice.waitFor(`document.getElementById("notice-words").textContent === "The server can't be reached."`)
 }
 
 func (b browser) testFull(t *testing.T) {

@@ -76,7 +76,7 @@ async function askForPeople() {
   early = [];
   try {
     const answer = await ask("/users", { headers: { Accept: "application/json" } });
-    const { users } = await answer.json();
+    const { users } = await answer.json().catch(cutOff);
     if (asked !== current) return false;
     people = new Set(users);
     peopleChanged = true;
@@ -137,19 +137,19 @@ function tryLater(error) {
 
 // ask makes a request, and throws an error in words where it does not succeed.
 async function ask(path, options) {
-  let answer;
-  try {
-    answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(10_000), ...options });
-  } catch (error) {
-    const words = error.name === "TimeoutError" ? "The server does not answer." : "The server can't be reached.";
-    throw Object.assign(new Error(words), { gone: true });
-  }
+  const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(10_000), ...options }).catch(cutOff);
   if (answer.ok) return answer;
   const inWords = answer.headers.get("Content-Type")?.startsWith("text/plain");
-  throw Object.assign(new Error(inWords ? await answer.text() : `The server answered ${answer.status}.`), {
+  throw Object.assign(new Error(inWords ? await answer.text().catch(cutOff) : `The server answered ${answer.status}.`), {
     status: answer.status,
     retryAfter: Number(answer.headers.get("Retry-After")),
   });
+}
+
+// cutOff says in our words, not the browser's, that no answer came, or not all of it.
+function cutOff(error) {
+  const words = error.name === "TimeoutError" ? "The server does not answer." : "The server can't be reached.";
+  throw Object.assign(new Error(words), { gone: true });
 }
 
 // --- What an event changes ---------------------------------------------------
