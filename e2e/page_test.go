@@ -79,6 +79,7 @@ func TestPage(t *testing.T) {
 	t.Run("the server restarts", b.testRestart)
 	t.Run("someone comes while the list is on its way", b.testSlowList)
 	t.Run("the list breaks off", b.testBrokenList)
+	t.Run("the news of our arrival is late", b.testLateArrival)
 	t.Run("the server is full for a while", b.testFull)
 	t.Run("a name that is none", b.testName)
 	t.Run("what can't be sent stays in the box", b.testSendingFails)
@@ -256,23 +257,35 @@ func (b browser) testSlowList(t *testing.T) {
 func (b browser) testBrokenList(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	s := start(t)
-	target, err := url.Parse(s.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/users" {
-			proxy.ServeHTTP(w, r)
-			return
-		}
+	front := frontOf(t, s, "/users", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "1000")
 		io.WriteString(w, `{"users":["bob",`)
-	}))
-	defer front.Close()
-	alice := b.visit(t, front.URL, "alice")
+	})
+	alice := b.visit(t, front, "alice")
 	alice.waitForState("gone")
 	alice.waitFor(`document.getElementById("notice-words").textContent === "The server can't be reached."`)
+}
+
+func (b browser) testLateArrival(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	s := start(t)
+	front := frontOf(t, s, "/chat/alice", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		io.WriteString(w, "id: early-0\n\n")
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	alice := b.visit(t, front, "alice")
+	alice.waitFor(`document.getElementById("notice-words").textContent === "You are no longer in the chat."`)
+	const atFirstTick = `new Promise((tell) => {
+		const [again, line, state, notice] = ["again", "line", "state", "notice"].map((id) => document.getElementById(id));
+		again.click();
+		new MutationObserver(() => state.dataset.state === "live" && tell(notice.hidden)).observe(line, { attributes: true });
+	})`
+	if !eval[bool](alice, atFirstTick) {
+		t.Error("alice, who has just joined again, is told that she is no longer in the chat")
+	}
+	alice.waitFor(`!document.getElementById("notice").hidden`) // she still is not
 }
 
 func (b browser) testFull(t *testing.T) {
@@ -642,6 +655,25 @@ type tab struct {
 	ctx        context.Context
 	mu         sync.Mutex
 	complaints []string // of the browser: errors on the console, requests that failed
+}
+
+// frontOf returns the URL of a server that answers at path as told, and hands on
+// all else to s.
+func frontOf(t *testing.T, s *server, path string, answer http.HandlerFunc) string {
+	t.Helper()
+	target, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc(path, answer)
+	mux.Handle("/", httputil.NewSingleHostReverseProxy(target))
+	front := httptest.NewServer(mux)
+	t.Cleanup(func() {
+		front.CloseClientConnections()
+		front.Close()
+	})
+	return front.URL
 }
 
 // visit opens the page in a tab of a person's own, and joins unless the name is

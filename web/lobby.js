@@ -31,6 +31,7 @@ function place(id) {
 
 let source = null; // the stream; our name is among the people while it is open
 let failures = 0; // since the stream was last open
+let absent = 0; // for how many seconds, since then, we have been missing from the people
 let current = 0; // changes when answers to earlier questions are no longer wanted
 let timer = 0; // to the next try
 
@@ -44,7 +45,7 @@ async function connect() {
   lastId ||= `${list.epoch}-${list.seq}`;
   source = new EventSource(streamPath());
   source.addEventListener("open", () => {
-    failures = 0;
+    failures = absent = 0;
     show("live", "Live");
     notify("");
   });
@@ -451,8 +452,6 @@ addEventListener("pageshow", () => {
 
 // On another network the old connection may be dead without a word.
 addEventListener("online", () => me && connect());
-
-let absent = 0;
 
 setInterval(() => {
   drawRates();
