@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -173,8 +174,8 @@ func TestSecondSignal(t *testing.T) {
 	})
 	begin := time.Now()
 	s.cmd.Process.Signal(syscall.SIGTERM)
-	if exit, ok := s.wait(10 * time.Second); !ok || exit == nil || time.Since(begin) > 2*time.Second {
-		t.Errorf("got the exit %v after %v, want one by the signal at once", exit, time.Since(begin))
+	if exit, ok := s.wait(10 * time.Second); !ok || fmt.Sprint(exit) != "exit status 1" || time.Since(begin) > 2*time.Second {
+		t.Errorf("got %v after %v, want exit status 1 at once", exit, time.Since(begin))
 	}
 }
 
