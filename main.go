@@ -52,8 +52,8 @@ func main() {
 // usageError is what is wrong with the command line.
 type usageError struct{ error }
 
-// run serves as args say until ctx is done; then it ends what is open and
-// returns within 5 s.
+// run serves as args say until ctx is done. Then it returns when what is open
+// has ended, or after shutdownTimeout.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	var (
 		config = DefaultConfig
@@ -125,12 +125,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	if server.Shutdown(ctx) != nil {
-		server.Close()
-	}
+	server.Shutdown(ctx)
 	select {
 	case <-hubDone:
-	case <-ctx.Done(): // the end of the process cuts streams that are not read
+	case <-ctx.Done(): // the end of the process cuts what has not ended
 	}
 	return nil
 }
