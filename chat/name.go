@@ -1,0 +1,87 @@
+package chat
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// MaxName is how many code points a name may have.
+const MaxName = 64
+
+// Name is the name of a user: 1 to MaxName code points that can be seen. Two
+// names are the same if their bytes are. The zero Name is no user's name.
+type Name struct{ name string }
+
+// ParseName returns s as a Name. The error says what is wrong with s.
+func ParseName(s string) (Name, error) {
+	switch {
+	case s == "":
+		return Name{}, errors.New("the name is empty")
+	case s == "." || s == "..":
+		return Name{}, fmt.Errorf("a name cannot be %q, because clients take that out of a path", s)
+	case !utf8.ValidString(s):
+		return Name{}, errors.New("the name is not valid UTF-8")
+	case utf8.RuneCountInString(s) > MaxName:
+		return Name{}, fmt.Errorf("the name has %d code points; at most %d are allowed",
+			utf8.RuneCountInString(s), MaxName)
+	}
+	for i, c := range s {
+		if '!' <= c && c <= '~' {
+			continue
+		}
+		if onlyShapes(c) {
+			if i == 0 {
+				return Name{}, fmt.Errorf("the name begins with %U, which only changes the character "+
+					"before it; begin with a visible character", c)
+			}
+			continue
+		}
+		for _, kind := range invisible {
+			if unicode.Is(kind.table, c) {
+				return Name{}, fmt.Errorf("the name contains %U, which is %s", c, kind.is)
+			}
+		}
+	}
+	return Name{strings.Clone(s)}, nil // cloned, because a substring keeps a whole request alive
+}
+
+// String returns the name as it was given to ParseName.
+func (n Name) String() string { return n.name }
+
+// invisible lists what cannot be seen, each kind with the words of the error. A
+// code point that Unicode has not assigned yet counts as visible: if it stood
+// here, new emoji would be refused until Go knows them.
+var invisible = []struct {
+	table *unicode.RangeTable
+	is    string
+}{
+	{unicode.White_Space, `white space; use "-" or "_" instead`},
+	{unicode.Cc, "a control character; leave it out"},
+	{unicode.Cf, "a format character and not visible; leave it out"},
+	{unicode.Co, "for private use and looks different everywhere; leave it out"},
+	{unicode.Noncharacter_Code_Point, "not a character; leave it out"},
+	{unicode.Other_Default_Ignorable_Code_Point, "not visible; leave it out"},
+	{unicode.Variation_Selector, "not visible; leave it out"},
+	{brailleBlank, "not visible; leave it out"},
+}
+
+// brailleBlank is a braille cell without dots, which to Unicode is a symbol.
+var brailleBlank = &unicode.RangeTable{R16: []unicode.Range16{{Lo: 0x2800, Hi: 0x2800, Stride: 1}}}
+
+// onlyShapes reports whether c cannot be seen alone but may follow another code
+// point, because people need it to write: Persian and Indic scripts and many
+// emoji the joiners, emoji the variation selectors, flags of regions the tags.
+func onlyShapes(c rune) bool {
+	const nonJoiner, joiner = '\u200c', '\u200d'
+	switch {
+	case c == nonJoiner, c == joiner,
+		'\ufe00' <= c && c <= '\ufe0f',         // variation selectors
+		'\U000e0020' <= c && c <= '\U000e007f': // tags
+		return true
+	}
+	ignorable := unicode.In(c, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+	return unicode.IsMark(c) && !ignorable
+}

@@ -1,0 +1,205 @@
+// Here belongs what a name may be, and what ParseName says about one that may not.
+package chat
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+	"unsafe"
+)
+
+func TestNamesThatPeopleUse(t *testing.T) {
+	for what, name := range map[string]string{
+		"one letter":              "a",
+		"letters":                 "alice",
+		"three dots":              "...",
+		"punctuation":             `-_~!"#$%&'()*+,;=?@\^{|}<b>`,
+		"an address":              "127.0.0.1:53124",
+		"an IPv6 address":         "[::1]:80",
+		"accents":                 "Zoë",
+		"an accent of its own":    "Zoe\u0308",
+		"Chinese":                 "名前",
+		"Persian with U+200C":     "علی\u200cرضا",
+		"Sinhala with U+200D":     "ශ්\u200dරී",
+		"Devanagari, Mc and Mn":   "हिन्दी",
+		"a keycap, Me":            "1\ufe0f\u20e3",
+		"emoji":                   "😀",
+		"an emoji of several":     "👩\u200d💻",
+		"an emoji with U+FE0F":    "❤\ufe0f",
+		"an emoji with a color":   "👍🏽",
+		"a flag of a country":     "🇫🇷",
+		"the flag of Scotland":    "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
+		"an emoji of Unicode 16":  "\U0001fae9",
+		"no character yet":        "\U0003fffd",
+		"U+FFFD itself":           "\ufffd",
+		"64 code points of 1":     strings.Repeat("a", 64),
+		"64 code points of 4":     strings.Repeat("😀", 64),
+		"nothing but one to show": "a\u200d\u0301\ufe00\U000e0020",
+	} {
+		if got, err := ParseName(name); err != nil || got.String() != name {
+			t.Errorf("%s: ParseName(%+q) = %+q, %v", what, name, got, err)
+		}
+	}
+}
+
+func TestNamesThatAreRefused(t *testing.T) {
+	const (
+		space     = `; use "-" or "_" instead`
+		first     = ", which only changes the character before it; begin with a visible character"
+		control   = ", which is a control character; leave it out"
+		format    = ", which is a format character and not visible; leave it out"
+		private   = ", which is for private use and looks different everywhere; leave it out"
+		not       = ", which is not a character; leave it out"
+		invisible = ", which is not visible; leave it out"
+	)
+	for name, want := range map[string]string{
+		"":             "the name is empty",
+		".":            `a name cannot be ".", because clients take that out of a path`,
+		"..":           `a name cannot be "..", because clients take that out of a path`,
+		"\xff":         "the name is not valid UTF-8",
+		"a\xc3":        "the name is not valid UTF-8",
+		"\xed\xa0\x80": "the name is not valid UTF-8", // the surrogate U+D800
+
+		strings.Repeat("a", 65):       "the name has 65 code points; at most 64 are allowed",
+		strings.Repeat("😀", 70):       "the name has 70 code points; at most 64 are allowed",
+		strings.Repeat("a\u0301", 33): "the name has 66 code points; at most 64 are allowed",
+
+		"a b":        "the name contains U+0020, which is white space" + space,
+		"\t":         "the name contains U+0009, which is white space" + space,
+		"a\n":        "the name contains U+000A, which is white space" + space,
+		"\r":         "the name contains U+000D, which is white space" + space,
+		"a\u0085":    "the name contains U+0085, which is white space" + space,
+		"a\u00a0b":   "the name contains U+00A0, which is white space" + space,
+		"a\u1680b":   "the name contains U+1680, which is white space" + space,
+		"a\u2007b":   "the name contains U+2007, which is white space" + space,
+		"a\u2028b":   "the name contains U+2028, which is white space" + space,
+		"a\u2029b":   "the name contains U+2029, which is white space" + space,
+		"a\u202fb":   "the name contains U+202F, which is white space" + space,
+		"a\u3000b":   "the name contains U+3000, which is white space" + space,
+		"\x00":       "the name contains U+0000" + control,
+		"a\x1b[m":    "the name contains U+001B" + control,
+		"a\x7f":      "the name contains U+007F" + control,
+		"a\u009f":    "the name contains U+009F" + control,
+		"a\u00ad":    "the name contains U+00AD" + format,
+		"a\u180e":    "the name contains U+180E" + format,
+		"a\u200b":    "the name contains U+200B" + format,
+		"a\u200e":    "the name contains U+200E" + format,
+		"\u202ea":    "the name contains U+202E" + format,
+		"a\u2060":    "the name contains U+2060" + format,
+		"\ufeffa":    "the name contains U+FEFF" + format,
+		"\ue000":     "the name contains U+E000" + private,
+		"\U00100000": "the name contains U+100000" + private,
+		"\ufdd0":     "the name contains U+FDD0" + not,
+		"\uffff":     "the name contains U+FFFF" + not,
+		"\U0001fffe": "the name contains U+1FFFE" + not,
+
+		"a\u034f":               "the name contains U+034F" + invisible,
+		"\u115f":                "the name contains U+115F" + invisible,
+		"\u1160":                "the name contains U+1160" + invisible,
+		"a\u17b4":               "the name contains U+17B4" + invisible,
+		"a\u17b5":               "the name contains U+17B5" + invisible,
+		"a\u180b":               "the name contains U+180B" + invisible,
+		"a\u180f":               "the name contains U+180F" + invisible,
+		"a\u2065":               "the name contains U+2065" + invisible,
+		"\u2800":                "the name contains U+2800" + invisible,
+		"\u3164":                "the name contains U+3164" + invisible,
+		"\uffa0":                "the name contains U+FFA0" + invisible,
+		"a\ufff0":               "the name contains U+FFF0" + invisible,
+		"a\U000e0000":           "the name contains U+E0000" + invisible,
+		"a\U000e0001":           "the name contains U+E0001" + format,
+		"a\U000e0002":           "the name contains U+E0002" + invisible,
+		"a\U000e0080":           "the name contains U+E0080" + invisible,
+		"alice\ufe0f\U000e0100": "the name contains U+E0100" + invisible,
+		"a\U000e01ef":           "the name contains U+E01EF" + invisible,
+		"a\U000e0fff":           "the name contains U+E0FFF" + invisible,
+
+		"\u0301":     "the name begins with U+0301" + first,
+		"\u0903a":    "the name begins with U+0903" + first,
+		"\u20e3":     "the name begins with U+20E3" + first,
+		"\u200ca":    "the name begins with U+200C" + first,
+		"\u200d💻":    "the name begins with U+200D" + first,
+		"\ufe00a":    "the name begins with U+FE00" + first,
+		"\ufe0fa":    "the name begins with U+FE0F" + first,
+		"\U000e0020": "the name begins with U+E0020" + first,
+		"\U000e007f": "the name begins with U+E007F" + first,
+	} {
+		got, err := ParseName(name)
+		if err == nil || err.Error() != want || got != (Name{}) {
+			t.Errorf("ParseName(%+q) = %+q, %v\nwant the error %s", name, got, err, want)
+		}
+	}
+}
+
+// wantName matches the names that are allowed, apart from "." and ".." and
+// what is not UTF-8. It says the same as name.go but not from the same tables:
+// what can be ignored by default is copied from DerivedCoreProperties.txt of
+// Unicode 15, where it reaches beyond the categories of control and format.
+var wantName = func() *regexp.Regexp {
+	const (
+		ignorable = `\x{34F}\x{115F}\x{1160}\x{17B4}\x{17B5}\x{180B}-\x{180F}\x{2065}\x{3164}` +
+			`\x{FE00}-\x{FE0F}\x{FFA0}\x{FFF0}-\x{FFF8}\x{E0000}-\x{E0FFF}`
+		noncharacters = `\x{FDD0}-\x{FDEF}\x{FFFE}\x{FFFF}\x{1FFFE}\x{1FFFF}\x{2FFFE}\x{2FFFF}` +
+			`\x{3FFFE}\x{3FFFF}\x{4FFFE}\x{4FFFF}\x{5FFFE}\x{5FFFF}\x{6FFFE}\x{6FFFF}` +
+			`\x{7FFFE}\x{7FFFF}\x{8FFFE}\x{8FFFF}\x{9FFFE}\x{9FFFF}\x{AFFFE}\x{AFFFF}` +
+			`\x{BFFFE}\x{BFFFF}\x{CFFFE}\x{CFFFF}\x{DFFFE}\x{DFFFF}\x{EFFFE}\x{EFFFF}` +
+			`\x{FFFFE}\x{FFFFF}\x{10FFFE}\x{10FFFF}`
+		hidden = `\p{Z}\p{Cc}\p{Cf}\p{Cs}\p{Co}\x{2800}` + ignorable + noncharacters
+		shapes = `[\x{200C}\x{200D}\x{FE00}-\x{FE0F}\x{E0020}-\x{E007F}]`
+	)
+	return regexp.MustCompile(`\A[^\p{M}` + hidden + `](?:[^` + hidden + `]|` + shapes + `){0,63}\z`)
+}()
+
+func isName(s string) bool {
+	isUTF8 := string([]rune(s)) == s
+	return isUTF8 && s != "." && s != ".." && wantName.MatchString(s)
+}
+
+// TestEveryCodePoint leaves out only most of the planes that have one kind of
+// code point, from their fifth up to their last.
+func TestEveryCodePoint(t *testing.T) {
+	for c := rune(0); c <= utf8.MaxRune; c++ {
+		plane, at := c>>16, c&0xffff
+		if plane > 1 && plane != 14 && 4 < at && at < 0xfffa || !utf8.ValidRune(c) {
+			continue
+		}
+		for _, s := range []string{string(c), "a" + string(c)} {
+			_, err := ParseName(s)
+			if want := isName(s); (err == nil) != want {
+				t.Errorf("ParseName(%+q): got the error %v; is it a name? %v", s, err, want)
+			}
+		}
+	}
+}
+
+func FuzzParseName(f *testing.F) {
+	for _, s := range []string{
+		"alice", ".", "..", "a b", "a\nb", "\u202e", "\xff", "علی\u200cرضا", "👩\u200d💻", "\u0301",
+		"\u3164", "alice\ufe0f\U000e0100", strings.Repeat("é", 64), strings.Repeat("é", 65),
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		name, err := ParseName(s)
+		if want := isName(s); (err == nil) != want {
+			t.Fatalf("ParseName(%+q): got the error %v; is it a name? %v", s, err, want)
+		}
+		if err == nil && name.String() != s {
+			t.Errorf("ParseName(%+q) = %+q", s, name)
+		}
+		if err != nil && (!utf8.ValidString(err.Error()) || len(err.Error()) > 120) {
+			t.Errorf("ParseName(%+q): the error is no short sentence: %q", s, err)
+		}
+	})
+}
+
+func TestANameDoesNotKeepWhatItWasCutFrom(t *testing.T) {
+	request := strings.Repeat("alice", 1000)
+	name, err := ParseName(request[:5])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if unsafe.StringData(name.String()) == unsafe.StringData(request) {
+		t.Error("the name is a part of the request")
+	}
+}
