@@ -1,8 +1,40 @@
 // Package chat holds the words of a chat: the names of its users, the texts
 // that they say, and the sorted list of who is here.
 //
-// A [Name] and a [Text] exist only if they follow the rules. [ParseName] and
-// [ParseText] are the only ways to make them, so whoever is given one need not
-// check it again: it is valid UTF-8, no name hides in white space or looks like
-// nothing, and no text can forge a line.
+// # Names and texts
+//
+// Only [ParseName] and [ParseText] make a [Name] or a [Text], so whoever is given
+// one need not check it. A name can be seen, has no white space and stands on one
+// line. A text has at most [MaxLines] lines, and none of its characters can make
+// a client see another line. What is refused is refused with a sentence for the
+// user.
+//
+//	alice, err := chat.ParseName("alice")
+//	hello, err := chat.ParseText("hello\r\nthere\r\n") // "hello\nthere"
+//	_, err = chat.ParseName("Alice A.") // the name contains U+0020, which is white space; …
+//
+// # Who is here
+//
+// One goroutine owns a [Roster], to which it adds names and from which it removes
+// them. Whenever somebody asks who is here, it takes a [List] and hands it to that
+// somebody's goroutine, which sends it while the owner goes on:
+//
+//	var here chat.Roster
+//	here.Add("bob")
+//	here.Add("alice")
+//	list := here.Take()
+//	here.Add("carol") // list does not change
+//	for piece := range list.Pieces(chat.FormJSON) {
+//		os.Stdout.Write(piece) // {"users":["alice","bob"]}
+//	}
+//
+// The roster keeps its names in chunks that are replaced and not changed, so that
+// taking a List takes no time, however many names there are, and two Lists share
+// all chunks in which nothing changed from one to the other.
+//
+// What differs does take memory for as long as a List is being sent, and a client
+// may read slowly on purpose. So the owner counts the senders of each long List,
+// from Take to [Roster.Release], and what the Lists that are being sent keep
+// beside the roster as it is now. If that would be more than [MaxOld], it gives up
+// the oldest: [List.Context] is done, and the List's senders must stop.
 package chat

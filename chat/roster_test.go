@@ -1,0 +1,226 @@
+// Here belongs who is in a roster, and that Lists stay as they were when they were taken.
+package chat
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// rosterOf returns a roster of names that count from 0, each as long as size.
+func rosterOf(n, size int) *Roster {
+	var r Roster
+	for i := range n {
+		r.Add(numbered(i, size))
+	}
+	return &r
+}
+
+// numbered returns a name that no other number has.
+func numbered(i, size int) string {
+	name := fmt.Sprintf("%07d", i)
+	return name + strings.Repeat("x", size-len(name))
+}
+
+// read returns the body of l.
+func read(l *List, f Form) string {
+	var body strings.Builder
+	for piece := range l.Pieces(f) {
+		body.Write(piece)
+	}
+	return body.String()
+}
+
+// oddName returns a random name, with what JSON and HTML treat specially.
+func oddName(random *rand.Rand) string {
+	letters := []rune(`abc"\<>&'é名😀`)
+	name := make([]rune, 1+random.IntN(8))
+	for i := range name {
+		name[i] = letters[random.IntN(len(letters))]
+	}
+	return string(name)
+}
+
+func TestRosterIsWhoeverWasAddedAndNotRemoved(t *testing.T) {
+	for _, every := range []int{1, 10, 100} {
+		testRoster(t, rand.New(rand.NewPCG(uint64(every), 0)), every)
+	}
+}
+
+// testRoster compares a roster with a sorted slice, while both grow, shrink to
+// nothing and grow again. A List is taken before every so many changes.
+func testRoster(t *testing.T, random *rand.Rand, every int) {
+	type taken struct {
+		list  *List
+		names []string
+	}
+	var r Roster
+	var names []string
+	var lists []taken
+	for i := range 10_000 {
+		grows := i%5000 < 2000
+		switch name := oddName(random); {
+		case random.IntN(8) > 0 == grows:
+			if at, found := slices.BinarySearch(names, name); !found {
+				names = slices.Insert(names, at, name)
+				r.Add(name)
+			}
+		case len(names) > 0:
+			at := random.IntN(len(names))
+			r.Remove(names[at])
+			names = slices.Delete(names, at, at+1)
+		}
+		if r.Len() != len(names) {
+			t.Fatalf("Len() = %d, want %d", r.Len(), len(names))
+		}
+		if i%every == 0 {
+			checkChunks(t, &r)
+			l := r.Take()
+			if random.IntN(20) == 0 {
+				lists = append(lists, taken{l, slices.Clone(names)})
+			}
+		}
+	}
+	for _, old := range lists {
+		if got, want := read(old.list, FormText), wantUsers(old.names); got != want {
+			t.Fatalf("a List became\n%s\nand was\n%s", got, want)
+		}
+	}
+}
+
+func wantUsers(names []string) string {
+	lines := make([]string, len(names))
+	for i, name := range names {
+		lines[i] = "User: " + name
+	}
+	return "Connected users:\n" + strings.Join(lines, "\n")
+}
+
+// checkChunks fails the test if the roster has chunks that are too long or not
+// in order, or so many short ones that its size does not bound their number.
+func checkChunks(t *testing.T, r *Roster) {
+	t.Helper()
+	last, before := "", maxChunk
+	for _, c := range r.chunks {
+		n := len(c.names)
+		if n > maxChunk || n == 0 && len(r.chunks) > 1 || n+before <= maxChunk/2 {
+			t.Fatalf("a chunk has %d names and the one before it %d", n, before)
+		}
+		if cap(c.names) != maxChunk {
+			t.Fatalf("a chunk has room for %d names", cap(c.names))
+		}
+		for _, name := range c.names {
+			if name <= last {
+				t.Fatalf("%q stands after %q", name, last)
+			}
+			last = name
+		}
+		before = n
+	}
+}
+
+func TestTakesBetweenTwoChangesShareAList(t *testing.T) {
+	var r Roster
+	nobody := r.Take()
+	if r.Take() != nobody {
+		t.Error("two Takes of an empty roster made two Lists")
+	}
+	r.Add("alice")
+	alice := r.Take()
+	if r.Take() != alice || alice == nobody {
+		t.Error("a List was not shared until the next change, or longer")
+	}
+	r.Remove("alice")
+	if l := r.Take(); l == alice {
+		t.Error("a List was shared after the next change")
+	}
+}
+
+// TestAChangeCostsOneChunk wants Lists to share what did not change.
+func TestAChangeCostsOneChunk(t *testing.T) {
+	r := rosterOf(10_000, 7)
+	before := r.Take()
+	r.Add(numbered(5000, 8))
+	r.Remove(numbered(5000, 8))
+	after := r.Take()
+	copied := 0
+	for i, c := range after.chunks {
+		if c != before.chunks[i] {
+			copied++
+		}
+	}
+	if copied != 1 {
+		t.Errorf("two changes to the same chunk copied %d of %d chunks", copied, len(after.chunks))
+	}
+
+	r.Add(numbered(5000, 8))
+	chunks := slices.Clone(r.chunks)
+	allocs := testing.AllocsPerRun(100, func() {
+		r.Add(numbered(5000, 9))
+		r.Remove(numbered(5000, 9))
+	})
+	if !slices.Equal(chunks, r.chunks) {
+		t.Error("a chunk was copied that no List has")
+	}
+	if named := testing.AllocsPerRun(100, func() { numbered(5000, 9) }); allocs > 2*named {
+		t.Errorf("changes to a chunk that no List has: %v allocations", allocs-2*named)
+	}
+}
+
+// TestARosterForgetsWhoWasRemoved wants no chunk to keep a name behind its end.
+func TestARosterForgetsWhoWasRemoved(t *testing.T) {
+	r := rosterOf(1000, 7)
+	for i := range 900 {
+		r.Remove(numbered(i, 7))
+	}
+	for _, c := range r.chunks {
+		for _, name := range c.names[len(c.names):cap(c.names)] {
+			if name != "" {
+				t.Fatalf("%s is still there", name)
+			}
+		}
+	}
+}
+
+func BenchmarkAddAndRemove(b *testing.B) {
+	for _, n := range []int{100, 100_000} {
+		b.Run(fmt.Sprintf("names=%d", n), func(b *testing.B) {
+			r := rosterOf(n, 20)
+			var others []string
+			for i := range 1000 {
+				others = append(others, numbered(i*7919%n, 21))
+			}
+			for i := 0; b.Loop(); i++ {
+				name := others[i%len(others)]
+				r.Add(name)
+				r.Remove(name)
+			}
+		})
+	}
+}
+
+// BenchmarkLongestHold measures how long one call can hold the owner, if Lists
+// are taken all the time and none is ever sent to its end.
+func BenchmarkLongestHold(b *testing.B) {
+	r := rosterOf(100_000, 256)
+	var calls []time.Duration
+	call := func(f func()) {
+		start := time.Now()
+		f()
+		calls = append(calls, time.Since(start))
+	}
+	for i := 0; b.Loop(); i++ {
+		name := numbered(i*7919%100_000, 255)
+		call(func() { r.Add(name) })
+		call(func() { r.Take() })
+		call(func() { r.Remove(name) })
+		call(func() { r.Take() })
+	}
+	slices.Sort(calls)
+	b.ReportMetric(float64(calls[len(calls)-1].Microseconds()), "longest-µs")
+	b.ReportMetric(float64(calls[len(calls)*999/1000].Microseconds()), "p99.9-µs")
+	b.ReportMetric(float64(len(r.sending)), "lists")
+}
