@@ -1,0 +1,19 @@
+//go:build unix
+
+package tcp
+
+import (
+	"math"
+	"syscall"
+)
+
+// MaxOpenFiles returns how many files the process may have open at a time, connections included.
+// This is the soft limit, which Go's runtime raises as far as it may when the program starts. ok is
+// false if the system has no such limit.
+func MaxOpenFiles() (n int, ok bool) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, false
+	}
+	return int(min(uint64(limit.Cur), math.MaxInt)), true
+}

@@ -1,0 +1,88 @@
+package tcp
+
+import (
+	"math"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The options that the kernel has for a connection. That a vanished peer's connection ends in time
+// is tested in e2e, between two network namespaces.
+
+func TestKernelIsToldWhenToGiveUp(t *testing.T) {
+	conn := dial(t, listen(t, 1, nil))
+	for _, test := range []struct {
+		d            time.Duration
+		milliseconds int
+	}{
+		{20 * time.Second, 20_000},
+		{time.Millisecond, 1},
+		{time.Millisecond + 1, 2}, // rounded up
+		{1, 1},                    // 0 would be no limit
+		{math.MaxInt64, math.MaxInt32},
+		{0, 0},
+	} {
+		if err := GiveUpAfter(conn, test.d); err != nil {
+			t.Fatalf("GiveUpAfter(%v): %v", test.d, err)
+		}
+		if got := option(t, conn, syscall.IPPROTO_TCP, giveUpOption); got != test.milliseconds {
+			t.Errorf("after GiveUpAfter(%v) the option is %d, want %d", test.d, got, test.milliseconds)
+		}
+	}
+}
+
+func TestGiveUpAfterReturnsWhatTheKernelSays(t *testing.T) {
+	conn := dial(t, listen(t, 1, nil))
+	if err := GiveUpAfter(conn, -time.Second); err == nil {
+		t.Error("GiveUpAfter took a negative duration")
+	}
+	conn.Close()
+	if err := GiveUpAfter(conn, time.Second); err == nil {
+		t.Error("GiveUpAfter took a closed connection")
+	}
+}
+
+func TestLimitedKeepsConnectionsAliveAsItsListenerDoes(t *testing.T) {
+	config := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: 10 * time.Second, Interval: 2 * time.Second, Count: 3,
+	}}
+	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	limited := Limit(l.(*net.TCPListener), 1, nil)
+	defer limited.Close()
+	dial(t, limited)
+	conn := mustAccept(t, limited)
+	for _, test := range []struct {
+		name                string
+		level, option, want int
+	}{
+		{"SO_KEEPALIVE", syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
+		{"TCP_KEEPIDLE", syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, 10},
+		{"TCP_KEEPINTVL", syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, 2},
+		{"TCP_KEEPCNT", syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, 3},
+	} {
+		if got := option(t, conn.TCPConn, test.level, test.option); got != test.want {
+			t.Errorf("%s is %d, want %d", test.name, got, test.want)
+		}
+	}
+}
+
+// option returns an option of conn's socket.
+func option(t *testing.T, conn *net.TCPConn, level, name int) int {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var value int
+	var getErr error
+	err = raw.Control(func(fd uintptr) { value, getErr = syscall.GetsockoptInt(int(fd), level, name) })
+	if err != nil || getErr != nil {
+		t.Fatalf("getsockopt: %v, %v", err, getErr)
+	}
+	return value
+}
