@@ -9,7 +9,7 @@ import (
 
 const (
 	refusalTimeout = time.Second // for a request to come, and as long again for all that follows
-	maxRefusals    = 64          // refusals under way at a time, at most
+	MaxRefusals    = 64          // refusals under way at a time, at most
 	maxDropped     = 64 << 10    // bytes that are read and dropped of what a refused client sends
 
 	// How long Accept waits after an error, first and at most.
@@ -42,6 +42,7 @@ type listener interface {
 type Conn struct {
 	*net.TCPConn
 	places chan struct{}
+	limit  time.Duration // for what follows the next byte; 0 for no limit
 }
 
 // Limit returns a listener that takes connections from l while fewer than n of them are open. Any
@@ -58,7 +59,7 @@ func limit(l listener, n int, refuse func(io.Writer)) *Limited {
 	return &Limited{
 		listener: l,
 		places:   make(chan struct{}, n),
-		refusals: make(chan struct{}, min(n/8+1, maxRefusals)),
+		refusals: make(chan struct{}, min(n/8+1, MaxRefusals)),
 		refuse:   refuse,
 		closed:   make(chan struct{}),
 	}
@@ -88,7 +89,7 @@ func (l *Limited) Accept() (net.Conn, error) {
 		pause = minPause
 		select {
 		case l.places <- struct{}{}:
-			return &Conn{conn, l.places}, nil
+			return &Conn{TCPConn: conn, places: l.places}, nil
 		default:
 			l.turnAway(conn)
 		}
@@ -149,4 +150,23 @@ func (c *Conn) Close() error {
 		<-c.places
 	}
 	return err
+}
+
+// LimitNext gives whatever begins with the next byte d to come: when that byte has been read, the
+// read deadline becomes d later. An http.Server that waits for the next request on a connection
+// takes up to three bytes for idle time, so this only matters for so few.
+func (c *Conn) LimitNext(d time.Duration) {
+	c.limit = d
+}
+
+// Read reads as a TCPConn does, and sets the deadline that LimitNext has asked for.
+func (c *Conn) Read(b []byte) (int, error) {
+	n, err := c.TCPConn.Read(b)
+	if c.limit > 0 && n > 0 {
+		if n < 4 {
+			c.SetReadDeadline(time.Now().Add(c.limit))
+		}
+		c.limit = 0
+	}
+	return n, err
 }

@@ -448,3 +448,34 @@ func TestPlacesAreNeverExceededAndAllComeBack(t *testing.T) {
 		t.Error("no client got an answer")
 	}
 }
+
+func TestConnGivesWhatBeginsLittleTime(t *testing.T) {
+	l := listen(t, 1, nil)
+	client := dial(t, l)
+	conn := mustAccept(t, l)
+	read := func() error {
+		_, err := conn.Read(make([]byte, 4))
+		return err
+	}
+	// With time that is over as soon as it begins, the second read tells whether it has begun.
+	for _, c := range []struct {
+		sent  string
+		limit time.Duration
+		want  bool // whether the deadline is set
+	}{
+		{sent: "GET ", limit: time.Nanosecond}, // net/http sets its own
+		{sent: "G"},
+		{sent: "G", limit: time.Nanosecond, want: true},
+	} {
+		conn.LimitNext(c.limit)
+		io.WriteString(client, c.sent)
+		if err := read(); err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(client, "x")
+		err := read()
+		if got := errors.Is(err, os.ErrDeadlineExceeded); got != c.want {
+			t.Errorf("after %q with %v: %v", c.sent, c.limit, err)
+		}
+	}
+}
