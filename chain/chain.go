@@ -1,0 +1,202 @@
+package chain
+
+import (
+	"crypto/rand"
+	"strconv"
+	"strings"
+	"time"
+	"weak"
+)
+
+const (
+	// MaxEvent is how many bytes an event may take in the event stream format, its id and its
+	// line breaks included.
+	MaxEvent = 5 << 10
+
+	// maxBatch is how many bytes a batch holds at most, so that a reader can write it at once.
+	maxBatch = 64 << 10
+
+	// recentBatches is how many batches are kept even if the history is shorter, so that a reader
+	// that is a moment late loses nothing.
+	recentBatches = 64
+
+	// After a batch of n events the next one is sealed n rounds later, at most maxRounds: a few
+	// events wait little, and a flood leaves in few large writes. Shorter rounds make a flood slow,
+	// longer ones make everyone wait; docs/performance.md has the figures.
+	maxRounds      = 4
+	minRound       = 4 * time.Millisecond
+	roundPerReader = 4 * time.Microsecond
+)
+
+// ID names an event: the epoch of its chain, and its number.
+type ID struct {
+	epoch string // of [0-9a-z]; no two chains share one
+	seq   uint64 // counts the events of a chain from 1; 0 is before the first
+}
+
+// String returns EPOCH-SEQ, or "" for the zero ID, which names nothing.
+func (id ID) String() string {
+	if id == (ID{}) {
+		return ""
+	}
+	return id.epoch + "-" + strconv.FormatUint(id.seq, 10)
+}
+
+// batch is a piece of the chain: events and comments that leave together.
+type batch struct {
+	sealed chan struct{}       // closed when nothing below will change any more
+	data   []byte              // whole blocks of the event stream format, at most maxBatch bytes
+	end    ID                  // the last event up to the end of data; zero until the batch is sealed
+	next   weak.Pointer[batch] // the batch that follows; nil until the batch is sealed
+	final  bool                // whether the chain ends here
+}
+
+// place is where something begins in the chain.
+type place struct {
+	batch  *batch
+	offset int // in the batch's data
+}
+
+// Chain numbers events, keeps the last of them, and hands them to readers. It belongs to one
+// goroutine, which calls its methods, and Tick whenever Due delivers.
+type Chain struct {
+	// Readers is how many readers there are. The owner counts them; the more there are, the longer
+	// events are gathered.
+	Readers int
+
+	last     ID                    // the last event
+	filling  *batch                // the end of the chain, which is not sealed yet
+	gathered int                   // how many events there are in filling
+	history  []place               // a ring of where the last events begin; event n is at (n-1) % maxHistory
+	recent   [recentBatches]*batch // a ring of the batches that were sealed last
+	sealed   int                   // how many batches were sealed; the last is at (sealed-1) % recentBatches
+
+	maxHistory int
+	keepAlive  time.Duration
+	timer      *time.Timer // runs until Tick is due
+	gathering  bool        // whether an event waits for those that follow it, until Tick
+	commentAt  time.Time   // when to send a comment, unless an event comes first
+}
+
+// New returns a chain of a new epoch. Its history, from which readers can resume, is as many events
+// as that says, at least 1. After keepAlive, at least 1 ms, without an event it sends a comment.
+func New(history int, keepAlive time.Duration) *Chain {
+	return &Chain{
+		last:       ID{epoch: strings.ToLower(rand.Text()[:8])}, // 40 random bits
+		filling:    newBatch(),
+		maxHistory: history,
+		keepAlive:  keepAlive,
+		timer:      time.NewTimer(keepAlive),
+	}
+}
+
+func newBatch() *batch { return &batch{sealed: make(chan struct{})} }
+
+// LastID returns the ID of the last event.
+func (c *Chain) LastID() ID { return c.last }
+
+// Append appends an event, whose text is parts, concatenated. Each line of the text becomes a line
+// of data. The event may take at most MaxEvent bytes in all.
+func (c *Chain) Append(parts ...string) {
+	b := c.filling
+	if begin := (place{b, len(b.data)}); len(c.history) < c.maxHistory {
+		c.history = append(c.history, begin)
+	} else {
+		c.history[c.last.seq%uint64(c.maxHistory)] = begin
+	}
+	c.last.seq++
+	c.gathered++
+	b.data = append(b.data, "id: "...)
+	b.data = append(b.data, c.last.epoch...)
+	b.data = append(b.data, '-')
+	b.data = strconv.AppendUint(b.data, c.last.seq, 10)
+	b.data = append(b.data, "\nevent: message\ndata: "...)
+	for _, part := range parts {
+		b.data = append(b.data, strings.ReplaceAll(part, "\n", "\ndata: ")...)
+	}
+	b.data = append(b.data, "\n\n"...)
+	if !c.gathering || len(b.data) > maxBatch-MaxEvent {
+		c.seal()
+	}
+}
+
+// Due returns a channel that delivers when Tick is due. It is always the same one.
+func (c *Chain) Due() <-chan time.Time { return c.timer.C }
+
+// Tick does what time brings: it hands over what was gathered, or sends a comment, which keeps idle
+// connections open and shows which of them are dead.
+func (c *Chain) Tick() {
+	switch {
+	case c.gathered > 0:
+		c.seal()
+	case c.gathering: // and nothing came, so the next event leaves at once
+		c.gathering = false
+		c.timer.Reset(time.Until(c.commentAt))
+	default:
+		c.filling.data = append(c.filling.data, ": keep-alive\n\n"...)
+		c.seal()
+	}
+}
+
+// seal hands the batch that is being filled to the readers, and links an empty one behind it.
+func (c *Chain) seal() {
+	b := c.filling
+	c.filling = newBatch()
+	c.recent[c.sealed%recentBatches] = b
+	c.sealed++
+	b.end, b.next = c.last, weak.Make(c.filling)
+	// A goroutine of its own, because to wake 10,000 readers takes milliseconds, in which the owner
+	// has better things to do. Which of two batches wakes its readers first does not matter: they
+	// read them in the chain's order.
+	go close(b.sealed)
+
+	c.commentAt = time.Now().Add(c.keepAlive)
+	c.gathering = c.gathered > 0
+	if c.gathering {
+		round := max(minRound, time.Duration(c.Readers)*roundPerReader)
+		c.timer.Reset(min(time.Duration(min(c.gathered, maxRounds))*round, c.keepAlive))
+	} else {
+		c.timer.Reset(c.keepAlive)
+	}
+	c.gathered = 0
+}
+
+// End ends the chain: readers get everything up to now, and then io.EOF. Only After may be called
+// from then on.
+func (c *Chain) End() {
+	c.timer.Stop()
+	c.filling.end, c.filling.final = c.last, true
+	close(c.filling.sealed)
+}
+
+// Start is where a reader starts: a place in the chain, and what its client has to know.
+type Start struct {
+	place
+	id  ID   // the last event before the place
+	gap bool // whether the client misses events that it should have got
+}
+
+// After returns where to go on after the event that a client names: lastEventID is what it got as
+// an id, or "" if it begins with the next event. If the history lacks an event after it, or the id
+// is not one of this chain, the start is the end of the chain, with a gap.
+func (c *Chain) After(lastEventID string) Start {
+	if lastEventID == "" {
+		return c.end(false)
+	}
+	epoch, number, _ := strings.Cut(lastEventID, "-")
+	seq, _ := strconv.ParseUint(number, 10, 64)
+	id := ID{epoch, seq}
+	missed := c.last.seq - seq // a huge number if id is of the future
+	if epoch != c.last.epoch || id.String() != lastEventID || missed > uint64(len(c.history)) {
+		return c.end(true)
+	}
+	if missed == 0 {
+		return c.end(false)
+	}
+	return Start{c.history[seq%uint64(c.maxHistory)], id, false}
+}
+
+// end returns the end of the chain.
+func (c *Chain) end(gap bool) Start {
+	return Start{place{c.filling, len(c.filling.data)}, c.last, gap}
+}

@@ -1,0 +1,407 @@
+package chain
+
+// What belongs here: everything about events as bytes, their ids, their gathering, and the readers
+// that walk them, in bubbles of virtual time.
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+	"weak"
+)
+
+const (
+	defaultHistory   = 4096
+	defaultKeepAlive = 15 * time.Second
+)
+
+// bubble is a chain in virtual time, and the goroutine that owns it.
+type bubble struct {
+	*testing.T
+	chain *Chain
+	tasks chan func() // what the owner is to do
+}
+
+func inBubble(t *testing.T, history int, keepAlive time.Duration, test func(b *bubble)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := &bubble{t, New(history, keepAlive), make(chan func())}
+		go func() {
+			for {
+				select {
+				case task, ok := <-b.tasks:
+					if !ok {
+						return
+					}
+					task()
+				case <-b.chain.Due():
+					b.chain.Tick()
+				}
+			}
+		}()
+		test(b)
+		close(b.tasks)
+	})
+}
+
+// own has the owner run task, and waits until it is done.
+func (b *bubble) own(task func()) {
+	done := make(chan struct{})
+	b.tasks <- func() { task(); close(done) }
+	<-done
+}
+
+func (b *bubble) append(text string) { b.own(func() { b.chain.Append(text) }) }
+
+// appendApart appends texts "0", "1" … until there are n of them, each in a batch of its own.
+func (b *bubble) appendApart(n int) (texts []string) {
+	for i := range n {
+		time.Sleep(2 * maxRounds * minRound)
+		texts = append(texts, fmt.Sprint(i))
+		b.append(texts[i])
+	}
+	return texts
+}
+
+func (b *bubble) after(_ context.Context, lastEventID string) (start Start, err error) {
+	b.own(func() { start = b.chain.After(lastEventID) })
+	return start, nil
+}
+
+// open returns a reader whose opening block has been read.
+func (b *bubble) open(lastEventID string) *Reader {
+	start, _ := b.after(b.Context(), lastEventID)
+	r := NewReader(start, b.after)
+	r.Next(b.Context())
+	return r
+}
+
+// read returns what there is to read at this time.
+func (b *bubble) read(r *Reader) *sseReader {
+	synctest.Wait()
+	var sse sseReader
+	ctx, cancel := context.WithCancel(b.Context())
+	waits := make(chan struct{})
+	go func() { synctest.Wait(); cancel(); close(waits) }()
+	defer func() { <-waits }()
+	for {
+		data, err := r.Next(ctx)
+		if err != nil {
+			return &sse
+		}
+		sse.Write(data)
+	}
+}
+
+// expect fails the test unless precisely these texts are there to be read at this time.
+func (b *bubble) expect(r *Reader, texts ...string) {
+	b.Helper()
+	if got := b.read(r).take(); !slices.Equal(got, texts) {
+		b.Fatalf("the reader got %q, want %q", got, texts)
+	}
+}
+
+func TestCommentComesAfterQuietOnly(t *testing.T) {
+	inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
+		r := b.open("")
+		for range 2 {
+			time.Sleep(defaultKeepAlive - 1)
+			b.expect(r)
+			time.Sleep(1)
+			b.expect(r, "(comment)")
+		}
+		time.Sleep(10 * time.Second)
+		b.append("hello")
+		b.expect(r, "hello")
+		for range 2 {
+			time.Sleep(defaultKeepAlive - 1)
+			b.expect(r)
+			time.Sleep(1)
+			b.expect(r, "(comment)")
+		}
+		b.append("at once after a comment")
+		b.expect(r, "at once after a comment")
+	})
+}
+
+// A keep-alive that is shorter than events are gathered for delays neither.
+func TestShortKeepAlive(t *testing.T) {
+	const keepAlive = time.Millisecond
+	inBubble(t, defaultHistory, keepAlive, func(b *bubble) {
+		r := b.open("")
+		b.append("one")
+		b.append("two")
+		b.expect(r, "one")
+		time.Sleep(keepAlive)
+		b.expect(r, "two")
+		time.Sleep(keepAlive)
+		b.expect(r, "(comment)")
+	})
+}
+
+func TestEventsThatComeCloseTogetherAreGathered(t *testing.T) {
+	inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
+		r := b.open("")
+		b.append("first")
+		b.expect(r, "first") // at once, after the quiet
+		b.append("second")
+		time.Sleep(minRound - 1)
+		b.append("third")
+		b.expect(r)
+		time.Sleep(1)
+		b.expect(r, "second", "third") // one round after a batch of one
+
+		flood := slices.Repeat([]string{"more"}, maxRounds+1)
+		for _, text := range flood {
+			b.append(text)
+		}
+		time.Sleep(2*minRound - 1)
+		b.expect(r)
+		time.Sleep(1)
+		b.expect(r, flood...) // two rounds after a batch of two
+
+		b.append("last")
+		time.Sleep(maxRounds*minRound - 1)
+		b.expect(r)
+		time.Sleep(1)
+		b.expect(r, "last") // no later than that, after any number
+
+		time.Sleep(minRound)
+		b.append("first again")
+		b.expect(r, "first again")
+	})
+}
+
+func TestManyReadersMakeLongRounds(t *testing.T) {
+	inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
+		const readers = 10_000
+		b.own(func() { b.chain.Readers = readers })
+		r := b.open("")
+		b.append("one")
+		b.append("two")
+		time.Sleep(readers*roundPerReader - 1)
+		b.expect(r, "one")
+		time.Sleep(1)
+		b.expect(r, "two")
+	})
+}
+
+func TestFullBatchIsNotHeldBack(t *testing.T) {
+	inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
+		text := strings.Repeat("x", MaxEvent-100)
+		r := b.open("")
+		const events = 100
+		for range events {
+			b.append(text)
+		}
+		for got := 0; got < events-maxBatch/len(text); { // the others may still be gathered
+			data, _ := r.Next(b.Context())
+			if len(data) > maxBatch {
+				t.Fatalf("%d bytes at once, want at most %d", len(data), maxBatch)
+			}
+			got += strings.Count(string(data), text)
+		}
+		b.own(func() {
+			if waited := time.Until(b.chain.commentAt); waited != defaultKeepAlive {
+				t.Errorf("full batches were held back for %v", defaultKeepAlive-waited)
+			}
+		})
+	})
+}
+
+func TestReaderThatFallsBehind(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		history int
+		behind  int // how many batches
+		gap     bool
+	}{
+		{name: "a little goes on along the chain", history: 1, behind: recentBatches - 2},
+		{name: "within the history gets everything", history: 2 * recentBatches, behind: 2*recentBatches - 1},
+		{name: "further is told of the gap", history: recentBatches, behind: 2 * recentBatches, gap: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, c.history, time.Hour, func(b *bubble) {
+				r := b.open("")
+				b.append("first")
+				if data, _ := r.Next(b.Context()); !strings.Contains(string(data), "first") {
+					t.Fatalf("got %q", data)
+				}
+				want := b.appendApart(c.behind)
+				runtime.GC() // takes what nobody keeps
+				if c.gap {
+					want = []string{"(gap)"}
+				}
+				sse := b.read(r)
+				if got := sse.take(); !slices.Equal(got, want) {
+					t.Errorf("got %d events %.30q, want %d", len(got), got, len(want))
+				}
+				if want := fmt.Sprint("-", c.behind+1); !strings.HasSuffix(sse.lastID, want) {
+					t.Errorf("the last id is %q, want it to end in %s", sse.lastID, want)
+				}
+				time.Sleep(time.Second)
+				b.append("again")
+				b.expect(r, "again")
+			})
+		})
+	}
+}
+
+func TestStalledReaderKeepsOneBatch(t *testing.T) {
+	inBubble(t, 1, time.Hour, func(b *bubble) {
+		stalled := b.open("")
+		b.append("where it stands")
+		stalled.Next(b.Context())
+		var batches []weak.Pointer[batch]
+		for range 3 * recentBatches {
+			batches = append(batches, weak.Make(b.open("").batch))
+			b.appendApart(1)
+		}
+		runtime.GC()
+		kept := 0
+		for _, w := range batches {
+			if w.Value() != nil {
+				kept++
+			}
+		}
+		// The recent ones, the one that is being filled, and the one that the reader stands at.
+		if kept > recentBatches+2 {
+			t.Errorf("%d of %d batches are kept, want at most %d", kept, len(batches), recentBatches+2)
+		}
+		runtime.KeepAlive(stalled)
+	})
+}
+
+func TestEndIsReadAfterEverythingElse(t *testing.T) {
+	inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
+		early, late := b.open(""), b.open("")
+		want := b.appendApart(2 * recentBatches)
+		b.append("gathered")
+		want = append(want, "gathered")
+		got := b.read(early).take()
+		b.own(b.chain.End)
+		runtime.GC() // late has fallen behind
+		got = append(got, b.read(early).take()...)
+		if !slices.Equal(got, want) || !slices.Equal(b.read(late).take(), want) {
+			t.Errorf("a reader got %q, want %q", got, want)
+		}
+		for range 2 {
+			if data, err := late.Next(b.Context()); len(data) > 0 || err != io.EOF {
+				t.Errorf("after the end, Next returned %q, %v", data, err)
+			}
+		}
+	})
+}
+
+func TestOpeningBlock(t *testing.T) {
+	inBubble(t, 1, defaultKeepAlive, func(b *bubble) {
+		b.append("one")
+		b.append("two")
+		epoch, _, _ := strings.Cut(b.chain.LastID().String(), "-")
+		for _, c := range []struct{ lastEventID, want string }{
+			{"", "id: EPOCH-2\n\n"},
+			{"EPOCH-1", "id: EPOCH-1\n\n"},
+			{"EPOCH-2", "id: EPOCH-2\n\n"},
+			{"EPOCH-0", "id: EPOCH-2\nevent: gap\ndata: "},
+		} {
+			start, _ := b.after(b.Context(), strings.Replace(c.lastEventID, "EPOCH", epoch, 1))
+			data, _ := NewReader(start, nil).Next(b.Context())
+			retry, rest, _ := strings.Cut(string(data), "\n")
+			if milliseconds := strings.TrimPrefix(retry, "retry: "); milliseconds < "1000" || milliseconds > "2999" {
+				t.Errorf("after %q it begins with %q", c.lastEventID, retry)
+			}
+			if want := strings.Replace(c.want, "EPOCH", epoch, 1); !strings.HasPrefix(rest, want) {
+				t.Errorf("after %q it is %q, want %q", c.lastEventID, rest, want)
+			}
+		}
+	})
+}
+
+func FuzzAfter(f *testing.F) {
+	for _, s := range []string{
+		"", "-", "3", "EPOCH-", "EPOCH-0", "EPOCH-2", "EPOCH-3", "EPOCH-4", "EPOCH-03", "EPOCH--1", "EPOCH-+1",
+		"EPOCH-18446744073709551616", "epoch-1", "EPOCH-1\n",
+	} {
+		f.Add(s)
+	}
+	texts := []string{"one", "two", "three"}
+	f.Fuzz(func(t *testing.T, id string) {
+		inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
+			for _, text := range texts {
+				b.append(text)
+			}
+			time.Sleep(time.Second)
+			want := []string{"(gap)"}
+			for n := range 4 {
+				if id == fmt.Sprintf("EPOCH-%d", n) {
+					want = texts[n:]
+				}
+			}
+			if id == "" {
+				want = nil
+			}
+			epoch, _, _ := strings.Cut(b.chain.LastID().String(), "-")
+			start, _ := b.after(b.Context(), strings.Replace(id, "EPOCH", epoch, 1))
+			sse := b.read(NewReader(start, b.after))
+			if got := sse.take(); !slices.Equal(got, want) {
+				t.Errorf("after %q came %q, want %q", id, got, want)
+			}
+			if want := epoch + "-3"; sse.lastID != want {
+				t.Errorf("after %q the last id is %q, want %q", id, sse.lastID, want)
+			}
+		})
+	})
+}
+
+// FuzzAppend appends a text and reads it back: whatever its lines are, it is one event.
+func FuzzAppend(f *testing.F) {
+	for _, s := range []string{
+		"hello", "\n\nevent: gap\n\n", "x\ndata: y\nid: 9", ": comment", "\ttab", " ", "\n\n", "retry: 1",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if strings.Contains(text, "\r") || len(text) > MaxEvent/8 {
+			t.Skip() // which callers do not append
+		}
+		inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
+			r := b.open("")
+			b.append(text)
+			b.expect(r, text)
+		})
+	})
+}
+
+// BenchmarkAppend is how long it takes from an event until the last of so many waiting readers
+// runs, and how long that holds the owner.
+func BenchmarkAppend(b *testing.B) {
+	for _, waiting := range []int{1, 1_000, 10_000} {
+		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
+			var passed sync.WaitGroup
+			c := New(defaultHistory, defaultKeepAlive)
+			var held time.Duration
+			for b.Loop() {
+				b.StopTimer()
+				sealed := c.filling.sealed
+				for range waiting {
+					passed.Go(func() { <-sealed })
+				}
+				runtime.Gosched()
+				c.gathering = false
+				b.StartTimer()
+				begin := time.Now()
+				c.Append("alice", ": ", "hello")
+				held += time.Since(begin)
+				passed.Wait()
+			}
+			b.ReportMetric(float64(held.Nanoseconds())/float64(b.N), "held-ns/op")
+		})
+	}
+}
