@@ -1,0 +1,128 @@
+// Package hijack sends response bodies that last, on connections that it takes from net/http.
+//
+// A handler that waits for events keeps net/http's goroutine, with a stack that has grown, and its
+// buffers for as long as the client listens: 24 KB for each. And each event is copied into a buffer
+// and leaves in up to three write(2)s. So [Send] lets net/http send the head, takes the connection,
+// and returns; a goroutine that does nothing but wait and write sends the rest. That leaves 10 KB
+// for a client to whom nothing happens, and one writev(2) for each piece.
+package hijack
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+const (
+	writeTimeout = 10 * time.Second // for the client to take what was written
+	maxHeard     = 64 << 10         // bytes that the client may send, all discarded
+)
+
+// Body is what there is to send. Send calls its methods from one goroutine at a time.
+type Body interface {
+	// Next waits for the next bytes and returns them. They must stay as they are. An error ends the
+	// body properly.
+	Next(ctx context.Context) ([]byte, error)
+	// Close is called once, when the body has ended or its client is gone.
+	Close()
+}
+
+// Send answers with the head that w has, and with body, until body ends, the client leaves, or the
+// client does not take a write within 10 s. What Next returns first must be there at once. When Send
+// returns, the head and that have left, and the handler must return. Without an http.Server that
+// speaks HTTP/1 behind w, Send panics.
+func Send(w http.ResponseWriter, r *http.Request, body Body) {
+	// The body of an HTTP/1.1 response is chunked, so the client sees where it ends. The connection
+	// ends there too, since net/http no longer has it, and the client must not send another request.
+	w.Header().Set("Connection", "close")
+	rc := http.NewResponseController(w)
+	rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+	first, err := body.Next(context.Background()) // not r.Context(), which is done if the client has closed its side
+	w.Write(first)
+	// Flush sends the head and the first bytes. If that fails, a part of them may have gone, so
+	// nothing else can be answered.
+	if err != nil || rc.Flush() != nil {
+		body.Close()
+		return
+	}
+	// From here on the body has the connection to itself, and returning frees net/http's goroutine
+	// and buffers. net/http has said in the head whether the body is chunked.
+	conn, _, err := rc.Hijack()
+	if err != nil {
+		body.Close()
+		panic(err)
+	}
+	s := &sender{conn: conn, chunked: r.ProtoAtLeast(1, 1)}
+	go s.sendAll(body)
+}
+
+// sender sends one body.
+type sender struct {
+	conn     net.Conn
+	chunked  bool
+	deadline time.Time // of the next write
+
+	// What one send needs, kept for the next.
+	size   []byte
+	parts  [3][]byte
+	unsent net.Buffers
+}
+
+// sendAll sends body and closes the connection.
+func (s *sender) sendAll(body Body) {
+	defer body.Close()
+	defer s.conn.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		defer cancel()
+		awaitLeave(s.conn)
+	}()
+	for {
+		data, err := body.Next(ctx)
+		if s.send(data) != nil || err != nil { // with an error, data is empty, which ends the body
+			return
+		}
+	}
+}
+
+// awaitLeave reads and discards until the client hangs up, or has sent maxHeard bytes. A client that
+// only listens has nothing to say, so one that says as much is treated as gone.
+func awaitLeave(conn net.Conn) {
+	var buffer [64]byte // small, because every client keeps one
+	for heard := 0; heard < maxHeard; {
+		n, err := conn.Read(buffer[:])
+		if err != nil {
+			return
+		}
+		heard += n
+	}
+}
+
+var crlf = []byte("\r\n")
+
+// send sends data. In HTTP/1.1 that is one chunk (RFC 9112, section 7.1), and an empty one ends the
+// body.
+func (s *sender) send(data []byte) error {
+	s.renewDeadline()
+	if !s.chunked {
+		_, err := s.conn.Write(data)
+		return err
+	}
+	s.size = append(strconv.AppendInt(s.size[:0], int64(len(data)), 16), crlf...)
+	s.parts = [...][]byte{s.size, data, crlf}
+	s.unsent = s.parts[:]
+	_, err := s.unsent.WriteTo(s.conn) // in one writev(2)
+	return err
+}
+
+// renewDeadline gives the client at least writeTimeout for the next write. It gives a second more,
+// so that most calls have nothing to set: that would cost 5 % of the processor time.
+func (s *sender) renewDeadline() {
+	if now := time.Now(); s.deadline.Sub(now) < writeTimeout {
+		s.deadline = now.Add(writeTimeout + time.Second)
+		s.conn.SetWriteDeadline(s.deadline)
+	}
+}
