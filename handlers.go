@@ -1,56 +1,73 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"embed"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"mime"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/julienschmidt/httprouter"
+
+	"lobby/chain"
+	"lobby/chat"
+	"lobby/hijack"
+	"lobby/origin"
+	"lobby/tcp"
+	"lobby/web"
 )
 
 const (
-	maxHead      = 16 << 10              // bytes of a request's head
-	maxBody      = maxText + len("\r\n") // bytes: a message and the line end that may follow it
-	maxWrite     = 64 << 10              // bytes that a client has writeTimeout to take
-	writeTimeout = 10 * time.Second
-	bodyTimeout  = 10 * time.Second // for all of a request's body
-	maxDropped   = 64 << 10         // bytes that are read of what a client sends on a stream, for nothing
-	retryAfter   = "5"              // seconds: when to ask a server again that is full
+	maxHead      = 16 << 10 // bytes of a request's head
+	maxHeadLines = 100
+	maxBody      = chat.MaxText + chat.MaxLineEnd // bytes
+	bodyTimeout  = 10 * time.Second               // for all of a request's body
+	writeTimeout = 10 * time.Second               // for a short answer
+	minListRate  = 256 << 10                      // bytes a second, after writeTimeout, for a list
 
-	// sendBuffer bounds what the kernel takes for a client that does not read,
-	// or a write would be done long before the client has it.
+	// Lists that are being sent may take 64 MiB: what chat.MaxOld allows for old lists, and a piece
+	// for each list, whose body it is or a part of it. A list waits for its place this long.
+	maxLists    = (64<<20 - chat.MaxOld) / chat.MaxPiece
+	listTimeout = 5 * time.Second
+
+	// A client that was refused should come back after this long, each client after another time.
+	minRetryAfter, maxRetryAfter = 3 * time.Second, 8 * time.Second
+
+	// vanishTimeout is how long a client may leave data unacknowledged. Together with the probes of
+	// keepAlive it bounds the time for which someone whose cable was pulled is taken for present.
+	vanishTimeout = 20 * time.Second
+
+	// sendBuffer bounds what the kernel takes for a client that does not read. Otherwise a write
+	// would be done megabytes before the client has it, and writeTimeout would mean nothing.
 	sendBuffer = 64 << 10
 )
 
-// server answers HTTP requests by asking the hub. What the hub answers at once
-// is asked without the request's context: net/http cancels that when the client
-// closes its side, which one that waits for the answer may do. (A stream ends
-// when its client closes.)
+// server answers HTTP requests by asking the hub, each with one question.
+//
+// It asks without the request's context. net/http cancels that context when the client closes its
+// side of the connection, and a client may do so that still waits for its answer (HTTP/1.0 clients
+// and nc do). The hub answers at once, so there is nothing to cancel.
 type server struct {
 	hub       *Hub
-	answersTo func(host string) bool // by the request's Host
+	answersTo func(origin.Host) bool // whether the Host of a request is this server's
+	crowded   func() bool            // whether connections are getting scarce
+	lists     chan struct{}          // holds an element for each list that is being sent
 	router    *httprouter.Router
 }
 
-// newServer returns the handler for an http.Server that speaks HTTP/1 and has
-// boundSendBuffer as its ConnContext.
-func newServer(hub *Hub, answersTo func(host string) bool) *server {
-	s := &server{hub, answersTo, httprouter.New()}
+// newServer returns the handler for an http.Server that speaks HTTP/1 and has prepareConn as its
+// ConnContext.
+func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) *server {
+	s := &server{hub, answersTo, crowded, make(chan struct{}, maxLists), httprouter.New()}
 	s.router.RedirectTrailingSlash = false
 	s.router.RedirectFixedPath = false
 	s.router.NotFound = http.HandlerFunc(notFound)
@@ -64,35 +81,61 @@ func newServer(hub *Hub, answersTo func(host string) bool) *server {
 	s.router.GET("/chat", s.streamUnnamed)
 	s.router.GET("/chat/:name", named(s.stream))
 	s.router.POST("/chat/:name", named(s.say))
-	for path := range pageFiles {
+	for _, path := range web.Paths() {
 		s.router.GET(path, page)
 		s.router.HEAD(path, page)
 	}
 	return s
 }
 
-// ServeHTTP refuses callers that are none of the server's, and hands the
-// others' requests to their handlers.
+// prepareConn sets on each connection, as it comes, what net/http has no option for.
+func prepareConn(ctx context.Context, conn net.Conn) context.Context {
+	tcpConn := conn.(*tcp.Conn)
+	tcpConn.SetWriteBuffer(sendBuffer)
+	tcp.GiveUpAfter(tcpConn.TCPConn, vanishTimeout)
+	return ctx
+}
+
+// limitNextHead gives the head of the next request on a connection headTimeout, from its first byte
+// on. net/http itself would count the first three bytes as idle time.
+func limitNextHead(conn net.Conn, state http.ConnState) {
+	if state == http.StateIdle {
+		conn.(*tcp.Conn).LimitNext(headTimeout)
+	}
+}
+
+// ServeHTTP refuses requests with too long a head, for another Host, or from another site's page.
+// The router answers the others.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
 		http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	}
-	switch {
-	case headSize(r) > maxHead:
+	// net/http removes Content-Length if there is a Transfer-Encoding too, so every request with
+	// that is taken for one with both, after which the connection must not go on (RFC 9112, 6.1).
+	if len(r.TransferEncoding) > 0 || s.crowded() {
+		w.Header().Set("Connection", "close")
+	}
+	if r.URL.Path == "" && r.Method != http.MethodConnect {
+		r.URL.Path = "/" // of "GET http://127.0.0.1 HTTP/1.1"
+	}
+	switch size, lines := head(r); {
+	case size > maxHead:
 		fail(w, r, http.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the request's head is longer than %d bytes", maxHead))
-	case !s.answersTo(r.Host):
+	case lines > maxHeadLines:
+		fail(w, r, http.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the request has more than %d header lines", maxHeadLines))
+	case !s.answersTo(origin.HostOf(r.Host)):
 		fail(w, r, http.StatusMisdirectedRequest, fmt.Sprintf("the Host %q is not this server's; allow it with the flag -host", r.Host))
-	case !isPage(r) && isCrossOrigin(r):
-		fail(w, r, http.StatusForbidden, "the request comes from another origin's page; open this server's own")
+	case !isPage(r) && origin.IsCross(r):
+		fail(w, r, http.StatusForbidden, "the request comes from another origin's page; open this server's own page")
 	default:
 		s.router.ServeHTTP(w, r)
 	}
 }
 
-// named hands on requests whose path has a name that can be one.
-func named(handle func(http.ResponseWriter, *http.Request, Name)) httprouter.Handle {
+// named answers 400 unless the path's name is valid.
+func named(handle func(http.ResponseWriter, *http.Request, chat.Name)) httprouter.Handle {
 	return func(w http.ResponseWriter, r *http.Request, params httprouter.Params) {
-		name, err := ParseName(params.ByName("name"))
+		name, err := chat.ParseName(params.ByName("name"))
 		if err != nil {
 			fail(w, r, http.StatusBadRequest, err.Error())
 			return
@@ -101,23 +144,23 @@ func named(handle func(http.ResponseWriter, *http.Request, Name)) httprouter.Han
 	}
 }
 
-func (s *server) join(w http.ResponseWriter, r *http.Request, name Name) {
+func (s *server) join(w http.ResponseWriter, r *http.Request, name chat.Name) {
 	if _, ok := readBody(w, r); !ok {
 		return
 	}
-	id, joined, err := s.hub.Join(context.Background(), name)
+	id, isNew, err := s.hub.Join(context.Background(), name)
 	if err != nil {
 		refuse(w, r, id, name, err)
 		return
 	}
 	status := http.StatusOK
-	if joined {
+	if isNew {
 		status = http.StatusCreated
 	}
 	answerText(w, status, id, "User "+name.String()+" connected.")
 }
 
-func (s *server) leave(w http.ResponseWriter, r *http.Request, name Name) {
+func (s *server) leave(w http.ResponseWriter, r *http.Request, name chat.Name) {
 	if _, ok := readBody(w, r); !ok {
 		return
 	}
@@ -129,13 +172,13 @@ func (s *server) leave(w http.ResponseWriter, r *http.Request, name Name) {
 	answerText(w, http.StatusOK, id, "User "+name.String()+" disconnected.")
 }
 
-func (s *server) say(w http.ResponseWriter, r *http.Request, name Name) {
+func (s *server) say(w http.ResponseWriter, r *http.Request, name chat.Name) {
 	body, ok := readBody(w, r)
 	if !ok {
 		return
 	}
-	text, err := ParseText(body)
-	if errors.Is(err, ErrTextTooLong) {
+	text, err := chat.ParseText(body)
+	if errors.Is(err, chat.ErrTextTooLong) {
 		fail(w, r, http.StatusRequestEntityTooLarge, err.Error())
 		return
 	}
@@ -151,34 +194,73 @@ func (s *server) say(w http.ResponseWriter, r *http.Request, name Name) {
 	answerText(w, http.StatusOK, id, name.String()+": "+text.String())
 }
 
+var errTooManyLists = errors.New("the server is sending as many lists as it can; try again later")
+
 func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
 	if _, ok := readBody(w, r); !ok {
 		return
 	}
-	id, users, err := s.hub.List(context.Background())
-	if err != nil {
-		refuse(w, r, id, Name{}, err)
+	if !s.takeListPlace() {
+		refuse(w, r, chain.ID{}, chat.Name{}, errTooManyLists)
 		return
 	}
-	body, contentType := users.Text, "text/plain; charset=utf-8"
+	defer func() { <-s.lists }()
+	id, users, err := s.hub.List(context.Background())
+	if err != nil {
+		refuse(w, r, id, chat.Name{}, err)
+		return
+	}
+	defer s.hub.Release(users)
+
+	form, contentType := chat.FormText, "text/plain; charset=utf-8"
 	if wantsJSON(r) {
-		body, contentType = users.JSON, "application/json"
+		form, contentType = chat.FormJSON, "application/json"
 	}
 	w.Header().Set("Vary", "Accept")
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Length", strconv.Itoa(users.Size(form)))
 	setHead(w, id, contentType)
+	if r.Method == http.MethodHead {
+		return
+	}
 	rc := http.NewResponseController(w)
-	for piece := range slices.Chunk(body, maxWrite) {
-		rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+	deadline := time.Now().Add(writeTimeout)
+	if users.Long() {
+		// What old lists keep in memory is bounded, and this one may have to go.
+		stop := context.AfterFunc(users.Context(), func() { rc.SetWriteDeadline(time.Now()) })
+		defer stop()
+	}
+	for piece := range users.Pieces(form) {
+		if users.Context().Err() != nil {
+			panic(http.ErrAbortHandler)
+		}
+		rc.SetWriteDeadline(deadline)
 		if _, err := w.Write(piece); err != nil {
 			return
 		}
+		deadline = deadline.Add(time.Duration(len(piece)) * time.Second / minListRate)
 	}
 }
 
-// streamUnnamed streams to a user who is called by where it calls from.
+// takeListPlace waits for a place among the lists that are being sent, and reports whether there
+// was one in time.
+func (s *server) takeListPlace() bool {
+	select {
+	case s.lists <- struct{}{}:
+		return true
+	default:
+	}
+	select {
+	case s.lists <- struct{}{}:
+		return true
+	case <-time.After(listTimeout):
+		return false
+	}
+}
+
+// streamUnnamed streams to a user who is named after the address that the request comes from.
 func (s *server) streamUnnamed(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
-	name, err := ParseName(r.RemoteAddr)
+	name, err := chat.ParseName(r.RemoteAddr)
 	if err != nil {
 		fail(w, r, http.StatusBadRequest, err.Error())
 		return
@@ -186,9 +268,8 @@ func (s *server) streamUnnamed(w http.ResponseWriter, r *http.Request, _ httprou
 	s.stream(w, r, name)
 }
 
-// stream sends events as in the HTML standard, section 9.2, "Server-sent
-// events", until the client goes, stops reading, or the hub stops.
-func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
+// stream answers with a stream of events (HTML standard, section 9.2, "Server-sent events").
+func (s *server) stream(w http.ResponseWriter, r *http.Request, name chat.Name) {
 	if r.ContentLength != 0 {
 		fail(w, r, http.StatusBadRequest, "a stream is asked for without a body")
 		return
@@ -198,145 +279,55 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name Name) {
 		refuse(w, r, id, name, err)
 		return
 	}
-	w.Header().Set("Cache-Control", "no-cache")
+	w.Header().Set("Cache-Control", "no-cache, no-transform")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
-	w.Header().Set("Connection", "close")
 	setHead(w, id, "text/event-stream")
-	rc := http.NewResponseController(w)
-	rc.SetWriteDeadline(time.Now().Add(writeTimeout))
-	opening, _ := stream.Next(context.Background()) // which is there already
-	w.Write(opening)
-	if rc.Flush() != nil { // the head and the opening may have gone in part
-		stream.Close()
-		return
-	}
-	conn, _, err := rc.Hijack()
-	if err != nil {
-		stream.Close()
-		panic(err) // w is not of an http.Server that speaks HTTP/1
-	}
-	body := &streamBody{conn: conn, chunked: r.ProtoAtLeast(1, 1)} // as net/http has said in the head
-	go body.sendAll(stream)
+	hijack.Send(w, r, stream)
 }
 
-// boundSendBuffer is an http.Server's ConnContext.
-func boundSendBuffer(ctx context.Context, conn net.Conn) context.Context {
-	conn.(*net.TCPConn).SetWriteBuffer(sendBuffer)
-	return ctx
-}
-
-// streamBody is the body of a stream whose head net/http has sent, and which has
-// the connection to itself from there on: net/http would hold 16 KB more for it,
-// copy the beginning of each batch to a buffer, and make three write(2)s of one.
-type streamBody struct {
-	conn     net.Conn
-	chunked  bool
-	deadline time.Time
-
-	// What one send needs, kept for the next.
-	size   []byte
-	parts  [3][]byte
-	unsent net.Buffers
-}
-
-// sendAll sends what stream has until that ends, the client goes or stops
-// reading. Then it closes both.
-func (b *streamBody) sendAll(stream *Stream) {
-	defer stream.Close()
-	defer b.conn.Close()
-	ctx, gone := context.WithCancel(context.Background())
-	defer gone()
-	go func() {
-		if isGone(b.conn) {
-			gone()
-		}
-	}()
-	for {
-		data, err := stream.Next(ctx)
-		if b.send(data) != nil || err != nil { // with err, data is empty, which ends the body
-			return
-		}
-	}
-}
-
-// isGone waits until the client goes, and then is true. It drops what one sends
-// that has nothing to say, and is false where that is too much: reading on would
-// cost time that others need, and a write will tell when the client has gone.
-func isGone(conn net.Conn) bool {
-	var buffer [64]byte
-	for dropped := 0; dropped < maxDropped; {
-		n, err := conn.Read(buffer[:])
-		if err != nil {
-			return true
-		}
-		dropped += n
-	}
-	return false
-}
-
-var crlf = []byte("\r\n")
-
-// send sends data, in HTTP/1.1 as one chunk (RFC 9112, section 7.1), of which an
-// empty one is the last.
-func (b *streamBody) send(data []byte) error {
-	b.renewDeadline()
-	if !b.chunked {
-		_, err := b.conn.Write(data)
-		return err
-	}
-	b.size = append(strconv.AppendInt(b.size[:0], int64(len(data)), 16), crlf...)
-	b.parts = [...][]byte{b.size, data, crlf}
-	b.unsent = b.parts[:]
-	_, err := b.unsent.WriteTo(b.conn) // with writev(2)
-	return err
-}
-
-// renewDeadline gives what is written next writeTimeout to be taken, and up to a
-// second more, so that most calls set nothing: that would take a twentieth of all time.
-func (b *streamBody) renewDeadline() {
-	if now := time.Now(); b.deadline.Sub(now) < writeTimeout {
-		b.deadline = now.Add(writeTimeout + time.Second)
-		b.conn.SetWriteDeadline(b.deadline)
-	}
-}
-
-// lastEventID returns the id that a stream is to read on from. One that can't be
-// decoded is returned as it stands (url.Query would leave it out), for the hub
-// to find that it can't be had.
+// lastEventID returns the id from which a stream goes on: the first header or, failing that, the
+// first query parameter that is not empty. A parameter that can't be decoded, which url.Query would
+// leave out, is returned as it stands, so that the hub answers with a gap.
 func lastEventID(r *http.Request) string {
-	if id := r.Header.Get("Last-Event-ID"); id != "" {
+	if id := cmp.Or(r.Header.Values("Last-Event-ID")...); id != "" {
 		return id
 	}
 	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
-		if id, ok := strings.CutPrefix(pair, "lastEventId="); ok {
-			decoded, err := url.QueryUnescape(id)
-			if err != nil {
-				return id
+		if id, ok := strings.CutPrefix(pair, "lastEventId="); ok && id != "" {
+			if decoded, err := url.QueryUnescape(id); err == nil {
+				return decoded
 			}
-			return decoded
+			return id
 		}
 	}
 	return ""
 }
 
-// bodyTooLong is right for requests that need a body and for those that do not.
-var bodyTooLong = fmt.Sprintf("the body is too long: a message is at most %d bytes long, and nothing else needs a body", maxText)
+func page(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
+	if _, ok := readBody(w, r); ok {
+		web.Serve(w, r)
+	}
+}
 
-// readBody returns the request's body, or answers why there is none.
+// bodyTooLong fits both requests that need a body and those that do not.
+var bodyTooLong = fmt.Sprintf("the body is too long: a message is at most %d bytes long, and nothing else needs a body", chat.MaxText)
+
+// readBody returns the request's body, or answers with an error.
 func readBody(w http.ResponseWriter, r *http.Request) (body string, ok bool) {
 	if r.ContentLength == 0 {
 		return "", true
 	}
-	if r.ContentLength > int64(maxBody) { // no need to wait for what will be refused
+	if r.ContentLength > int64(maxBody) { // refused without waiting for it
 		fail(w, r, http.StatusRequestEntityTooLarge, bodyTooLong)
 		return "", false
 	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(maxBody)))
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout)) // net/http's counts from the head
+	// net/http counts the time for the answer from the head, but the body may have taken it all.
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 	if err == nil {
 		return string(b), true
 	}
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		fail(w, r, http.StatusRequestEntityTooLarge, bodyTooLong)
 	} else if errors.Is(err, os.ErrDeadlineExceeded) {
 		fail(w, r, http.StatusRequestTimeout, fmt.Sprintf("the body did not come within %v", bodyTimeout))
@@ -346,36 +337,50 @@ func readBody(w http.ResponseWriter, r *http.Request) (body string, ok bool) {
 	return "", false
 }
 
-// setHead sets the headers of an answer that took into account what happened
-// up to the event id.
-func setHead(w http.ResponseWriter, id ID, contentType string) {
+// setHead sets the headers of an answer that takes into account what happened up to the event id.
+func setHead(w http.ResponseWriter, id chain.ID, contentType string) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("X-Content-Type-Options", "nosniff")
-	if id != (ID{}) {
+	if id != (chain.ID{}) {
 		h.Set("Last-Event-ID", id.String())
 	}
 }
 
-func answerText(w http.ResponseWriter, status int, id ID, body string) {
+func answerText(w http.ResponseWriter, status int, id chain.ID, body string) {
 	setHead(w, id, "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	io.WriteString(w, body)
 }
 
-// refuse answers a request of the user name that the hub returned err for.
-func refuse(w http.ResponseWriter, r *http.Request, id ID, name Name, err error) {
+// refuse answers a request for which the hub returned err. Name is the user whom it was about.
+func refuse(w http.ResponseWriter, r *http.Request, id chain.ID, name chat.Name, err error) {
 	if errors.Is(err, ErrNotConnected) {
 		answerText(w, http.StatusNotFound, id, "User "+name.String()+" is not connected.")
 		return
 	}
 	setHead(w, id, "")
-	w.Header().Set("Retry-After", retryAfter)
+	w.Header().Set("Retry-After", retryAfter())
 	fail(w, r, http.StatusServiceUnavailable, err.Error())
 }
 
-// fail answers with an error. Where the request had a body, which may not have
-// been read, the answer does not wait for it, and the connection ends.
+// retryAfter returns a value for the header Retry-After, in seconds.
+func retryAfter() string {
+	after := minRetryAfter + rand.N(maxRetryAfter-minRetryAfter+time.Second)
+	return strconv.Itoa(int(after / time.Second))
+}
+
+// turnAway writes the answer for a connection beyond the limit, of which no request is read.
+func turnAway(w io.Writer) {
+	const body = "The server has as many connections as it takes; try again later.\n"
+	fmt.Fprintf(w, "HTTP/1.1 503 Service Unavailable\r\n"+
+		"Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"+
+		"Retry-After: %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", retryAfter(), len(body), body)
+}
+
+// fail answers with an error. If the request had a body, which may not have been read, the answer
+// does not wait for it, and the connection ends: net/http would otherwise read on for the next
+// request until the body has come.
 func fail(w http.ResponseWriter, r *http.Request, status int, sentence string) {
 	if r.ContentLength != 0 {
 		w.Header().Set("Connection", "close")
@@ -388,7 +393,7 @@ func notFound(w http.ResponseWriter, r *http.Request) {
 }
 
 func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "*" { // to httprouter, all paths together
+	if r.URL.Path == "*" { // which httprouter takes for all paths together
 		w.Header().Del("Allow")
 		notFound(w, r)
 		return
@@ -396,25 +401,28 @@ func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	fail(w, r, http.StatusMethodNotAllowed, fmt.Sprintf("the method %s is not possible here, only %s", r.Method, w.Header().Get("Allow")))
 }
 
-// options answers what httprouter has set Allow for.
+// options answers with what httprouter has set Allow to.
 func options(w http.ResponseWriter, r *http.Request) {
 	readBody(w, r)
 }
 
-// headSize returns how long the request's head is, with one space after each
-// colon. On a connection that was used before, net/http lets 4 KiB more through.
-func headSize(r *http.Request) int {
-	size := len(r.Method) + len(r.RequestURI) + len(r.Proto) + len("  \r\n") + len("Host: ") + len(r.Host) + len("\r\n\r\n")
+// head returns how long the request's head is, counting one space after each colon, and how many
+// header lines it has. net/http itself lets 4 KiB more than it is told through.
+func head(r *http.Request) (size, lines int) {
+	size = len(r.Method) + len(r.RequestURI) + len(r.Proto) + len("  \r\n") + len("Host: ") + len(r.Host) + len("\r\n\r\n")
 	for name, values := range r.Header {
 		for _, value := range values {
 			size += len(name) + len(": ") + len(value) + len("\r\n")
 		}
+		lines += len(values)
 	}
-	return size
+	// net/http has taken these out of r.Header.
+	lines += min(len(r.Host), 1) + len(r.TransferEncoding) + min(len(r.Trailer), 1)
+	return size, lines
 }
 
-// wantsJSON tells whether the request accepts JSON, and plain text no better;
-// both by name, as */* accepts whatever comes.
+// wantsJSON reports whether the request accepts JSON, and plain text no better. Both must be named,
+// since */* accepts whatever comes.
 func wantsJSON(r *http.Request) bool {
 	quality := map[string]float64{}
 	for _, accept := range r.Header.Values("Accept") {
@@ -430,69 +438,7 @@ func wantsJSON(r *http.Request) bool {
 	return quality["application/json"] > 0 && quality["application/json"] >= quality["text/plain"]
 }
 
-// isCrossOrigin tells whether a browser makes the request for a page that is
-// not this server's.
-func isCrossOrigin(r *http.Request) bool {
-	if site := r.Header.Values("Sec-Fetch-Site"); len(site) > 0 {
-		return site[0] != "same-origin" && site[0] != "none"
-	}
-	origin := r.Header.Values("Origin")
-	if len(origin) == 0 {
-		return false
-	}
-	u, err := url.Parse(origin[0])
-	return err != nil || hostname(u.Host) != hostname(r.Host) || port(u.Host, u.Scheme) != port(r.Host, u.Scheme)
-}
-
-// hostname returns host in lower case, without port and brackets.
-func hostname(host string) string {
-	return strings.ToLower((&url.URL{Host: host}).Hostname())
-}
-
-// port returns host's port, or else the scheme's own.
-func port(host, scheme string) string {
-	return cmp.Or((&url.URL{Host: host}).Port(), map[string]string{"http": "80", "https": "443"}[scheme])
-}
-
-// isLoopback tells whether host, with or without a port, can be nothing but
-// this machine.
-func isLoopback(host string) bool {
-	name := hostname(host)
-	ip, _ := netip.ParseAddr(name)
-	return name == "localhost" || strings.HasSuffix(name, ".localhost") ||
-		ip.Is4() && ip.IsLoopback() || ip == netip.IPv6Loopback()
-}
-
-//go:embed web
-var web embed.FS
-
-// pageFiles are the demo page and what it loads, by path.
-var pageFiles = map[string]struct{ file, contentType string }{
-	"/":          {"web/index.html", "text/html; charset=utf-8"},
-	"/lobby.css": {"web/lobby.css", "text/css; charset=utf-8"},
-	"/lobby.js":  {"web/lobby.js", "text/javascript; charset=utf-8"},
-	"/icon.svg":  {"web/icon.svg", "image/svg+xml"},
-}
-
-// isPage tells whether r only reads the demo page, which all may link to.
+// isPage reports whether r only reads the demo page, to which everyone may link.
 func isPage(r *http.Request) bool {
-	_, ok := pageFiles[r.URL.Path]
-	return ok && (r.Method == http.MethodGet || r.Method == http.MethodHead)
-}
-
-func page(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
-	if _, ok := readBody(w, r); !ok {
-		return
-	}
-	page := pageFiles[r.URL.Path]
-	content, err := web.ReadFile(page.file)
-	if err != nil {
-		panic(err) // the binary was built without it
-	}
-	h := w.Header()
-	setHead(w, ID{}, page.contentType)
-	h.Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256(content)))
-	h.Set("Cache-Control", "no-cache") // ask whether it changed
-	h.Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	http.ServeContent(w, r, page.file, time.Time{}, bytes.NewReader(content))
+	return web.Has(r.URL.Path) && (r.Method == http.MethodGet || r.Method == http.MethodHead)
 }

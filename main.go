@@ -1,6 +1,3 @@
-// Lobby is a chat and presence server: users join, speak, leave and are listed
-// over HTTP, and everyone who listens hears of it at once, over Server-Sent
-// Events. See README.md for how to use it, and hub.go for how it works.
 package main
 
 import (
@@ -17,15 +14,30 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"lobby/origin"
+	"lobby/tcp"
 )
 
 const (
 	headTimeout     = 5 * time.Second // for the head of a request
-	shutdownTimeout = 3 * time.Second // for what goes on when the server is told to stop
-	idleTimeout     = headTimeout     // between two requests, which to net/http is up to the fourth byte of a head
+	shutdownTimeout = 3 * time.Second // for what is open when the server is told to stop
+
+	// idleTimeout is how long a connection may wait for its next request. Proxies and clients keep
+	// theirs for up to 90 s, and a request that they send as the server closes is lost.
+	idleTimeout = 2 * time.Minute
 
 	// maxHeader makes net/http, which adds 4 KiB, take heads of up to 16 KiB.
 	maxHeader = 12 << 10
+
+	// keepAlive has the kernel probe a connection on which nothing moves. After vanishTimeout
+	// without an answer to the probes it gives the client up.
+	keepAliveIdle     = 15 * time.Second
+	keepAliveInterval = 5 * time.Second
+	keepAliveCount    = 4
+
+	reservedFiles = 16   // files that are not connections
+	maxOthers     = 4096 // connections that are not streams
 )
 
 func main() {
@@ -38,75 +50,102 @@ func main() {
 		<-signals // whoever asks again does not want to wait
 		os.Exit(1)
 	}()
-	err := run(ctx, os.Args[1:], os.Stdout)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	if err == nil {
 		return
 	}
-	fmt.Fprintln(os.Stderr, "lobby:", strings.ReplaceAll(err.Error(), "\n", " "))
-	if errors.As(err, new(usageError)) {
+	warn(os.Stderr, err.Error())
+	if _, ok := errors.AsType[usageError](err); ok {
 		os.Exit(2)
 	}
 	os.Exit(1)
 }
 
-// usageError is what is wrong with the command line.
+// warn writes one line.
+func warn(w io.Writer, text string) {
+	fmt.Fprintln(w, "lobby:", strings.ReplaceAll(text, "\n", " "))
+}
+
+// usageError says what is wrong with the command line.
 type usageError struct{ error }
 
-// run serves as args say until ctx is done. Then it returns when what is open
-// has ended, or after shutdownTimeout.
-func run(ctx context.Context, args []string, out io.Writer) error {
-	var (
-		config = DefaultConfig
-		hosts  []string
-		flags  = flag.NewFlagSet("lobby", flag.ContinueOnError)
-		addr   = flags.String("addr", "127.0.0.1:8080", "`address` to listen at; port 0 is a free one")
-	)
-	flags.IntVar(&config.History, "history", config.History, "keep the last `n` events to resume from")
-	flags.IntVar(&config.MaxUsers, "max-users", config.MaxUsers, "at most `n` users")
-	flags.IntVar(&config.MaxStreams, "max-streams", config.MaxStreams, "at most `n` open streams")
-	flags.DurationVar(&config.Grace, "grace", config.Grace, "keep a user for this `duration` after its last stream ended; 0 is none")
-	flags.DurationVar(&config.KeepAlive, "keepalive", config.KeepAlive, "send a comment after this `duration` without an event")
-	flags.Func("host", "a further `name` that the server answers to when it listens at a loopback address; may repeat", func(name string) error {
-		if hostname(name) == "" || strings.ContainsAny(name, "/ ") {
-			return errors.New("it is no host name")
-		}
-		hosts = append(hosts, hostname(name))
-		return nil
+// settings are what the command line says.
+type settings struct {
+	config Config
+	addr   string
+	hosts  []origin.Host // besides loopback names
+}
+
+// parse reads the command line. The error is flag.ErrHelp after -h, or else a usageError.
+func parse(args []string, out io.Writer) (settings, error) {
+	s := settings{config: DefaultConfig}
+	flags := flag.NewFlagSet("lobby", flag.ContinueOnError)
+	flags.StringVar(&s.addr, "addr", "127.0.0.1:8080", "`address` to listen at; port 0 is a free one")
+	flags.IntVar(&s.config.History, "history", s.config.History, "keep the last `n` events to resume from")
+	flags.IntVar(&s.config.MaxUsers, "max-users", s.config.MaxUsers, "let POST add users until there are `n`")
+	flags.IntVar(&s.config.MaxStreams, "max-streams", s.config.MaxStreams, "at most `n` open streams")
+	flags.DurationVar(&s.config.Grace, "grace", s.config.Grace, "keep a user for this `duration` after its last stream ended; 0 is none")
+	flags.DurationVar(&s.config.KeepAlive, "keepalive", s.config.KeepAlive, "send a comment after this `duration` without an event")
+	flags.Func("host", "a further `name` that the server answers to; may repeat", func(name string) error {
+		host, err := origin.ParseHost(name)
+		s.hosts = append(s.hosts, host)
+		return err
 	})
 	flags.SetOutput(io.Discard) // errors are printed once, by main
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
 		flags.SetOutput(out)
 		flags.PrintDefaults()
-		return nil
-	} else if err != nil {
-		return usageError{fmt.Errorf("%w; -h lists the flags", err)}
+		return s, err
+	case err != nil:
+		return s, usageError{fmt.Errorf("%w; -h lists the flags", err)}
+	case flags.NArg() > 0:
+		return s, usageError{fmt.Errorf("unexpected argument %q; lobby takes only flags, which -h lists", flags.Arg(0))}
 	}
-	if flags.NArg() > 0 {
-		return usageError{fmt.Errorf("there is nothing but flags to give, not %q; -h lists them", flags.Arg(0))}
-	}
-	hub, err := NewHub(config)
-	if err != nil {
-		return usageError{fmt.Errorf("%w; -h lists the flags", err)}
-	}
+	return s, nil
+}
 
-	listener, err := listen(*addr)
+// run serves as args say until ctx is done. Then it returns when everything that is open has ended,
+// or after shutdownTimeout.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	s, err := parse(args, stdout)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	answersTo := func(host string) bool { return isLoopback(host) || slices.Contains(hosts, hostname(host)) }
-	if !isLoopback(listener.Addr().String()) {
-		answersTo = func(string) bool { return true }
+	connections, warning := limitStreams(&s.config)
+	hub, err := NewHub(s.config)
+	if err != nil {
+		return usageError{fmt.Errorf("%w; -h lists the flags", err)}
+	}
+	tcpListener, err := listen(s.addr)
+	if err != nil {
+		return err
+	}
+	listener := tcp.Limit(tcpListener, connections, turnAway)
+	addr := tcpListener.Addr().String()
+	answersTo := func(host origin.Host) bool {
+		return host == "" || host.IsLoopback() || slices.Contains(s.hosts, host)
+	}
+	if len(s.hosts) == 0 && !origin.HostOf(addr).IsLoopback() {
+		answersTo = func(origin.Host) bool { return true }
 	}
 	server := &http.Server{
-		Handler:                      newServer(hub, answersTo),
+		Handler:                      newServer(hub, answersTo, listener.Crowded),
 		ReadHeaderTimeout:            headTimeout,
 		WriteTimeout:                 writeTimeout,
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               maxHeader,
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is checked like every other request
-		ConnContext:                  boundSendBuffer,
+		ConnContext:                  prepareConn,
+		ConnState:                    limitNextHead,
 	}
 
+	// The hub does not get ctx, because it must not stop before the server has stopped to take
+	// requests: a request that the server took would be refused.
 	hubCtx, stopHub := context.WithCancel(context.Background())
 	defer stopHub()
 	server.RegisterOnShutdown(stopHub) // which ends the streams
@@ -116,7 +155,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		hub.Run(hubCtx)
 	}()
 	go func() { failed <- server.Serve(listener) }()
-	fmt.Fprintf(out, "Starting server at http://%s\n", listener.Addr())
+	if warning != "" {
+		warn(stderr, warning)
+	}
+	fmt.Fprintf(stdout, "Starting server at http://%s\n", reachable(s.addr, addr))
 
 	select {
 	case err := <-failed:
@@ -133,18 +175,61 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return nil
 }
 
-// listen listens at addr, HOST:PORT. The error says what to try instead.
-func listen(addr string) (net.Listener, error) {
-	_, port, err := net.SplitHostPort(addr)
+// limitStreams lowers config's limit of streams to what the process may open, so that there are
+// always connections for other requests. It returns how many connections there may be and, if it
+// has lowered the limit, a warning.
+func limitStreams(config *Config) (connections int, warning string) {
+	files, ok := tcp.MaxOpenFiles()
+	if !ok {
+		return config.MaxStreams + maxOthers, ""
+	}
+	// A connection that is being refused is open for a moment, too.
+	available := max(files-reservedFiles-min(files/8, tcp.MaxRefusals), 2)
+	if fitting := available - min(available/4+1, maxOthers); config.MaxStreams > fitting {
+		warning = fmt.Sprintf("the process may open only %d files, so the limit of streams is %d, not %d; raise it with ulimit -n",
+			files, fitting, config.MaxStreams)
+		config.MaxStreams = fitting
+	}
+	return min(available, config.MaxStreams+maxOthers), warning
+}
+
+// listen listens at addr, HOST:PORT. An unspecified IP address is that of its own version of IP
+// only; an empty host is both. The error says what to try instead.
+func listen(addr string) (*net.TCPListener, error) {
+	host, port, err := net.SplitHostPort(addr)
 	if err == nil && port == "" {
 		err = errors.New("the port is missing")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%q is no address to listen at: %w; try -addr 127.0.0.1:8080", addr, err)
 	}
-	listener, err := net.Listen("tcp", addr)
+	network := "tcp"
+	if ip := net.ParseIP(host); ip.IsUnspecified() {
+		network = "tcp6"
+		if ip.To4() != nil {
+			network = "tcp4"
+		}
+	}
+	config := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount,
+	}}
+	listener, err := config.Listen(context.Background(), network, addr)
 	if err != nil {
 		return nil, fmt.Errorf("%w; try another -addr, such as 127.0.0.1:0 for a free port", err)
 	}
-	return listener, nil
+	return listener.(*net.TCPListener), nil
+}
+
+// reachable returns the address at which a browser on this machine finds the server, which was told
+// to listen at wanted and does so at actual. They differ if the host is empty or the port is 0; and
+// browsers do not open [::].
+func reachable(wanted, actual string) string {
+	_, port, _ := net.SplitHostPort(actual)
+	switch host, _, _ := net.SplitHostPort(wanted); {
+	case host == "":
+		return net.JoinHostPort("localhost", port)
+	case net.ParseIP(host).Equal(net.IPv6unspecified):
+		return net.JoinHostPort("::1", port)
+	}
+	return actual
 }
