@@ -200,7 +200,7 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 	if _, ok := readBody(w, r); !ok {
 		return
 	}
-	if !s.takeListPlace() {
+	if !s.takeListPlace(w) {
 		refuse(w, r, chain.ID{}, chat.Name{}, errTooManyLists)
 		return
 	}
@@ -212,9 +212,9 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 	}
 	defer s.hub.Release(users)
 
-	form, contentType := chat.FormText, "text/plain; charset=utf-8"
+	form, contentType := chat.FormText, plainText
 	if wantsJSON(r) {
-		form, contentType = chat.FormJSON, "application/json"
+		form, contentType = chat.FormJSON, jsonText
 	}
 	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Cache-Control", "no-store")
@@ -223,18 +223,27 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 	if r.Method == http.MethodHead {
 		return
 	}
-	rc := http.NewResponseController(w)
-	deadline := time.Now().Add(writeTimeout)
 	if users.Long() {
-		// What old lists keep in memory is bounded, and this one may have to go.
-		stop := context.AfterFunc(users.Context(), func() { rc.SetWriteDeadline(time.Now()) })
-		defer stop()
+		sendLong(w, users, form)
+		return
 	}
+	for piece := range users.Pieces(form) { // there is one
+		w.Write(piece)
+	}
+}
+
+// sendLong sends a list that is longer than one piece. A client that takes it slowly keeps an old
+// list in memory. So its time is limited, and the list may have to be given up even before that.
+func sendLong(w http.ResponseWriter, users *chat.List, form chat.Form) {
+	rc := http.NewResponseController(w)
+	stop := context.AfterFunc(users.Context(), func() { rc.SetWriteDeadline(time.Now()) })
+	defer stop()
+	deadline := time.Now().Add(writeTimeout)
 	for piece := range users.Pieces(form) {
-		if users.Context().Err() != nil {
-			panic(http.ErrAbortHandler)
-		}
 		rc.SetWriteDeadline(deadline)
+		if users.Context().Err() != nil {
+			panic(http.ErrAbortHandler) // which cuts the connection
+		}
 		if _, err := w.Write(piece); err != nil {
 			return
 		}
@@ -244,7 +253,7 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 
 // takeListPlace waits for a place among the lists that are being sent, and reports whether there
 // was one in time.
-func (s *server) takeListPlace() bool {
+func (s *server) takeListPlace(w http.ResponseWriter) bool {
 	select {
 	case s.lists <- struct{}{}:
 		return true
@@ -252,6 +261,8 @@ func (s *server) takeListPlace() bool {
 	}
 	select {
 	case s.lists <- struct{}{}:
+		// net/http counts the time for the answer from the head.
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 		return true
 	case <-time.After(listTimeout):
 		return false
@@ -281,7 +292,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name chat.Name) 
 	}
 	w.Header().Set("Cache-Control", "no-cache, no-transform")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
-	setHead(w, id, "text/event-stream")
+	setHead(w, id, eventStream)
 	hijack.Send(w, r, stream)
 }
 
@@ -337,18 +348,27 @@ func readBody(w http.ResponseWriter, r *http.Request) (body string, ok bool) {
 	return "", false
 }
 
+// Values of headers, shared by all answers. Their keys are written as http.Header has them, so that
+// setHead need not call Set, which would search for capitals and allocate for each.
+var (
+	plainText   = []string{"text/plain; charset=utf-8"}
+	jsonText    = []string{"application/json"}
+	eventStream = []string{"text/event-stream"}
+	nosniff     = []string{"nosniff"}
+)
+
 // setHead sets the headers of an answer that takes into account what happened up to the event id.
-func setHead(w http.ResponseWriter, id chain.ID, contentType string) {
+func setHead(w http.ResponseWriter, id chain.ID, contentType []string) {
 	h := w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("X-Content-Type-Options", "nosniff")
+	h["Content-Type"] = contentType
+	h["X-Content-Type-Options"] = nosniff
 	if id != (chain.ID{}) {
-		h.Set("Last-Event-ID", id.String())
+		h["Last-Event-Id"] = []string{id.String()}
 	}
 }
 
 func answerText(w http.ResponseWriter, status int, id chain.ID, body string) {
-	setHead(w, id, "text/plain; charset=utf-8")
+	setHead(w, id, plainText)
 	w.WriteHeader(status)
 	io.WriteString(w, body)
 }
@@ -359,7 +379,7 @@ func refuse(w http.ResponseWriter, r *http.Request, id chain.ID, name chat.Name,
 		answerText(w, http.StatusNotFound, id, "User "+name.String()+" is not connected.")
 		return
 	}
-	setHead(w, id, "")
+	setHead(w, id, plainText)
 	w.Header().Set("Retry-After", retryAfter())
 	fail(w, r, http.StatusServiceUnavailable, err.Error())
 }
@@ -424,8 +444,12 @@ func head(r *http.Request) (size, lines int) {
 // wantsJSON reports whether the request accepts JSON, and plain text no better. Both must be named,
 // since */* accepts whatever comes.
 func wantsJSON(r *http.Request) bool {
+	accepts := r.Header["Accept"]
+	if len(accepts) == 0 {
+		return false
+	}
 	quality := map[string]float64{}
-	for _, accept := range r.Header.Values("Accept") {
+	for _, accept := range accepts {
 		for mediaRange := range strings.SplitSeq(accept, ",") {
 			mediaType, params, _ := mime.ParseMediaType(mediaRange)
 			q, err := strconv.ParseFloat(params["q"], 64)
