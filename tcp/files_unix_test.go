@@ -7,11 +7,29 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"testing"
 )
 
-// A limit is tried in a process of its own, which is this test once more.
+// What the process may open, by its own doing and by that of the shell that started it.
 
+func TestMaxOpenFilesIsTheSoftLimit(t *testing.T) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	lower := limit
+	lower.Cur = 100
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &lower); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	if n, ok := MaxOpenFiles(); n != 100 || !ok {
+		t.Errorf("MaxOpenFiles returns %d, %t, want 100, true", n, ok)
+	}
+}
+
+// printsMaxOpenFiles is set for a process that is this test once more, behind a shell.
 const printsMaxOpenFiles = "LOBBY_TEST_PRINTS_MAX_OPEN_FILES"
 
 func TestMaxOpenFilesIsTheLimitOfTheProcess(t *testing.T) {

@@ -42,7 +42,7 @@ func dial(t *testing.T, l *Limited) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(time.Minute))
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
 	return conn.(*net.TCPConn)
 }
 
@@ -89,7 +89,7 @@ func refusalEnded(t *testing.T, l *Limited) {
 	for range cap(l.refusals) {
 		select {
 		case l.refusals <- struct{}{}:
-		case <-time.After(time.Minute):
+		case <-time.After(20 * time.Second):
 			t.Fatal("a refusal does not end")
 		}
 	}
@@ -206,13 +206,27 @@ func TestRefusedClientThatSaysNothingGetsTheAnswerToo(t *testing.T) {
 	expect(t, dial(t, l), full)
 }
 
-func TestRefusedClientThatDoesNotCloseIsCutOff(t *testing.T) {
+func TestRefusedClientHasASecondToClose(t *testing.T) {
 	l := listen(t, 0, sayFull)
 	refuseAll(t, l)
 	client := dial(t, l)
+	begin := time.Now()
 	ask(t, client)
 	expect(t, client, full)
+	if took := time.Since(begin); took >= refusalTimeout {
+		t.Errorf("the end of the answer came after %v, want it to come at once", took)
+	}
 	refusalEnded(t, l)
+	if took := time.Since(begin); took < refusalTimeout {
+		t.Errorf("the server closed after %v, want it to wait for the client", took)
+	}
+	var err error
+	for err == nil {
+		_, err = client.Write(make([]byte, 64<<10))
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the server did not close")
+	}
 }
 
 func TestRefusedClientThatSendsTooMuchIsCutOffAtOnce(t *testing.T) {
