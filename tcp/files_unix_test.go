@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
 	"syscall"
 	"testing"
 )
@@ -44,7 +43,7 @@ func TestMaxOpenFilesIsTheLimitOfTheProcess(t *testing.T) {
 
 func TestMaxOpenFilesIsTheLimitAsGoHasRaisedIt(t *testing.T) {
 	got := maxOpenFilesAfter(t, "ulimit -Sn 48 && ulimit -Hn 80")
-	if n, err := strconv.Atoi(got[:2]); err != nil || n < 79 { // Go leaves one below the hard limit
+	if got != "79 true\n" && got != "80 true\n" { // Go may leave one below the hard limit
 		t.Errorf("with soft limit 48 and hard limit 80, MaxOpenFiles returns %q, want 79 or 80", got)
 	}
 }
