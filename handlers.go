@@ -42,9 +42,8 @@ const (
 	// A client that was refused should come back after this long, each client after another time.
 	minRetryAfter, maxRetryAfter = 3 * time.Second, 8 * time.Second
 
-	// vanishTimeout is how long a client may leave data unacknowledged. Together with the probes of
-	// keepAlive it bounds the time for which someone whose cable was pulled is taken for present.
-	vanishTimeout = 20 * time.Second
+	// vanishTimeout is how long a client may leave data unacknowledged before its connection ends.
+	vanishTimeout = 15 * time.Second
 
 	// sendBuffer bounds what the kernel takes for a client that does not read. Otherwise a write
 	// would be done megabytes before the client has it, and writeTimeout would mean nothing.
