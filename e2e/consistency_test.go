@@ -1,3 +1,5 @@
+// Here belongs that everything that clients see fits together: streams, answers
+// and lists, while many act at the same time.
 package e2e
 
 import (
@@ -30,9 +32,10 @@ func TestStreamsAgreeWithEachOtherAndWithTheAnswers(t *testing.T) {
 		st := s.subscribe(t, "/chat/"+name)
 		reading.Go(func() {
 			read[i] = st.readToLastWord(t)
-			arrival := event{st.header.Get("Last-Event-ID"), "message", "User " + name + " connected to the chat."}
+			arrival := event{st.header.Get("Last-Event-ID"), "message", arrives(name)}
 			if len(read[i]) == 0 || read[i][0] != arrival {
-				t.Errorf("stream %d begins with %+v, want %+v", i, read[i][:min(1, len(read[i]))], arrival)
+				t.Errorf("stream %d begins with %+v, want %+v",
+					i, read[i][:min(1, len(read[i]))], arrival)
 			}
 		})
 	}
@@ -44,7 +47,7 @@ func TestStreamsAgreeWithEachOtherAndWithTheAnswers(t *testing.T) {
 	}
 
 	all, epoch := read[0], epochOf(read[0][0].id)
-	checkIDs(t, epoch, 1, all)
+	mustFollow(t, epoch, 1, all)
 	for i, events := range read {
 		if !slices.Equal(events, all[len(all)-len(events):]) {
 			t.Errorf("stream %d differs from stream 0 after both had begun", i)
@@ -75,7 +78,7 @@ func TestHistoryIsLinearizable(t *testing.T) {
 	}
 
 	epoch := epochOf(events[0].id)
-	checkIDs(t, epoch, 1, events)
+	mustFollow(t, epoch, 1, events)
 	at := make([][]operation, len(events)+1) // by the number of their last event
 	for _, o := range operations {
 		n := numberOf(epoch, o.header.Get("Last-Event-ID"))
@@ -103,24 +106,27 @@ func TestHistoryIsLinearizable(t *testing.T) {
 			t.Fatalf("event %d was made by more than one of %v", n, operations)
 		}
 	}
-	if want := len(events) - 3; made != want { // not the watcher's arrival, nor the last word and its speaker's
+	// The watcher's arrival, the last word and its speaker's arrival are not of these.
+	if want := len(events) - 3; made != want {
 		t.Errorf("%d operations made an event, want %d", made, want)
 	}
-	checkRealTime(t, epoch, operations)
+	mustKeepRealTime(t, epoch, operations)
 }
 
-// checkRealTime fails the test where an operation takes less into account than
-// one that had ended before it began, or made an event that such a one knew of.
-func checkRealTime(t *testing.T, epoch string, operations []operation) {
+// mustKeepRealTime fails the test if an operation takes less into account than one
+// that had ended before it began, or made an event that such a one knew of.
+func mustKeepRealTime(t *testing.T, epoch string, operations []operation) {
 	t.Helper()
-	begun := slices.SortedFunc(slices.Values(operations), func(a, b operation) int { return a.begin.Compare(b.begin) })
-	ended := slices.SortedFunc(slices.Values(operations), func(a, b operation) int { return a.end.Compare(b.end) })
+	begun, ended := slices.Clone(operations), slices.Clone(operations)
+	slices.SortFunc(begun, func(a, b operation) int { return a.begin.Compare(b.begin) })
+	slices.SortFunc(ended, func(a, b operation) int { return a.end.Compare(b.end) })
 	known := 0
 	for _, o := range begun {
 		for ; ended[0].end.Before(o.begin); ended = ended[1:] {
 			known = max(known, numberOf(epoch, ended[0].header.Get("Last-Event-ID")))
 		}
-		if n := numberOf(epoch, o.header.Get("Last-Event-ID")); n < known || n == known && o.made() != "" {
+		n := numberOf(epoch, o.header.Get("Last-Event-ID"))
+		if n < known || n == known && o.made() != "" {
 			t.Fatalf("%v began when event %d was known", o, known)
 		}
 	}
@@ -138,9 +144,12 @@ func TestListContinuedByStreamStaysExact(t *testing.T) {
 		reading, writing sync.WaitGroup
 	)
 	for i := range followers {
-		writing.Go(func() { later = append(later, s.work(t, 3+uint64(i), 8, 60, "join", "leave", "list")...) })
+		writing.Go(func() {
+			later = append(later, s.work(t, 3+uint64(i), 8, 60, "join", "leave", "list")...)
+		})
 		lists[i] = s.do(t, "GET", "/users", "")
-		st := s.subscribe(t, fmt.Sprintf("/chat/follower-%d?lastEventId=%s", i, lists[i].header.Get("Last-Event-ID")))
+		from := lists[i].header.Get("Last-Event-ID")
+		st := s.subscribe(t, fmt.Sprintf("/chat/follower-%d?lastEventId=%s", i, from))
 		reading.Go(func() { streams[i] = st.readToLastWord(t) })
 		writing.Wait()
 	}
@@ -155,15 +164,17 @@ func TestListContinuedByStreamStaysExact(t *testing.T) {
 				users[name] = true
 			}
 		}
-		checkIDs(t, epoch, n+1, events)
+		mustFollow(t, epoch, n+1, events)
 		exact := map[int]string{n: lists[i].body} // by the number of the last event
 		for k, e := range events {
 			fold(users, e.data)
 			exact[n+1+k] = listOf(users)
 		}
 		for _, o := range later {
-			if m := numberOf(epoch, o.header.Get("Last-Event-ID")); o.kind == "list" && m >= n && o.body != exact[m] {
-				t.Fatalf("at event %d follower %d has %q, but the list is %q", m, i, exact[m], o.body)
+			m := numberOf(epoch, o.header.Get("Last-Event-ID"))
+			if o.kind == "list" && m >= n && o.body != exact[m] {
+				t.Fatalf("at event %d follower %d has %q, but the list is %q",
+					m, i, exact[m], o.body)
 			}
 		}
 	}
@@ -186,7 +197,8 @@ func (s *server) work(t testing.TB, seed uint64, callers, each int, kinds ...str
 		c, rng := s.caller(t), rand.New(rand.NewPCG(seed, uint64(i)))
 		working.Go(func() {
 			for n := range each {
-				o := operation{kind: kinds[rng.IntN(len(kinds))], name: fmt.Sprintf("user-%d", rng.IntN(12))}
+				kind, name := kinds[rng.IntN(len(kinds))], fmt.Sprintf("user-%d", rng.IntN(12))
+				o := operation{kind: kind, name: name}
 				method, path := "POST", "/users/"+o.name
 				switch o.kind {
 				case "leave":
@@ -213,7 +225,8 @@ func (s *server) work(t testing.TB, seed uint64, callers, each int, kinds ...str
 }
 
 func (o operation) String() string {
-	return fmt.Sprintf("%s of %s %q (%d %q, %s)", o.kind, o.name, o.text, o.status, o.body, o.header.Get("Last-Event-ID"))
+	return fmt.Sprintf("%s of %s %q (%d %q, %s)",
+		o.kind, o.name, o.text, o.status, o.body, o.header.Get("Last-Event-ID"))
 }
 
 // outcomes are what an answer's status says: its body, the event that was made
@@ -239,7 +252,7 @@ func (o operation) fill(pattern string) string {
 	return strings.NewReplacer("NAME", o.name, "TEXT", o.text).Replace(pattern)
 }
 
-// check tells what is wrong with an answer that names the event with that data,
+// check returns what is wrong with an answer that names the event with that data,
 // after which those users are there.
 func (o operation) check(users map[string]bool, data string) error {
 	if o.kind == "list" {

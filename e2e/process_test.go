@@ -1,3 +1,5 @@
+// Here belongs the process: its command line, what it prints, signals and exit
+// statuses.
 package e2e
 
 import (
@@ -15,9 +17,9 @@ import (
 	"time"
 )
 
-// The one line that the server prints is true when it can be read, and nothing
-// that is asked of the server makes it print another.
-func TestOutput(t *testing.T) {
+// The server's one line is true as soon as it can be read, and no request makes
+// the server print another.
+func TestOneLineIsPrinted(t *testing.T) {
 	cmd := exec.Command(binary, "-addr", "127.0.0.1:0")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -33,64 +35,98 @@ func TestOutput(t *testing.T) {
 	t.Cleanup(func() { cmd.Process.Kill() })
 	line := make([]byte, 100)
 	n, _ := out.Read(line)
-	m := regexp.MustCompile(`^Starting server at http://(127\.0\.0\.1:[1-9]\d*)\n$`).FindSubmatch(line[:n])
+	startUp := regexp.MustCompile(`^Starting server at http://(127\.0\.0\.1:[1-9]\d*)\n$`)
+	m := startUp.FindSubmatch(line[:n])
 	if m == nil {
 		t.Fatalf("the start-up line is %q", line[:n])
 	}
 	s := &server{url: "http://" + string(m[1]), addr: string(m[1])}
 	s.send(t, "GET /users", "")
 	s.send(t, "GET /nosuch", "")
-	s.send(t, "POST /users/alice", "", "Host: evil.example")
+	s.send(t, "POST /users/alice", "", "Host", "evil.example")
 	s.exchange(t, "nonsense\r\n\r\n")
-	s.open(t, "/chat/alice").body.Close()
+	s.subscribe(t, "/chat/alice").body.Close()
 	cmd.Process.Signal(syscall.SIGTERM)
 	rest, _ := io.ReadAll(out)
 	if err := cmd.Wait(); err != nil || len(rest) > 0 || stderr.Len() > 0 {
-		t.Errorf("got %q and %q and %v, want nothing but the first line", rest, stderr.String(), err)
+		t.Errorf("got %q, %q and %v, want nothing but the first line", rest, &stderr, err)
 	}
 }
 
-func TestExitStatus(t *testing.T) {
+func TestBadCommandLinesAreRefused(t *testing.T) {
 	s := start(t)
 	for _, c := range []struct {
 		status int
-		why    string   // found in what is printed
-		lines  []string // arguments, parted by spaces
+		why    string   // a pattern of what is printed
+		lines  []string // arguments, separated by spaces
 	}{
-		{2, "-nosuch", []string{"-nosuch", "-nosuch=1", "-addr 127.0.0.1:0 -nosuch"}},
-		{2, "-x", []string{"-x\ny"}},
-		{2, "extra", []string{"extra", "-addr 127.0.0.1:0 extra -h"}},
-		{2, "history", []string{"-history", "-history 0", "-history -1", "-history many", "-history 99999999999999999999"}},
-		{2, "users", []string{"-max-users 0", "-max-users -1"}},
-		{2, "streams", []string{"-max-streams 0", "-max-streams 1.5"}},
-		{2, "grace", []string{"-grace -1ns", "-grace soon"}},
-		{2, "keep-?alive", []string{"-keepalive 0", "-keepalive -1s"}},
-		{1, "-addr", []string{"-addr ", "-addr nonsense", "-addr a\nb", "-addr [::1:0"}},
-		{1, "port.*-addr", []string{"-addr 127.0.0.1", "-addr 127.0.0.1:", "-addr 127.0.0.1:65536"}},
-		{1, "192.0.2.1.*-addr", []string{"-addr 192.0.2.1:0"}}, // no machine's, RFC 5737
-		{1, "in use.*-addr", []string{"-addr " + s.addr}},
+		{status: 2, why: "-nosuch", lines: []string{
+			"-nosuch", "-nosuch=1", "-addr 127.0.0.1:0 -nosuch",
+		}},
+		{status: 2, why: "-x", lines: []string{"-x\ny"}},
+		{status: 2, why: "extra", lines: []string{
+			"extra", "-addr 127.0.0.1:0 extra -h", "-history 5 extra",
+		}},
+		{status: 2, why: "history", lines: []string{
+			"-history", "-history 0", "-history -1", "-history many",
+			"-history 99999999999999999999",
+		}},
+		{status: 2, why: "users", lines: []string{"-max-users 0", "-max-users -1"}},
+		{status: 2, why: "streams", lines: []string{
+			"-max-streams 0", "-max-streams -1", "-max-streams 1.5",
+		}},
+		{status: 2, why: "grace", lines: []string{"-grace -1ns", "-grace soon"}},
+		{status: 2, why: "keep-?alive", lines: []string{
+			"-keepalive", "-keepalive 0", "-keepalive -1s",
+		}},
+		{status: 2, why: "-host", lines: []string{
+			"-host", "-host=", "-host=http://x/", "-host=a/b",
+		}},
+		{status: 1, why: "-addr", lines: []string{
+			"-addr ", "-addr nonsense", "-addr a\nb", "-addr [::1:0",
+		}},
+		{status: 1, why: "port.*-addr", lines: []string{
+			"-addr 127.0.0.1", "-addr 127.0.0.1:", "-addr 127.0.0.1:65536", "-addr 127.0.0.1:99999",
+		}},
+		{status: 1, why: "192.0.2.1.*-addr", lines: []string{
+			"-addr 192.0.2.1:0", // which is no machine's (RFC 5737)
+		}},
+		{status: 1, why: "in use.*-addr", lines: []string{"-addr " + s.addr}},
 	} {
-		oneLine := regexp.MustCompile(`^[^\n]*` + c.why + `[^\n]*\n$`)
 		for _, line := range c.lines {
-			stdout, stderr, status := run(t, strings.Split(line, " ")...)
-			if status != c.status || stdout != "" || !oneLine.MatchString(stderr) {
-				t.Errorf("%q: got %d, %q and %q, want %d and one line with %q on standard error", line, status, stdout, stderr, c.status, c.why)
-			}
+			mustExit(t, c.status, c.why, strings.Split(line, " ")...)
 		}
 	}
+}
+
+// mustExit fails the test unless the server refuses args with that exit status and
+// one line on standard error that has what the pattern describes.
+func mustExit(t *testing.T, status int, pattern string, args ...string) {
+	t.Helper()
+	stdout, stderr, got := run(t, args...)
+	oneLine := regexp.MustCompile(`^[^\n]*` + pattern + `[^\n]*\n$`)
+	if got != status || stdout != "" || !oneLine.MatchString(stderr) {
+		t.Errorf("%q: got %d, %q and %q, want %d and one line with %q on standard error",
+			args, got, stdout, stderr, status, pattern)
+	}
+}
+
+func TestHelpNamesEveryFlag(t *testing.T) {
 	stdout, stderr, status := run(t, "-h")
 	if status != 0 || stderr != "" {
-		t.Errorf("-h: got %d and %q, want 0", status, stderr)
+		t.Errorf("got %d and %q, want 0", status, stderr)
 	}
 	for flag, value := range map[string]string{
-		"addr": `"127\.0\.0\.1:8080"`, "history": "4096", "max-users": "100000", "max-streams": "10000", "grace": "5s", "keepalive": "15s",
+		"addr": `"127\.0\.0\.1:8080"`, "history": "4096", "max-users": "100000",
+		"max-streams": "10000", "grace": "5s", "keepalive": "15s",
 	} {
-		if !regexp.MustCompile(`-` + flag + `\b[^\n]*\n[^\n]*\(default ` + value + `\)`).MatchString(stdout) {
-			t.Errorf("-h: %q has no -%s with the default %s", stdout, flag, value)
+		help := regexp.MustCompile(`-` + flag + `\b[^\n]*\n[^\n]*\(default ` + value + `\)`)
+		if !help.MatchString(stdout) {
+			t.Errorf("%q has no -%s with the default %s", stdout, flag, value)
 		}
 	}
 	if !strings.Contains(stdout, "-host ") {
-		t.Errorf("-h: %q has no -host", stdout)
+		t.Errorf("%q has no -host", stdout)
 	}
 }
 
@@ -107,8 +143,8 @@ func run(t *testing.T, args ...string) (stdout, stderr string, status int) {
 }
 
 // A server that is told to stop ends its streams after the last event, cuts what
-// does not end, and exits in time: at once, where all ends by itself.
-func TestStop(t *testing.T) {
+// does not end, and exits in time: at once if everything ends by itself.
+func TestServerStopsInTime(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name   string
@@ -116,9 +152,10 @@ func TestStop(t *testing.T) {
 		stuck  bool // there are connections that do not end by themselves
 		within time.Duration
 	}{
-		{"SIGINT", os.Interrupt, false, 2 * time.Second},
-		{"SIGTERM", syscall.SIGTERM, false, 2 * time.Second},
-		{"SIGTERM with stuck connections", syscall.SIGTERM, true, 5 * time.Second},
+		{name: "SIGINT", signal: os.Interrupt, within: 2 * time.Second},
+		{name: "SIGTERM", signal: syscall.SIGTERM, within: 2 * time.Second},
+		{name: "SIGTERM with stuck connections", signal: syscall.SIGTERM, stuck: true,
+			within: 5 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -126,14 +163,14 @@ func TestStop(t *testing.T) {
 			s.do(t, "POST", "/users/alice", "")
 			var streams [20]*stream
 			for i := range streams {
-				streams[i] = s.open(t, "/chat/alice")
+				streams[i] = s.subscribe(t, "/chat/alice")
 			}
 			if c.stuck {
 				s.dial(t)
 				io.WriteString(s.dial(t), "GET /users HTTP/1.1\r\n")
-				io.WriteString(s.dial(t), s.requestText("POST /users/bob", "", "Content-Length: 9")+"x")
-				s.dialStream(t, "/chat/frozen")
-				s.flood(t, "alice", 500)
+				io.WriteString(s.dial(t), s.text("POST /users/bob", "", "Content-Length", "9")+"x")
+				s.subscribeSlowly(t, "/chat/frozen")
+				s.mustFlood(t, "alice", 500)
 			}
 			last := s.do(t, "POST", "/chat/alice", "the end").header.Get("Last-Event-ID")
 			begin := time.Now()
@@ -144,12 +181,13 @@ func TestStop(t *testing.T) {
 					_, err = st.next()
 				}
 				if err != io.EOF || st.lastID != last {
-					t.Errorf("a stream ends after %s with %v, want a proper end after %s", st.lastID, err, last)
+					t.Errorf("a stream ends after %s with %v, want a proper end after %s",
+						st.lastID, err, last)
 				}
 			}
 			exit, ok := s.wait(10 * time.Second)
 			if took := time.Since(begin); !ok || exit != nil || took >= c.within {
-				t.Errorf("got the exit %v after %v, want status 0 in under %v", exit, took, c.within)
+				t.Errorf("got the exit %v after %v, want 0 in under %v", exit, took, c.within)
 			}
 		})
 	}
@@ -157,11 +195,11 @@ func TestStop(t *testing.T) {
 
 // A server that waits for connections to end takes no new ones, and does not
 // wait when it is told to stop again.
-func TestSecondSignal(t *testing.T) {
+func TestSecondSignalEndsTheServerAtOnce(t *testing.T) {
 	s := start(t)
 	io.WriteString(s.dial(t), "GET /users HTTP/1.1\r\n")
-	st := s.open(t, "/chat/alice")
-	st.expectRun(t, "User alice connected to the chat.")
+	st := s.subscribe(t, "/chat/alice")
+	st.expectRun(t, arrives("alice"))
 	s.cmd.Process.Signal(os.Interrupt)
 	if e, err := st.next(); err != io.EOF {
 		t.Errorf("the stream goes on with %+v and %v, want its end", e, err)
@@ -175,18 +213,20 @@ func TestSecondSignal(t *testing.T) {
 	})
 	begin := time.Now()
 	s.cmd.Process.Signal(syscall.SIGTERM)
-	if exit, ok := s.wait(10 * time.Second); !ok || fmt.Sprint(exit) != "exit status 1" || time.Since(begin) > 2*time.Second {
-		t.Errorf("got %v after %v, want exit status 1 at once", exit, time.Since(begin))
+	exit, ok := s.wait(10 * time.Second)
+	took := time.Since(begin)
+	if !ok || fmt.Sprint(exit) != "exit status 1" || took > 2*time.Second {
+		t.Errorf("got %v after %v, want exit status 1 at once", exit, took)
 	}
 }
 
 // After kill -9 a server on the same address knows nothing of the one before,
 // and its streams say so.
-func TestKillAndRestart(t *testing.T) {
+func TestKilledServerBeginsANew(t *testing.T) {
 	s := start(t)
 	s.do(t, "POST", "/users/alice", "")
-	st := s.open(t, "/chat/bob")
-	st.expectRun(t, "User bob connected to the chat.")
+	st := s.subscribe(t, "/chat/bob")
+	st.expectRun(t, arrives("bob"))
 	s.kill()
 	if e, err := st.next(); err == nil || err == io.EOF {
 		t.Errorf("got %+v and %v from a server that was killed, want no proper end", e, err)
@@ -199,13 +239,12 @@ func TestKillAndRestart(t *testing.T) {
 	list := again.do(t, "GET", "/users", "")
 	id := list.header.Get("Last-Event-ID")
 	epoch, seq, _ := strings.Cut(id, "-")
-	if before, _, _ := strings.Cut(st.lastID, "-"); epoch == before || seq != "0" || list.body != "Connected users:\n" {
+	if epoch == epochOf(st.lastID) || seq != "0" || list.body != "Connected users:\n" {
 		t.Errorf("after %s got %s and %q, want another epoch and nobody", st.lastID, id, list.body)
 	}
 	back := again.subscribe(t, "/chat/bob", "Last-Event-ID", st.lastID)
-	if m := openingBlock.FindStringSubmatch(back.block(t)); m == nil || m[2] != id || m[3] == "" {
-		t.Errorf("the stream begins with %q, want a gap at %s", m, id)
+	if isGap := back.readOpening(t); !isGap || back.lastID != id {
+		t.Errorf("the stream begins at %s with a gap: %v, want a gap at %s", back.lastID, isGap, id)
 	}
-	back.lastID = id
-	back.expectRun(t, "User bob connected to the chat.")
+	back.expectRun(t, arrives("bob"))
 }

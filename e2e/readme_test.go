@@ -1,3 +1,4 @@
+// Here belongs that what the README shows is what one gets.
 package e2e
 
 import (
@@ -24,15 +25,16 @@ func consoles(t *testing.T, s *server) (all []console) {
 		block, _, _ = strings.Cut(block, "```")
 		for _, entry := range strings.Split("\n"+block, "\n$ ")[1:] {
 			command, output, _ := strings.Cut(entry, "\n")
-			all = append(all, console{strings.ReplaceAll(command, "127.0.0.1:8080", s.addr), strings.TrimSpace(output)})
+			command = strings.ReplaceAll(command, "127.0.0.1:8080", s.addr)
+			all = append(all, console{command, strings.TrimSpace(output)})
 		}
 	}
 	return all
 }
 
-// TestREADME runs the README's curl lines, the stream's beside the others, and
-// compares what they print but for what is new at every start.
-func TestREADME(t *testing.T) {
+// The README's curl lines print what the README shows, apart from what is new at
+// every start. The stream's runs beside the others.
+func TestREADMEShowsWhatOneGets(t *testing.T) {
 	needs(t, "curl")
 	s := start(t)
 	all := consoles(t, s)
@@ -42,7 +44,11 @@ func TestREADME(t *testing.T) {
 
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
-	listener := exec.CommandContext(ctx, "sh", "-c", "exec "+strings.Replace(all[0].command, "curl", "curl -s", 1))
+	shell := func(command string) *exec.Cmd {
+		silent := strings.Replace(command, "curl", "exec curl -s", 1)
+		return exec.CommandContext(ctx, "sh", "-c", silent)
+	}
+	listener := shell(all[0].command)
 	var heard strings.Builder
 	listener.Stdout = &heard
 	if err := listener.Start(); err != nil {
@@ -54,7 +60,7 @@ func TestREADME(t *testing.T) {
 		}
 	}
 	for _, c := range all[1:] {
-		got, err := exec.CommandContext(ctx, "sh", "-c", strings.Replace(c.command, "curl", "curl -s", 1)).Output()
+		got, err := shell(c.command).Output()
 		if err != nil || string(got) != c.output {
 			t.Errorf("%s printed %q (%v), the README has %q", c.command, got, err, c.output)
 		}
@@ -64,8 +70,8 @@ func TestREADME(t *testing.T) {
 		t.Errorf("%s: %v", all[0].command, err)
 	}
 	fresh := regexp.MustCompile(`(?m)^(retry: )[0-9]{4}$|^(id: )[0-9a-z]{8,}(-)`)
-	got, want := fresh.ReplaceAllString(strings.TrimSpace(heard.String()), "$1$2$3"), fresh.ReplaceAllString(all[0].output, "$1$2$3")
-	if got != want {
+	got := fresh.ReplaceAllString(strings.TrimSpace(heard.String()), "$1$2$3")
+	if want := fresh.ReplaceAllString(all[0].output, "$1$2$3"); got != want {
 		t.Errorf("%s printed\n%s\nthe README has\n%s", all[0].command, got, want)
 	}
 }

@@ -1,20 +1,90 @@
+// Here belong streams that lose their connection and are resumed.
 package e2e
 
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
+
+// resumption is how a stream is asked for what came after an event, where EPOCH
+// stands for the server's.
+type resumption struct{ header, query string }
+
+// The server has the last 3 of 6 events. A stream that asks for nothing begins
+// after these.
+func TestStreamResumesAfterAnID(t *testing.T) {
+	for after, resumptions := range map[int][]resumption{
+		3: {{header: "EPOCH-3"}, {query: "EPOCH-3"}},
+		4: {{query: "EPOCH%2D4"}},
+		5: {{header: "EPOCH-5"}, {"EPOCH-5", "EPOCH-3"}, {"EPOCH-5", "nonsense"}},
+		6: {{header: "EPOCH-6"}, {query: "EPOCH-6"}, {}},
+	} {
+		for _, r := range resumptions {
+			t.Run(fmt.Sprint("none missed: ", r), func(t *testing.T) {
+				r.mustResume(t, after, false)
+			})
+		}
+	}
+	gaps := []resumption{
+		{"nonsense", "EPOCH-5"}, {query: "EPOCH-2"}, {query: "EPOCH-4%0A"}, {query: "%00"},
+		{query: "EPOCH-4%zz"}, {query: "EPOCH-4;"},
+	}
+	for _, id := range []string{
+		"EPOCH-2", "EPOCH-0", "EPOCH-7", "EPOCH-18446744073709551615", "EPOCH-18446744073709551620",
+		"otherepoch-4", "EPOCH", "EPOCH-", "EPOCH-04", "EPOCH-+4", "EPOCH--4", "EPOCH-4-",
+		"EPOCH-4.0", "EPOCH-0x4", "EPOCH-4 x", "-", "-4", "4", "\xff\xfe",
+		strings.Repeat("9", 8000),
+	} {
+		gaps = append(gaps, resumption{header: id})
+	}
+	for _, r := range gaps {
+		t.Run(fmt.Sprintf("gap: %.30q", r), func(t *testing.T) { r.mustResume(t, 6, true) })
+	}
+}
+
+// mustResume opens a stream, which must go on after that event, with a gap or not.
+func (r resumption) mustResume(t *testing.T, after int, gap bool) {
+	s := start(t, "-history", "3")
+	users := []string{"a", "b", "c", "d", "e", "f", "new"}
+	for _, name := range users[:6] {
+		s.do(t, "POST", "/users/"+name, "")
+	}
+	epoch := epochOf(s.lastID(t))
+	fill := strings.NewReplacer("EPOCH", epoch).Replace
+	st := s.subscribe(t, "/chat/new?lastEventId="+fill(r.query), "Last-Event-ID", fill(r.header))
+	if got, want := st.header.Get("Last-Event-ID"), epoch+"-7"; got != want {
+		t.Errorf("got the Last-Event-ID %q, want %q", got, want)
+	}
+	isGap := st.readOpening(t)
+	if want := fmt.Sprint(epoch, "-", after); st.lastID != want || isGap != gap {
+		t.Fatalf("begins at %s with a gap: %v, want %s and %v", st.lastID, isGap, want, gap)
+	}
+	for _, name := range users[after:] {
+		st.expectRun(t, arrives(name))
+	}
+	s.do(t, "POST", "/chat/a", "on it goes")
+	st.expectRun(t, "a: on it goes")
+}
+
+// By default the server keeps 4,096 events.
+func TestHistoryHas4096Events(t *testing.T) {
+	s := start(t)
+	first := s.lastID(t)
+	s.do(t, "POST", "/users/alice", "")
+	s.mustFlood(t, "alice", 4096)
+	st := s.subscribe(t, "/chat/alice?lastEventId="+idPlus(t, first, 1))
+	st.expectRun(t, slices.Repeat([]string{"alice: " + strings.Repeat("x", 4096)}, 4096)...)
+	if !s.subscribe(t, "/chat/alice?lastEventId="+first).readOpening(t) {
+		t.Error("got no gap before the history")
+	}
+}
 
 // Streams that lose their connection at any byte, and resume as a browser does,
 // get every event once and in order.
@@ -36,7 +106,8 @@ func TestStreamsCutAnywhereMissNothing(t *testing.T) {
 		if i%2 == 0 { // from the first event on, whether an opening block arrives or not
 			path += "?lastEventId=" + epoch + "-0"
 		}
-		readers[i] = &cutReader{server: s, path: path, random: rand.New(rand.NewPCG(seed, uint64(i)))}
+		random := rand.New(rand.NewPCG(seed, uint64(i)))
+		readers[i] = &cutReader{server: s, path: path, random: random}
 		reading.Go(func() {
 			if err := readers[i].read(); err != nil {
 				t.Errorf("stream %d, cut %d times: %v", i, readers[i].cuts, err)
@@ -54,7 +125,7 @@ func TestStreamsCutAnywhereMissNothing(t *testing.T) {
 		return
 	}
 
-	checkIDs(t, epoch, 1, all)
+	mustFollow(t, epoch, 1, all)
 	early, middle := 0, 0
 	for i, r := range readers {
 		first := 1
@@ -62,13 +133,15 @@ func TestStreamsCutAnywhereMissNothing(t *testing.T) {
 			first = numberOf(epoch, r.firstID) + 1
 		}
 		if !slices.Equal(r.events, all[first-1:]) {
-			t.Errorf("stream %d, cut %d times, has %d events, want those from %d to %d", i, r.cuts, len(r.events), first, len(all))
+			t.Errorf("stream %d, cut %d times, has %d events, want those from %d to %d",
+				i, r.cuts, len(r.events), first, len(all))
 		}
 		early += r.early
 		middle += r.cuts - r.early
 	}
 	if early < streams/4 || middle < 10*streams {
-		t.Errorf("%d streams cut %d times before their first event and %d times after it are no test", streams, early, middle)
+		t.Errorf("%d streams cut %d times before their first event and %d times after it: no test",
+			streams, early, middle)
 	}
 }
 
@@ -99,7 +172,7 @@ func (c *cutReader) read() error {
 			size = c.random.Int64N(60) // about an opening block
 		}
 		var raw bytes.Buffer
-		st.r = bufio.NewReader(io.TeeReader(io.LimitReader(st.body, size), &raw))
+		st.r = bufio.NewReader(io.TeeReader(io.LimitReader(st.r, size), &raw))
 		e, err := st.next()
 		for ; err == nil; e, err = st.next() {
 			if c.events = append(c.events, e); e.data == lastWord {
@@ -107,7 +180,7 @@ func (c *cutReader) read() error {
 			}
 		}
 		st.body.Close()
-		if st.lastID != "" { // no block came whole otherwise, and the client still has the id from before
+		if st.lastID != "" { // or no block came whole, and the client still has the id from before
 			lastID = st.lastID
 		}
 		if opening, _, whole := strings.Cut(raw.String(), "\n\n"); whole && c.firstID == "" {
@@ -120,131 +193,4 @@ func (c *cutReader) read() error {
 			c.early++
 		}
 	}
-}
-
-// startForMinutes runs the server as start does, but kills it after three minutes,
-// so that no test waits for ever for what a stream does not bring.
-func startForMinutes(t testing.TB, args ...string) *server {
-	t.Helper()
-	s := start(t, args...)
-	timer := time.AfterFunc(3*time.Minute, s.kill)
-	t.Cleanup(func() { timer.Stop() })
-	return s
-}
-
-// lastWord is the data of sayLastWord's event.
-const lastWord = "last: word"
-
-// sayLastWord ends what the readers of a test wait for.
-func (s *server) sayLastWord(t testing.TB) {
-	t.Helper()
-	s.do(t, "POST", "/users/last", "")
-	if r := s.do(t, "POST", "/chat/last", "word"); r.status != 200 {
-		t.Fatalf("say: got %d %q, want 200", r.status, r.body)
-	}
-}
-
-// readToLastWord returns the stream's events up to the last word, and fails the
-// test where the stream ends before it.
-func (st *stream) readToLastWord(t testing.TB) []event {
-	var events []event
-	for {
-		e, err := st.next()
-		if err != nil {
-			t.Errorf("after %d events, waiting for the last word: %v", len(events), err)
-			return events
-		}
-		if events = append(events, e); e.data == lastWord {
-			return events
-		}
-	}
-}
-
-// errHole is what skim returns where events were lost without a word.
-var errHole = errors.New("events are missing without a gap")
-
-// skim reads a stream up to the last word and looks at the ids alone, where
-// sseReader would be too slow.
-func skim(stream io.Reader, epoch string) (gaps int, err error) {
-	r := bufio.NewReaderSize(stream, 16<<10)
-	last, id, name, hasData := -1, 0, "", false
-	for {
-		line, err := r.ReadSlice('\n')
-		if err != nil {
-			return gaps, err
-		}
-		field, value, _ := bytes.Cut(line[:len(line)-1], []byte(": "))
-		switch string(field) {
-		case "id":
-			id = numberOf(epoch, string(value))
-		case "event":
-			name = string(value)
-		case "data":
-			hasData = true
-			if string(value) == lastWord {
-				return gaps, nil
-			}
-		case "":
-			switch {
-			case name == "gap":
-				gaps++
-			case hasData && id != last+1:
-				return gaps, fmt.Errorf("%w between %d and %d", errHole, last, id)
-			}
-			last, name, hasData = id, "", false
-		}
-	}
-}
-
-// epochOf returns the epoch of an id.
-func epochOf(id string) string {
-	epoch, _, _ := strings.Cut(id, "-")
-	return epoch
-}
-
-// numberOf returns the number in an id of the epoch, and -1 where it is none.
-func numberOf(epoch, id string) int {
-	number, ok := strings.CutPrefix(id, epoch+"-")
-	if n, err := strconv.Atoi(number); ok && err == nil {
-		return n
-	}
-	return -1
-}
-
-// checkIDs fails the test unless the events are messages with the ids of the
-// epoch from first on, without a hole.
-func checkIDs(t testing.TB, epoch string, first int, events []event) {
-	t.Helper()
-	for i, e := range events {
-		if want := fmt.Sprintf("%s-%d", epoch, first+i); e.id != want || e.name != "message" {
-			t.Fatalf("got %+v, want a message with the id %s", e, want)
-		}
-	}
-}
-
-// caller makes requests over a connection of its own.
-type caller struct {
-	server *server
-	client http.Client
-}
-
-func (s *server) caller(t testing.TB) *caller {
-	transport := &http.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
-	return &caller{s, http.Client{Transport: transport, Timeout: time.Minute}}
-}
-
-// call makes a request and reads its answer.
-func (c *caller) call(method, path, body string) (response, error) {
-	req, err := http.NewRequest(method, c.server.url+path, strings.NewReader(body))
-	if err != nil {
-		return response{}, err
-	}
-	resp, err := c.client.Do(req)
-	if err != nil {
-		return response{}, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	return response{resp.StatusCode, resp.Header, string(b)}, err
 }

@@ -1,3 +1,4 @@
+// Here belongs what shows only after a long time of use.
 package e2e
 
 import (
@@ -10,13 +11,13 @@ import (
 )
 
 var (
-	soakFor     = flag.Duration("soak", 10*time.Second, "how long TestSoak goes on")
-	soakStreams = flag.Int("soak-streams", 500, "how many streams TestSoak holds open")
+	soakFor     = flag.Duration("soak", 10*time.Second, "how long the soak lasts")
+	soakStreams = flag.Int("soak-streams", 500, "how many streams the soak holds open")
 )
 
 // A server that has been in use for long holds no more than it did after the
 // first minute, or after the first half of a shorter time: neither descriptors nor memory.
-func TestSoak(t *testing.T) {
+func TestSoakLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	const (
 		change   = 20 * time.Millisecond // between two joins, leaves or messages
@@ -34,7 +35,7 @@ func TestSoak(t *testing.T) {
 	for i := range conns {
 		open(i, "")
 	}
-	has := func(n int) bool { // beside the requests' own connection, where that is open
+	has := func(n int) bool { // beside the requests' own connection, if that is open
 		opened := s.descriptors(t) - descriptors
 		return opened == n || opened == n+1
 	}

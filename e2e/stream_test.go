@@ -1,141 +1,112 @@
+// Here belongs what a stream looks like.
 package e2e
 
 import (
 	"bufio"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
 )
 
-// event is what an EventSource would hand to its page, with the id that it
-// would reconnect with afterwards.
-type event struct{ id, name, data string }
-
-// sseReader reads the event stream format (HTML standard, section 9.2.6) one
-// byte at a time, sharing nothing with the server that wrote it.
-type sseReader struct {
-	r        *bufio.Reader
-	lastID   string // as of the last blank line
-	retry    string
-	comments []string
-}
-
-// next returns the next event that has data.
-func (s *sseReader) next() (event, error) {
-	id, name, data, hasData := s.lastID, "", "", false
-	for {
-		line, err := s.line()
-		if err != nil {
-			return event{}, err
-		}
-		if line == "" {
-			s.lastID = id
-			if hasData {
-				if name == "" {
-					name = "message"
-				}
-				return event{id, name, data}, nil
+func TestStreamIsWrittenAsTheContractHasIt(t *testing.T) {
+	s := start(t, "-keepalive", "200ms")
+	id := s.lastID(t)
+	st := s.subscribe(t, "/chat/alice")
+	response{header: st.header}.mustHave(t, "GET /chat/alice",
+		"Content-Type", "text/event-stream", "Cache-Control", "no-cache",
+		"X-Accel-Buffering", "no", "X-Content-Type-Options", "nosniff",
+		"Last-Event-ID", idPlus(t, id, 1))
+	block := st.block(t)
+	if !openingBlock.MatchString(block) || !strings.HasSuffix(block, "\nid: "+id+"\n\n") {
+		t.Errorf("got the opening block %q, want the id %s", block, id)
+	}
+	event := func(n int, data string) string {
+		return fmt.Sprintf("id: %s\nevent: message\ndata: %s\n\n", idPlus(t, id, n), data)
+	}
+	const comment = ": keep-alive\n\n"
+	for _, c := range []struct{ request, body, want string }{
+		{request: "GET /users", want: event(1, arrives("alice"))},
+		{request: "GET /users", want: comment},
+		{request: "GET /users", want: comment},
+		{request: "POST /users/alice", want: comment},
+		{request: "POST /chat/alice", body: "hello", want: event(2, "alice: hello")},
+		{request: "POST /chat/alice", body: "\na\r\n b\n",
+			want: event(3, "alice: \ndata: a\ndata:  b")},
+		{request: "POST /users/bob", want: event(4, arrives("bob"))},
+		{request: "DELETE /users/bob", want: event(5, leaves("bob"))},
+	} {
+		s.send(t, c.request, c.body)
+		got := st.block(t)
+		for range 50 { // a slow machine may be in time for a comment first
+			if got != comment || c.want == comment {
+				break
 			}
-			name = ""
-			continue
+			got = st.block(t)
 		}
-		field, value, _ := strings.Cut(line, ":")
-		value = strings.TrimPrefix(value, " ")
-		switch field {
-		case "":
-			s.comments = append(s.comments, value)
-		case "id":
-			if !strings.Contains(value, "\x00") {
-				id = value
-			}
-		case "event":
-			name = value
-		case "data":
-			if hasData {
-				data += "\n"
-			}
-			data, hasData = data+value, true
-		case "retry":
-			s.retry = value
+		if got != c.want {
+			t.Errorf("after %s: got %q, want %q", c.request, got, c.want)
 		}
 	}
 }
 
-// line reads up to LF, CR LF or CR.
-func (s *sseReader) line() (string, error) {
-	var line []byte
-	for {
-		c, err := s.r.ReadByte()
-		if err != nil {
-			return "", err
+func TestRetryIsDrawnForEachStream(t *testing.T) {
+	s := start(t)
+	retries := map[string]bool{}
+	for range 10 {
+		st := s.subscribe(t, "/chat/alice")
+		st.mustOpen(t)
+		retries[st.retry] = true
+	}
+	if len(retries) < 2 {
+		t.Errorf("10 streams got the retry %v, want it drawn for each", retries)
+	}
+}
+
+// The user of a stream without a name is called by the address that it comes from.
+func TestStreamWithoutNameIsCalledByItsAddress(t *testing.T) {
+	s := start(t)
+	st := s.subscribe(t, "/chat")
+	name := st.conn.LocalAddr().String()
+	st.expect(t, arrives(name))
+	s.do(t, "POST", "/chat/"+name, "hi")
+	st.expect(t, name+": hi")
+	if r := s.do(t, "GET", "/users", ""); r.body != "Connected users:\nUser: "+name {
+		t.Errorf("got %q, want %s alone", r.body, name)
+	}
+}
+
+// A client of HTTP/1.0 gets the stream as it is, without chunks.
+func TestStreamOverHTTP10HasNoChunks(t *testing.T) {
+	s := start(t)
+	conn := s.dial(t)
+	io.WriteString(conn, "GET /chat/alice HTTP/1.0\r\nHost: "+s.addr+"\r\n\r\n")
+	st := &stream{body: conn}
+	st.r = bufio.NewReader(conn)
+	for line := "-"; line != ""; {
+		var err error
+		if line, err = st.line(); err != nil {
+			t.Fatal(err)
 		}
-		switch c {
-		case '\n':
-			return string(line), nil
-		case '\r':
-			if next, err := s.r.Peek(1); err == nil && next[0] == '\n' {
-				s.r.ReadByte()
-			}
-			return string(line), nil
-		}
-		line = append(line, c)
+	}
+	st.expectRun(t, arrives("alice"))
+	s.stop(t)
+	if rest, err := io.ReadAll(st.r); err != nil || len(rest) > 0 {
+		t.Errorf("at the end got %q and %v, want nothing", rest, err)
 	}
 }
 
-// stream is an open stream of the server's.
-type stream struct {
-	sseReader
-	header http.Header
-	body   io.ReadCloser
-}
-
-// subscribe opens a stream at path. headers are names and values in turn. The
-// test closes it.
-func (s *server) subscribe(t testing.TB, path string, headers ...string) *stream {
-	t.Helper()
-	st, err := s.trySubscribe(path, headers...)
-	if err != nil {
-		t.Fatal(err)
+// By default a stream gets a comment 15 s after the last event.
+func TestCommentComesAfter15QuietSeconds(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	st := s.subscribe(t, "/chat/alice")
+	st.expectRun(t, arrives("alice"))
+	begin := time.Now()
+	defer st.closeAfter(25 * time.Second)()
+	line, err := st.line()
+	if quiet := time.Since(begin); line != ": keep-alive" || quiet < 13*time.Second {
+		t.Errorf("after %v got %q and %v, want a comment after 15 s", quiet, line, err)
 	}
-	t.Cleanup(func() { st.body.Close() })
-	return st
-}
-
-func (s *server) trySubscribe(path string, headers ...string) (*stream, error) {
-	req, err := http.NewRequest("GET", s.url+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	for i := 0; i < len(headers); i += 2 {
-		req.Header.Add(headers[i], headers[i+1])
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		defer resp.Body.Close()
-		b, _ := io.ReadAll(resp.Body)
-		return nil, fmt.Errorf("GET %s: %s: %s", path, resp.Status, b)
-	}
-	return &stream{sseReader{r: bufio.NewReader(resp.Body)}, resp.Header, resp.Body}, nil
-}
-
-// expect reads the next event and fails the test unless it is a message with
-// that data, or when it takes more than 10 s.
-func (st *stream) expect(t testing.TB, data string) event {
-	t.Helper()
-	timer := time.AfterFunc(10*time.Second, func() { st.body.Close() })
-	defer timer.Stop()
-	e, err := st.next()
-	if err != nil {
-		t.Fatalf("waiting for %q: %v", data, err)
-	}
-	if e.name != "message" || e.data != data {
-		t.Fatalf("got the event %q with %q, want a message with %q", e.name, e.data, data)
-	}
-	return e
 }
