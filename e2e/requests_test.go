@@ -22,7 +22,7 @@ func TestRequestsAreAnsweredAsTheTableSays(t *testing.T) {
 		listed  = "Connected users:\nUser: Zoe\nUser: alice\nUser: bob\nUser: éric"
 		noAlice = "User alice is not connected."
 	)
-	vary := h{"Vary", "Accept"}
+	list := h{"Vary", "Accept", "Cache-Control", "no-store"}
 	getHead, post := h{"Allow", "GET, HEAD, OPTIONS"}, h{"Allow", "DELETE, OPTIONS, POST"}
 	getPost, get := h{"Allow", "GET, OPTIONS, POST"}, h{"Allow", "GET, OPTIONS"}
 	for _, c := range []struct {
@@ -32,8 +32,9 @@ func TestRequestsAreAnsweredAsTheTableSays(t *testing.T) {
 		seq           string // the number in Last-Event-ID; none if empty
 		has           h
 	}{
-		{request: "GET /users", status: 200, want: "Connected users:\n", seq: "0", has: vary},
-		{request: "HEAD /users", status: 200, seq: "0", has: h{"Content-Length", "17"}},
+		{request: "GET /users", status: 200, want: "Connected users:\n", seq: "0", has: list},
+		{request: "HEAD /users", status: 200, seq: "0",
+			has: append(h{"Content-Length", "17"}, list...)},
 		{request: "DELETE /users/alice", status: 404, want: noAlice, seq: "0"},
 		{request: "POST /chat/alice", body: "hello",
 			status: 404, want: noAlice, seq: "0"},
@@ -44,8 +45,9 @@ func TestRequestsAreAnsweredAsTheTableSays(t *testing.T) {
 			status: 201, want: "User bob connected.", seq: "2"},
 		{request: "POST /users/%C3%A9ric", status: 201, want: "User éric connected.", seq: "3"},
 		{request: "POST /users/Zoe", status: 201, want: "User Zoe connected.", seq: "4"},
-		{request: "GET /users", status: 200, want: listed, seq: "4", has: vary},
-		{request: "HEAD /users", status: 200, seq: "4", has: h{"Content-Length", "60"}},
+		{request: "GET /users", status: 200, want: listed, seq: "4", has: list},
+		{request: "HEAD /users", status: 200, seq: "4",
+			has: append(h{"Content-Length", "60"}, list...)},
 
 		{request: "POST /chat/alice", body: "hello", status: 200, want: "alice: hello", seq: "5"},
 		{request: "POST /chat/alice?lastEventId=x", body: "one\r\ntwo\rthree\n",
@@ -78,6 +80,7 @@ func TestRequestsAreAnsweredAsTheTableSays(t *testing.T) {
 		{request: "POST /", status: 405, want: some, has: getHead},
 		{request: "BREW /", status: 405, want: some, has: getHead},
 		{request: "GET /nosuch", status: 404, want: some},
+		{request: "HEAD /nosuch", status: 404},
 		{request: "OPTIONS /nosuch", status: 404, want: some},
 	} {
 		r := s.send(t, c.request, c.body)
@@ -195,7 +198,8 @@ func TestListIsJSONForThoseWhoAcceptIt(t *testing.T) {
 				}
 				r.mustHave(t, fmt.Sprintf("%q", accept), "Content-Type", c.contentType,
 					"Content-Length", strconv.Itoa(len(c.body)), "Vary", "Accept",
-					"Last-Event-ID", s.lastID(t), "X-Content-Type-Options", "nosniff")
+					"Cache-Control", "no-store", "Last-Event-ID", s.lastID(t),
+					"X-Content-Type-Options", "nosniff")
 			}
 			if get.body != c.body {
 				t.Errorf("%q: got %q, want %q", accept, get.body, c.body)

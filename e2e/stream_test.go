@@ -15,7 +15,7 @@ func TestStreamIsWrittenAsTheContractHasIt(t *testing.T) {
 	id := s.lastID(t)
 	st := s.subscribe(t, "/chat/alice")
 	response{header: st.header}.mustHave(t, "GET /chat/alice",
-		"Content-Type", "text/event-stream", "Cache-Control", "no-cache",
+		"Content-Type", "text/event-stream", "Cache-Control", "no-cache, no-transform",
 		"X-Accel-Buffering", "no", "X-Content-Type-Options", "nosniff",
 		"Last-Event-ID", idPlus(t, id, 1))
 	block := st.block(t)
