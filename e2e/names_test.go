@@ -98,6 +98,13 @@ func TestTextsAreHeardLineByLine(t *testing.T) {
 		"\na\n\n":                         "\na\n",
 		"a\n\r":                           "a\n",
 		"a\r\r\n":                         "a\n",
+		"a\u2028b\u2029c\u2028\u2029d":    "a\nb\nc\n\nd",
+		"a\u2028":                         "a",
+		"a\n\u2029":                       "a\n",
+		"\u2028\u2028":                    "\n",
+		longest + "\u2028":                longest,
+		strings.Repeat("x\u2029", 32):     lines,
+		"a\u2028\u2028data: b":            "a\n\ndata: b",
 	} {
 		form := h{"Content-Type", "application/x-www-form-urlencoded"} // which is of no matter
 		r := s.send(t, "POST /chat/alice", body, form...)
@@ -113,13 +120,16 @@ func TestBadTextsAreRefused(t *testing.T) {
 	s.do(t, "POST", "/users/alice", "")
 	longest := strings.Repeat("x", 4096)
 	status := map[string]int{
-		"": 400, "\n": 400, "\r": 400, "\r\n": 400,
+		"": 400, "\n": 400, "\r": 400, "\r\n": 400, "\u2028": 400, "\u2029": 400,
 		longest + "x":                   413,
 		longest + "x\n":                 413,
 		longest + "\n\n":                413,
 		strings.Repeat("é", 2048) + "x": 413,
 		strings.Repeat("x", 1<<20):      413,
+		longest + "\u2028\n":            413,
 		strings.Repeat("x\n", 32) + "x": 400,
+		strings.Repeat("\u2028", 33):    400,
+		strings.Repeat("x\u2029", 33):   400,
 		strings.Repeat("\n", 33):        400,
 		strings.Repeat("\r\n", 33):      400,
 		strings.Repeat("x\r", 32) + "x": 400,
@@ -149,7 +159,7 @@ func TestNothingCanBeInjectedIntoAStream(t *testing.T) {
 		"data: x\nid: 7\nevent: y\n:z\nretry: 1",
 		"id \nid:\nid\n\n",
 	} {
-		for _, lineEnd := range []string{"\n", "\r", "\r\n"} {
+		for _, lineEnd := range []string{"\n", "\r", "\r\n", "\u2028", "\u2029"} {
 			s.do(t, "POST", "/chat/eve", strings.ReplaceAll(text, "\n", lineEnd)+lineEnd)
 			st.expectRun(t, "eve: "+text)
 		}
