@@ -3,19 +3,30 @@ package e2e
 
 import (
 	"maps"
+	"net/url"
 	"strings"
 	"testing"
 )
 
 func TestNamesAreTakenAsTheyStand(t *testing.T) {
 	s := start(t)
+	const scotland = "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"
 	for path, name := range map[string]string{
 		"a": "a", ".a": ".a", "%2E..": "...", "a%25b": "a%b", "%2525": "%25", "a+b": "a+b",
 		":name": ":name", "*": "*", "%3Fa%23b": "?a#b", "127.0.0.1:80": "127.0.0.1:80",
 		"\xc3\xa9": "é", "%F0%9F%98%80": "😀", "%EF%BF%BD": "\uFFFD",
-		strings.Repeat("x", 64):       strings.Repeat("x", 64),
-		strings.Repeat("😀", 64):       strings.Repeat("😀", 64),
-		strings.Repeat("e%CC%81", 32): strings.Repeat("e\u0301", 32),
+		strings.Repeat("x", 64):         strings.Repeat("x", 64),
+		strings.Repeat("😀", 64):         strings.Repeat("😀", 64),
+		strings.Repeat("e%CC%81", 32):   strings.Repeat("e\u0301", 32),
+		url.PathEscape("علی\u200cرضا"):  "علی\u200cرضا",
+		url.PathEscape("ශ්\u200dරී"):    "ශ්\u200dරී",
+		url.PathEscape("👩\u200d💻"):      "👩\u200d💻",
+		url.PathEscape("❤\ufe0f"):       "❤\ufe0f",
+		url.PathEscape("1\ufe0f\u20e3"): "1\ufe0f\u20e3",
+		url.PathEscape("🇫🇷"):            "🇫🇷",
+		url.PathEscape(scotland):        scotland,
+		url.PathEscape("\U0001fae9"):    "\U0001fae9", // an emoji that Go 1.26 does not know
+		url.PathEscape("\U0003fffd"):    "\U0003fffd", // which means nothing yet
 	} {
 		s.mustTakeName(t, path, name)
 	}
@@ -45,28 +56,70 @@ func (s *server) mustTakeName(t *testing.T, path, name string) {
 	st.expect(t, arrives(name))
 }
 
+// A name that is refused changes nothing, wherever it stands. The error says what
+// is wrong with it.
 func TestBadNamesAreRefused(t *testing.T) {
 	s := start(t)
-	status := map[string]int{
-		".": 400, "..": 400, "%2E": 400, "%2e%2E": 400,
-		"": 404, "%2F": 404, "a%2Fb": 404, "a/b": 404, "..%2f..": 404,
-		strings.Repeat("x", 65): 400, strings.Repeat("x", 3000): 400,
-		strings.Repeat("%F0%9F%98%80", 65): 400,
+	type refusal struct {
+		status int
+		names  string // what the sentence must name
 	}
-	for _, c := range []string{
-		"%00", "%01", "%09", "%0A", "%0D", "%0D%0A", "%0Adata:%20x", "%0D%0A%0D%0Aevent:%20gap",
-		"%1B", "%7F", "%20", "%C2%80", "%C2%85", "%C2%A0", "%C2%AD", "%E1%9A%80", "%E2%80%8B",
-		"%E2%80%A8", "%E2%80%A9", "%E2%80%AE", "%E3%80%80", "%EE%80%80", "%EF%BB%BF", "%EF%BF%BE",
-		"%F3%A0%80%81", "%FF", "%C3", "%C0%AF", "%ED%A0%80", "%F4%90%80%80", "\xff",
+	refusals := map[string]refusal{
+		".": {status: 400}, "..": {status: 400}, "%2E": {status: 400}, "%2e%2E": {status: 400},
+		"": {status: 404}, "%2F": {status: 404}, "a%2Fb": {status: 404}, "a/b": {status: 404},
+		"..%2f..":                             {status: 404},
+		strings.Repeat("x", 65):               {status: 400, names: "64"},
+		strings.Repeat("x", 3000):             {status: 400, names: "64"},
+		strings.Repeat("%F0%9F%98%80", 65):    {status: 400, names: "64"},
+		strings.Repeat("e%CC%81", 32) + "%41": {status: 400, names: "64"},
+	}
+	for path, names := range map[string]string{
+		"%00": "U+0000", "%01": "U+0001", "%09": "U+0009", "%0A": "U+000A", "%0D": "U+000D",
+		"%0D%0A": "U+000D", "%0Adata:%20x": "U+000A", "%0D%0A%0D%0Aevent:%20gap": "U+000D",
+		"%1B": "U+001B", "%7F": "U+007F", "%20": "U+0020",
+		"%C2%80": "U+0080", "%C2%85": "U+0085", "%C2%A0": "U+00A0", "%C2%AD": "U+00AD",
+		"%E1%9A%80":    "U+1680", // a white space
+		"%E2%80%8B":    "U+200B", // a format character
+		"%E2%80%8E":    "U+200E",
+		"%E2%80%A8":    "U+2028",
+		"%E2%80%A9":    "U+2029",
+		"%E2%80%AE":    "U+202E",
+		"%E2%81%A5":    "U+2065", // not assigned, but never to be seen
+		"%E2%A0%80":    "U+2800", // a blank
+		"%E3%80%80":    "U+3000",
+		"%E3%85%A4":    "U+3164", // a filler
+		"%EE%80%80":    "U+E000", // private use
+		"%EF%BB%BF":    "U+FEFF",
+		"%EF%BE%A0":    "U+FFA0",
+		"%EF%B7%90":    "U+FDD0", // not a character
+		"%EF%BF%BE":    "U+FFFE",
+		"%F0%9F%BF%BF": "U+1FFFF",
+		"%F3%A0%80%81": "U+E0001",
+		"%F3%A0%84%80": "U+E0100", // a variation selector that has no use in names
+		"%F3%B0%80%80": "U+F0000",
+		"%FF":          "UTF-8", "%C3": "UTF-8", "%C0%AF": "UTF-8", "%ED%A0%80": "UTF-8",
+		"%F4%90%80%80": "UTF-8", "\xff": "UTF-8",
 	} {
-		status[c], status["a"+c], status[c+"a"], status["a"+c+"b"] = 400, 400, 400, 400
+		for _, place := range []string{path, "a" + path, path + "a", "a" + path + "b"} {
+			refusals[place] = refusal{400, names}
+		}
+	}
+	for path, names := range map[string]string{ // none of which can be the first
+		"%E2%80%8C": "U+200C", "%E2%80%8D": "U+200D", "%CC%81": "U+0301", "%E2%83%A3": "U+20E3",
+		"%E0%A4%BE": "U+093E", "%EF%B8%80": "U+FE00", "%EF%B8%8F": "U+FE0F",
+		"%F3%A0%80%A0": "U+E0020", "%F3%A0%81%BF": "U+E007F",
+	} {
+		refusals[path], refusals[path+"a"] = refusal{400, names}, refusal{400, names}
 	}
 	s.mustNotChange(t, func() {
-		for path, status := range status {
+		for path, want := range refusals {
 			for _, request := range []string{
 				"POST /users/", "DELETE /users/", "GET /chat/", "POST /chat/",
 			} {
-				s.mustRefuse(t, status, request+path, "")
+				r := s.mustRefuse(t, want.status, request+path, "")
+				if !strings.Contains(r.body, want.names) {
+					t.Errorf("%s%q: got %q, want it to name %s", request, path, r.body, want.names)
+				}
 			}
 		}
 	})
