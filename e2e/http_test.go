@@ -4,10 +4,12 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -60,6 +62,8 @@ func TestPathsAreTakenAsTheyStand(t *testing.T) {
 				"GET /%75sers HTTP/1.1" + host,
 				"GET http://" + s.addr + "/users HTTP/1.1" + host,
 				"GET http://" + s.addr + "/users HTTP/1.1\r\nHost: evil.example",
+				"GET /users HTTP/1.0",
+				"OPTIONS / HTTP/1.0",
 				"OPTIONS * HTTP/1.1" + host,
 			},
 			400: {
@@ -112,6 +116,64 @@ func TestPathsAreTakenAsTheyStand(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A target that is a whole URL with an empty path asks for the page.
+func TestURLWithoutPathIsThePage(t *testing.T) {
+	s := start(t)
+	page := s.do(t, "GET", "/", "").body
+	for _, target := range []string{"", "?", "?x=y", "/"} {
+		head := " http://" + s.addr + target + " HTTP/1.1\r\nHost: " + s.addr + "\r\n\r\n"
+		if r := s.exchange(t, "GET"+head); r.status != 200 || r.body != page {
+			t.Errorf("GET%q: got %d %.80q, want the page", head, r.status, r.body)
+		}
+		if r := s.exchange(t, "HEAD"+head); r.status != 200 {
+			t.Errorf("HEAD%q: got %d, want 200", head, r.status)
+		}
+		if r := s.exchange(t, "POST"+head); !r.isError(405) {
+			t.Errorf("POST%q: got %d %q, want 405", head, r.status, r.body)
+		}
+	}
+}
+
+// What follows a request with both Content-Length and Transfer-Encoding, which
+// proxies may not agree about, is not taken for another request.
+func TestConnectionEndsAfterARequestWithTwoLengths(t *testing.T) {
+	s := start(t)
+	s.do(t, "POST", "/users/alice", "")
+	for _, c := range []struct {
+		request, body string
+		status        int
+	}{
+		{request: "POST /users/alice", body: "0\r\n\r\n", status: 200},
+		{request: "POST /chat/alice", body: "5\r\nhello\r\n0\r\n\r\n", status: 200},
+		{request: "DELETE /users/bob", body: "0\r\n\r\n", status: 404},
+		{request: "GET /users", body: "0\r\n\r\n", status: 200},
+		{request: "GET /", body: "0\r\n\r\n", status: 200},
+		{request: "GET /chat/alice", body: "0\r\n\r\n", status: 400},
+		{request: "OPTIONS /users", body: "0\r\n\r\n", status: 200},
+		{request: "GET /nosuch", body: "0\r\n\r\n", status: 404},
+	} {
+		for _, lengths := range []h{
+			{"Content-Length", "5", "Transfer-Encoding", "chunked"},
+			{"Transfer-Encoding", "chunked", "Content-Length", "0"},
+		} {
+			conn := s.dial(t)
+			conn.SetDeadline(time.Now().Add(4 * time.Second))
+			answers := bufio.NewReader(conn)
+			next := s.text("POST /users/eve", "")
+			io.WriteString(conn, s.text(c.request, "", lengths...)+c.body+next)
+			r := mustRead(t, answers, "POST")
+			if r.status != c.status || !r.closes {
+				t.Errorf("%s: got %d %q that closes: %v, want %d and a close",
+					c.request, r.status, r.body, r.closes, c.status)
+			}
+			rest, err := io.ReadAll(answers)
+			if errors.Is(err, os.ErrDeadlineExceeded) || len(rest) > 0 {
+				t.Errorf("%s: then got %.20q and %v, want the end", c.request, rest, err)
+			}
+		}
+	}
 }
 
 // Requests that follow each other without waiting are answered in turn.

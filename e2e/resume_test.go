@@ -15,26 +15,33 @@ import (
 
 // resumption is how a stream is asked for what came after an event, where EPOCH
 // stands for the server's.
-type resumption struct{ header, query string }
+type resumption struct {
+	header []string // the values of Last-Event-ID
+	query  []string // the values of lastEventId
+}
 
 // The server has the last 3 of 6 events. A stream that asks for nothing begins
 // after these.
 func TestStreamResumesAfterAnID(t *testing.T) {
+	header := func(ids ...string) resumption { return resumption{header: ids} }
+	query := func(ids ...string) resumption { return resumption{query: ids} }
+	both := func(h, q string) resumption { return resumption{[]string{h}, []string{q}} }
 	for after, resumptions := range map[int][]resumption{
-		3: {{header: "EPOCH-3"}, {query: "EPOCH-3"}},
-		4: {{query: "EPOCH%2D4"}},
-		5: {{header: "EPOCH-5"}, {"EPOCH-5", "EPOCH-3"}, {"EPOCH-5", "nonsense"}},
-		6: {{header: "EPOCH-6"}, {query: "EPOCH-6"}, {}},
+		3: {header("EPOCH-3"), query("EPOCH-3"), header("", "EPOCH-3"), query("", "EPOCH-3")},
+		4: {query("EPOCH%2D4"), both("", "EPOCH-4"), {[]string{"", ""}, []string{"", "EPOCH-4"}}},
+		5: {header("EPOCH-5"), header("EPOCH-5", ""), query("EPOCH-5", ""),
+			both("EPOCH-5", "EPOCH-3"), both("EPOCH-5", "nonsense")},
+		6: {header("EPOCH-6"), query("EPOCH-6"), header(), header(""), query(""), both("", "")},
 	} {
 		for _, r := range resumptions {
-			t.Run(fmt.Sprint("none missed: ", r), func(t *testing.T) {
+			t.Run(fmt.Sprintf("none missed: %q", r), func(t *testing.T) {
 				r.mustResume(t, after, false)
 			})
 		}
 	}
 	gaps := []resumption{
-		{"nonsense", "EPOCH-5"}, {query: "EPOCH-2"}, {query: "EPOCH-4%0A"}, {query: "%00"},
-		{query: "EPOCH-4%zz"}, {query: "EPOCH-4;"},
+		both("nonsense", "EPOCH-5"), query("EPOCH-2"), query("EPOCH-4%0A"), query("%00"),
+		query("EPOCH-4%zz"), query("EPOCH-4;"),
 	}
 	for _, id := range []string{
 		"EPOCH-2", "EPOCH-0", "EPOCH-7", "EPOCH-18446744073709551615", "EPOCH-18446744073709551620",
@@ -42,7 +49,7 @@ func TestStreamResumesAfterAnID(t *testing.T) {
 		"EPOCH-4.0", "EPOCH-0x4", "EPOCH-4 x", "-", "-4", "4", "\xff\xfe",
 		strings.Repeat("9", 8000),
 	} {
-		gaps = append(gaps, resumption{header: id})
+		gaps = append(gaps, header(id))
 	}
 	for _, r := range gaps {
 		t.Run(fmt.Sprintf("gap: %.30q", r), func(t *testing.T) { r.mustResume(t, 6, true) })
@@ -58,7 +65,14 @@ func (r resumption) mustResume(t *testing.T, after int, gap bool) {
 	}
 	epoch := epochOf(s.lastID(t))
 	fill := strings.NewReplacer("EPOCH", epoch).Replace
-	st := s.subscribe(t, "/chat/new?lastEventId="+fill(r.query), "Last-Event-ID", fill(r.header))
+	path, headers := "/chat/new?", h{}
+	for _, id := range r.query {
+		path += "lastEventId=" + fill(id) + "&"
+	}
+	for _, id := range r.header {
+		headers = append(headers, "Last-Event-ID", fill(id))
+	}
+	st := s.subscribe(t, path, headers...)
 	if got, want := st.header.Get("Last-Event-ID"), epoch+"-7"; got != want {
 		t.Errorf("got the Last-Event-ID %q, want %q", got, want)
 	}
