@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -65,13 +66,14 @@ func TestOtherOriginsAreRefused(t *testing.T) {
 
 func TestServerAnswersToItsHostsOnly(t *testing.T) {
 	loopback := []string{
-		"localhost", "LocalHost:1", "lobby.localhost", "a.b.localhost:80", "a.LOCALHOST:1",
-		"127.0.0.1", "127.255.0.3:99", "[::1]", "[::1]:8080",
+		"localhost", "LocalHost:1", "localhost.", "LOCALHOST.:80", "lobby.localhost",
+		"a.b.localhost:80", "a.LOCALHOST:1", "lobby.localhost.", "127.0.0.1", "127.0.0.1.:80",
+		"127.255.0.3:99", "[::1]", "[::1]:8080",
 	}
 	foreign := []string{
 		"evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.evil.example",
-		"evillocalhost", "10.0.0.1", "0.0.0.0", "[::]", "[::ffff:10.0.0.1]", "[fe80::1]",
-		"128.0.0.1", "2130706433", "127.1", ":8080",
+		"evillocalhost", "localhost..", ".", "10.0.0.1", "0.0.0.0", "[::]", "[::ffff:10.0.0.1]",
+		"[fe80::1]", "128.0.0.1", "2130706433", "127.1", ":8080",
 	}
 	for _, c := range []struct {
 		args           []string
@@ -85,9 +87,22 @@ func TestServerAnswersToItsHostsOnly(t *testing.T) {
 			other:   append(foreign, "a.chat.example", "chat3.example"),
 		},
 		{args: []string{"-addr", "0.0.0.0:0"}, allowed: slices.Concat(loopback, foreign)},
+		{
+			args:    []string{"-addr", "0.0.0.0:0", "-host", "192.0.2.1", "-host", "[2001:db8::1]"},
+			allowed: append(loopback, "192.0.2.1:8080", "[2001:DB8::1]:8080", "[2001:db8::1]"),
+			other:   append(foreign, "192.0.2.2", "[2001:db8::2]"),
+		},
+		{
+			args:    []string{"-addr", ":0", "-host", "xn--bcher-kva.example:443"},
+			allowed: append(loopback, "xn--bcher-kva.example"),
+			other:   foreign,
+		},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
 			s := start(t, c.args...)
+			_, port, _ := net.SplitHostPort(s.addr)
+			s.addr = "127.0.0.1:" + port
+			s.url = "http://" + s.addr
 			for _, host := range c.allowed {
 				for _, request := range []string{"GET /", "GET /users"} {
 					if r := s.send(t, request, "", "Host", host); r.status != 200 {
@@ -105,6 +120,10 @@ func TestServerAnswersToItsHostsOnly(t *testing.T) {
 					}
 				}
 			})
+			// As the health checks of proxies ask. No browser does.
+			if r := s.exchange(t, "OPTIONS / HTTP/1.0\r\n\r\n"); r.status != 200 {
+				t.Errorf("without a Host: got %d %q, want 200", r.status, r.body)
+			}
 		})
 	}
 }

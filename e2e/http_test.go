@@ -63,7 +63,6 @@ func TestPathsAreTakenAsTheyStand(t *testing.T) {
 				"GET http://" + s.addr + "/users HTTP/1.1" + host,
 				"GET http://" + s.addr + "/users HTTP/1.1\r\nHost: evil.example",
 				"GET /users HTTP/1.0",
-				"OPTIONS / HTTP/1.0",
 				"OPTIONS * HTTP/1.1" + host,
 			},
 			400: {

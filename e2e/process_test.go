@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -79,9 +81,6 @@ func TestBadCommandLinesAreRefused(t *testing.T) {
 		{status: 2, why: "keep-?alive", lines: []string{
 			"-keepalive", "-keepalive 0", "-keepalive -1s",
 		}},
-		{status: 2, why: "-host", lines: []string{
-			"-host", "-host=", "-host=http://x/", "-host=a/b",
-		}},
 		{status: 1, why: "-addr", lines: []string{
 			"-addr ", "-addr nonsense", "-addr a\nb", "-addr [::1:0",
 		}},
@@ -97,6 +96,79 @@ func TestBadCommandLinesAreRefused(t *testing.T) {
 			mustExit(t, c.status, c.why, strings.Split(line, " ")...)
 		}
 	}
+}
+
+// A -host that no request can have would silently allow nothing. The error says
+// what to write instead.
+func TestHostsThatNoRequestHasAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, host := range []string{
+		"", ".", "*", "*.chat.example", "chat.*", "a b", "a/b", "a@b", "http:x", "http://x/",
+		"chat.example:", "chat.example:abc", "chat.example:80:80", "chat.example:99999", ":8080",
+		"[::1", "[::1]x", "[chat.example]", "chat..example", "chat.example?x", "a\tb",
+		"bücher.example",
+	} {
+		t.Run(host, func(t *testing.T) {
+			t.Parallel()
+			help := `\b(write|give|instead|such as|use|try)\b`
+			if host == "bücher.example" {
+				help = `\bxn--`
+			}
+			mustExit(t, 2, "-host.*"+help, "-addr", "127.0.0.1:0", "-host", host)
+		})
+	}
+	mustExit(t, 2, "-host", "-host")
+}
+
+// The start-up line is an address that can be opened as it stands, and names the
+// versions of IP on which the server listens.
+func TestStartUpLineCanBeOpened(t *testing.T) {
+	for _, c := range []struct {
+		addr   string
+		prints string   // before the port
+		others []string // further addresses that answer
+		silent []string // addresses that do not
+	}{
+		{addr: "127.0.0.1:0", prints: "http://127.0.0.1:", silent: []string{"[::1]"}},
+		{addr: "[::1]:0", prints: "http://[::1]:", silent: []string{"127.0.0.1"}},
+		{addr: "0.0.0.0:0", prints: "http://0.0.0.0:",
+			others: []string{"127.0.0.1"}, silent: []string{"[::1]"}},
+		{addr: ":0", prints: "http://localhost:", others: []string{"127.0.0.1", "[::1]"}},
+	} {
+		t.Run(c.addr, func(t *testing.T) {
+			if strings.Contains(c.addr+fmt.Sprint(c.others), "::1") {
+				needIPv6(t)
+			}
+			s := start(t, "-addr", c.addr)
+			port, ok := strings.CutPrefix(s.url, c.prints)
+			if _, err := strconv.ParseUint(port, 10, 16); !ok || err != nil {
+				t.Errorf("the address is %q, want %q and a port", s.url, c.prints)
+			}
+			if r := s.do(t, "GET", "/users", ""); r.status != 200 {
+				t.Errorf("%s: got %d %q, want 200", s.url, r.status, r.body)
+			}
+			_, port, _ = net.SplitHostPort(s.addr)
+			for _, host := range append(c.others, c.silent...) {
+				conn, err := net.Dial("tcp", host+":"+port)
+				if err == nil {
+					conn.Close()
+				}
+				if answers := err == nil; answers != slices.Contains(c.others, host) {
+					t.Errorf("%s answers: %v (%v)", host, answers, err)
+				}
+			}
+		})
+	}
+}
+
+// needIPv6 skips a test if the machine has no IPv6.
+func needIPv6(t *testing.T) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		missing(t, "there is no IPv6: %v", err)
+	}
+	listener.Close()
 }
 
 // mustExit fails the test unless the server refuses args with that exit status and
