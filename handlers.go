@@ -104,7 +104,8 @@ func limitNextHead(conn net.Conn, state http.ConnState) {
 }
 
 // ServeHTTP refuses requests with too long a head, for another Host, or from another site's page.
-// The router answers the others.
+// The router answers the others. A request without a Host is let through: no browser makes one, but
+// health checks of proxies do.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
 		http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
@@ -122,7 +123,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, http.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the request's head is longer than %d bytes", maxHead))
 	case lines > maxHeadLines:
 		fail(w, r, http.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the request has more than %d header lines", maxHeadLines))
-	case !s.answersTo(origin.HostOf(r.Host)):
+	case r.Host != "" && !s.answersTo(origin.HostOf(r.Host)):
 		fail(w, r, http.StatusMisdirectedRequest, fmt.Sprintf("the Host %q is not this server's; allow it with the flag -host", r.Host))
 	case !isPage(r) && origin.IsCross(r):
 		fail(w, r, http.StatusForbidden, "the request comes from another origin's page; open this server's own page")

@@ -130,7 +130,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	listener := tcp.Limit(tcpListener, connections, turnAway)
 	addr := tcpListener.Addr().String()
 	answersTo := func(host origin.Host) bool {
-		return host == "" || host.IsLoopback() || slices.Contains(s.hosts, host)
+		return host.IsLoopback() || slices.Contains(s.hosts, host)
 	}
 	if len(s.hosts) == 0 && !origin.HostOf(addr).IsLoopback() {
 		answersTo = func(origin.Host) bool { return true }

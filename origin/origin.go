@@ -13,11 +13,12 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
 // Host is the name or the address that a Host header has, in lower case, without a port, without
-// brackets, and without a final dot. "" is that of a request without the header.
+// brackets, and without a final dot.
 type Host string
 
 // HostOf returns what a Host header says.
@@ -48,7 +49,7 @@ func ParseHost(s string) (Host, error) {
 		return "", errors.New("there are no wildcards; give each name with a flag of its own")
 	case strings.ContainsFunc(s, func(c rune) bool { return c > '~' }):
 		return "", errors.New("it is not ASCII; write the name as browsers send it, which begins with xn--")
-	case port == "" || strings.TrimFunc(port, isDigit) != "":
+	case !isPort(port):
 		return "", fmt.Errorf("%q is not a port; write a name such as chat.example, or an IPv6 address in brackets", port)
 	case strings.HasPrefix(name, "["):
 		if ip, err := netip.ParseAddr(strings.TrimSuffix(name[1:], "]")); !ip.Is6() || err != nil || !strings.HasSuffix(name, "]") {
@@ -62,6 +63,11 @@ func ParseHost(s string) (Host, error) {
 		}
 	}
 	return HostOf(s), nil
+}
+
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
 }
 
 // IsCross reports whether a browser makes the request for a page of another origin, which is a

@@ -19,7 +19,7 @@ func TestParseHost(t *testing.T) {
 		}
 	}
 	for _, s := range []string{
-		"", ".", "..", "*", "*.chat.example", "evil:abc", "evil:", "a@b", "[::1", "::1", "[1.2.3.4]", "[]", "http:x",
+		"", ".", "..", "*", "*.chat.example", "evil:abc", "evil:", "evil:99999", "evil:-1", "a@b", "[::1", "::1", "[1.2.3.4]", "[]", "http:x",
 		"http://x", "x/", "a b", "bücher.example", "a..b", strings.Repeat("a", 64), ":80", "[::1]x",
 	} {
 		if got, err := ParseHost(s); err == nil {

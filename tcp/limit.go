@@ -42,7 +42,8 @@ type listener interface {
 type Conn struct {
 	*net.TCPConn
 	places chan struct{}
-	limit  time.Duration // for what follows the next byte; 0 for no limit
+	limit  time.Duration // for what comes next; 0 for no limit
+	buffer int           // how many bytes the first Read asked for
 }
 
 // Limit returns a listener that takes connections from l while fewer than n of them are open. Any
@@ -152,21 +153,31 @@ func (c *Conn) Close() error {
 	return err
 }
 
-// LimitNext gives whatever begins with the next byte d to come: when that byte has been read, the
-// read deadline becomes d later. An http.Server that waits for the next request on a connection
-// takes up to three bytes for idle time, so this only matters for so few.
+// LimitNext gives whatever comes next d to come, from its first byte on. An http.Server that waits
+// for the next request on a connection takes up to three bytes for idle time, so this only matters
+// for so few.
 func (c *Conn) LimitNext(d time.Duration) {
 	c.limit = d
 }
 
-// Read reads as a TCPConn does, and sets the deadline that LimitNext has asked for.
+// Read reads as a TCPConn does, and sets the deadline that LimitNext has asked for. It must be
+// called by a reader with a buffer, as http.Server does: such a reader asks for less than its buffer
+// can hold if it has a byte already.
 func (c *Conn) Read(b []byte) (int, error) {
-	n, err := c.TCPConn.Read(b)
-	if c.limit > 0 && n > 0 {
-		if n < 4 {
-			c.SetReadDeadline(time.Now().Add(c.limit))
-		}
-		c.limit = 0
+	if c.buffer == 0 {
+		c.buffer = len(b)
 	}
+	if c.limit == 0 {
+		return c.TCPConn.Read(b)
+	}
+	begun := len(b) < c.buffer
+	if begun {
+		c.SetReadDeadline(time.Now().Add(c.limit))
+	}
+	n, err := c.TCPConn.Read(b)
+	if !begun && 0 < n && n < 4 {
+		c.SetReadDeadline(time.Now().Add(c.limit))
+	}
+	c.limit = 0
 	return n, err
 }

@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -467,29 +468,30 @@ func TestConnGivesWhatBeginsLittleTime(t *testing.T) {
 	l := listen(t, 1, nil)
 	client := dial(t, l)
 	conn := mustAccept(t, l)
-	read := func() error {
-		_, err := conn.Read(make([]byte, 4))
-		return err
-	}
-	// With time that is over as soon as it begins, the second read tells whether it has begun.
+	reader := bufio.NewReader(conn)
+	// With time that is over as soon as it begins, the next read tells whether it has begun.
 	for _, c := range []struct {
-		sent  string
-		limit time.Duration
-		want  bool // whether the deadline is set
+		before, sent string // what came before LimitNext, and after it
+		limit        time.Duration
+		want         bool // whether there is a deadline
 	}{
 		{sent: "GET ", limit: time.Nanosecond}, // net/http sets its own
 		{sent: "G"},
 		{sent: "G", limit: time.Nanosecond, want: true},
+		{before: "G", sent: "ET", limit: time.Nanosecond, want: true},
 	} {
+		io.WriteString(client, c.before)
+		reader.Peek(len(c.before))
 		conn.LimitNext(c.limit)
 		io.WriteString(client, c.sent)
-		if err := read(); err != nil {
-			t.Fatal(err)
-		}
+		reader.Peek(len(c.before + c.sent))
 		io.WriteString(client, "x")
-		err := read()
+		_, err := reader.Peek(len(c.before+c.sent) + 1)
 		if got := errors.Is(err, os.ErrDeadlineExceeded); got != c.want {
-			t.Errorf("after %q with %v: %v", c.sent, c.limit, err)
+			t.Errorf("%+v: got %v", c, err)
 		}
+		conn.SetReadDeadline(time.Time{})
+		reader.Peek(len(c.before+c.sent) + 1)
+		reader.Discard(reader.Buffered())
 	}
 }
