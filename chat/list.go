@@ -24,12 +24,12 @@ var layouts = [...]struct{ opening, before, after, between, closing string }{
 	FormJSON: {opening: `{"users":[`, before: `"`, after: `"`, between: ",", closing: "]}"},
 }
 
-// List is who was here when it was taken from the Roster. Any goroutine may use
+// List says who was here when it was taken from the Roster. Any goroutine may use
 // it.
 //
-// If it is short, which means that its body fits in one piece in each form, the
-// body is written once, by the first who asks for it in that form, and shared.
-// A long one is written piece by piece for everyone who asks, and never kept.
+// A List is short if its body fits in one piece, in both forms. Such a body is
+// written once in each form, by the first who asks for it, and shared by all. The
+// body of a long List is written anew, piece by piece, for everyone who asks.
 type List struct {
 	chunks []*chunk
 	total  sums
@@ -37,8 +37,8 @@ type List struct {
 	long   bool
 	bodies [len(layouts)]sharedBody // of a short List, by form
 
-	context context.Context // of a long List; done when it is given up
-	giveUp  context.CancelFunc
+	context context.Context
+	giveUp  context.CancelFunc // ends context; nil if the List is short
 }
 
 // sharedBody is a body that is written by the first who wants it.
@@ -66,8 +66,9 @@ func newList(chunks []*chunk, total sums) *List {
 // Long reports whether the List must be given back with Roster.Release.
 func (l *List) Long() bool { return l.long }
 
-// Context returns a context that is done when the memory of a long List is
-// needed: whoever still sends the List must stop and release it.
+// Context returns a context that is done when a long List has been given up,
+// because the Lists that are being sent keep too much memory. Whoever still sends
+// it must stop. That of a short List is never done.
 func (l *List) Context() context.Context { return l.context }
 
 // Size returns how long the body is, in bytes.

@@ -15,7 +15,11 @@ import (
 // wantBody returns the body of a List with these sorted names.
 func wantBody(names []string, f Form) string {
 	if f == FormText {
-		return wantUsers(names)
+		lines := make([]string, len(names))
+		for i, name := range names {
+			lines[i] = "User: " + name
+		}
+		return "Connected users:\n" + strings.Join(lines, "\n")
 	}
 	var body bytes.Buffer
 	e := json.NewEncoder(&body)
@@ -30,14 +34,14 @@ func checkList(t *testing.T, l *List, names []string) {
 	for _, f := range []Form{FormText, FormJSON} {
 		want := wantBody(names, f)
 		if got := read(l, f); got != want {
-			t.Errorf("a List of %d names, form %d: got\n%.2000s\nwant\n%.2000s", len(names), f, got, want)
+			t.Errorf("%d names, form %d: got\n%.2000s\nwant\n%.2000s", len(names), f, got, want)
 		}
 		if got := l.Size(f); got != len(want) {
-			t.Errorf("a List of %d names, form %d: Size() = %d, want %d", len(names), f, got, len(want))
+			t.Errorf("%d names, form %d: Size() = %d, want %d", len(names), f, got, len(want))
 		}
 		for piece := range l.Pieces(f) {
 			if len(piece) == 0 || len(piece) > MaxPiece {
-				t.Errorf("a List of %d names, form %d: a piece of %d bytes", len(names), f, len(piece))
+				t.Errorf("%d names, form %d: a piece of %d bytes", len(names), f, len(piece))
 			}
 		}
 	}

@@ -34,8 +34,8 @@ func ParseName(s string) (Name, error) {
 		}
 		if onlyShapes(c) {
 			if i == 0 {
-				return Name{}, fmt.Errorf("the name begins with %U, which only changes the character "+
-					"before it; begin with a visible character", c)
+				return Name{}, fmt.Errorf("the name begins with %U, which only changes "+
+					"the character before it; begin with a visible character", c)
 			}
 			continue
 		}
@@ -82,6 +82,6 @@ func onlyShapes(c rune) bool {
 		'\U000e0020' <= c && c <= '\U000e007f': // tags
 		return true
 	}
-	ignorable := unicode.In(c, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
-	return unicode.IsMark(c) && !ignorable
+	return unicode.IsMark(c) &&
+		!unicode.In(c, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }

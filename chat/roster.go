@@ -9,10 +9,10 @@ import (
 // methods. The zero Roster is empty and ready.
 //
 // The names stand in chunks, and a List is no more than the slice of chunks as
-// it was when the List was taken. What a List has is never changed: whoever adds
-// or removes a name copies one chunk and the slice of chunks, unless they have
-// been copied since the last List was taken. So a List costs the owner nothing,
-// and Lists share all chunks that did not change between them.
+// it was when the List was taken. What a List has is never changed: Add and Remove
+// change a copy of one chunk, in a copy of the slice of chunks, unless both have
+// been copied since the last List was made. So taking a List costs nothing, and
+// Lists share all chunks that did not change between them.
 type Roster struct {
 	chunks []*chunk // sorted; none is empty, except a single one
 	copied int      // value of lists when the slice of chunks was copied
@@ -21,7 +21,7 @@ type Roster struct {
 	lists int   // how many Lists have been made
 	last  *List // who is here now; nil if that has changed since the last List was made
 
-	sending  []sent // the oldest List first
+	sending  []sent // the long Lists that are being sent, the oldest first
 	replaced int    // bytes that were replaced or removed, ever, and may still be in Lists
 	checked  int    // value of replaced when giveUpOldest last ran
 }
@@ -45,7 +45,7 @@ const (
 // Len returns how many names there are.
 func (r *Roster) Len() int { return r.total.names }
 
-// Add adds a name that is not there yet.
+// Add adds the name of a user, as Name.String returns it, that is not there yet.
 func (r *Roster) Add(name string) {
 	if len(r.chunks) == 0 {
 		r.chunks = []*chunk{r.newChunk(nil)}
@@ -107,8 +107,8 @@ func (r *Roster) find(name string) (i, at int) {
 
 func compareFirst(c *chunk, name string) int { return strings.Compare(c.names[0], name) }
 
-// change returns chunk i to be changed, along with the slice of chunks: both are
-// copies if the last List has them.
+// change returns chunk i, and sees to it that neither the chunk nor the slice of
+// chunks is in a List, so that both may be changed.
 func (r *Roster) change(i int) *chunk {
 	r.last = nil
 	if r.copied != r.lists {
@@ -128,7 +128,7 @@ func (r *Roster) newChunk(names []string) *chunk {
 	return &chunk{names: append(make([]string, 0, maxChunk), names...), made: r.lists}
 }
 
-// sums are what the sizes of a List are counted from.
+// sums are the numbers from which the size of a body follows.
 type sums struct {
 	names   int
 	bytes   int // of all names

@@ -27,7 +27,8 @@ func (r *Roster) Take() *List {
 	}
 	if r.last.long {
 		if n := len(r.sending); n == 0 || r.sending[n-1].list != r.last {
-			r.sending = append(r.sending, sent{list: r.last, memory: r.memory(), replaced: r.replaced})
+			s := sent{list: r.last, memory: r.memory(), replaced: r.replaced}
+			r.sending = append(r.sending, s)
 		}
 		r.sending[len(r.sending)-1].senders++
 	}
@@ -61,13 +62,13 @@ func (r *Roster) replace(bytes int) {
 	}
 }
 
-// giveUpOldest gives up the oldest Lists until the others keep so little that it
-// is at most MaxOld even when checkEvery more has been replaced.
+// giveUpOldest gives up the oldest Lists until the others keep so little that they
+// stay within MaxOld until checkEvery more has been replaced.
 //
-// Beside the roster and the younger Lists, a List keeps at most what has been
-// replaced between its own making and that of the next younger List: what was
-// replaced later, the younger List has too. Nor does it keep more than all that
-// it consists of.
+// Count a List for what neither the roster nor a younger List has. That is at most
+// what was replaced between the making of the List and of the next younger one,
+// because what was replaced later is in the younger one too. And it is at most all
+// that the List consists of.
 func (r *Roster) giveUpOldest() {
 	kept, until := 0, r.replaced
 	for i, s := range slices.Backward(r.sending) {
@@ -81,7 +82,7 @@ func (r *Roster) giveUpOldest() {
 	}
 }
 
-// giveUp wakes all senders of the lists, which would take the owner too long.
+// giveUp tells all senders of the lists to stop. It takes too long for the owner.
 func giveUp(lists []sent) {
 	for _, s := range lists {
 		s.list.giveUp()

@@ -94,8 +94,30 @@ func TestShortListsAreNeverGivenUp(t *testing.T) {
 		if l.Long() || isGivenUp(l) {
 			t.Errorf("a list of 100 names: Long() = %v, given up %v", l.Long(), isGivenUp(l))
 		}
-		r.Release(l)
+		if r.Take(); len(r.sending) > 0 {
+			t.Error("a short List counts as being sent, though nobody need release it")
+		}
 	})
+}
+
+// TestTheOwnerDoesNotWakeTheSenders wants that to happen in another goroutine,
+// because a List may have many senders. With one processor, that goroutine runs
+// later, unless the owner happens to be interrupted at this very moment.
+func TestTheOwnerDoesNotWakeTheSenders(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	r := rosterOf(40_000, 1000)
+	for range 5 {
+		l := r.Take()
+		for len(r.sending) > 0 {
+			r.Add("churn")
+			r.Remove("churn")
+			r.Release(r.Take())
+		}
+		if l.Context().Err() == nil {
+			return
+		}
+	}
+	t.Error("the owner went on only when all senders had been woken")
 }
 
 // heap returns how many bytes are in use.

@@ -21,7 +21,7 @@ var (
 	ErrTextTooLong = fmt.Errorf("the text is longer than %d bytes", MaxText)
 	ErrTextUTF8    = errors.New("the text is not valid UTF-8")
 	ErrTextLines   = fmt.Errorf("the text has more than %d lines", MaxLines)
-	ErrTextControl = errors.New("the text contains a control character other than tabs and line ends")
+	ErrTextControl = errors.New("the text contains a control character that is no tab or line end")
 )
 
 // Text is what a user says: lines separated by "\n", with nothing in them that

@@ -142,7 +142,7 @@ func wantText(s string) (string, error) {
 func FuzzParseText(f *testing.F) {
 	for _, s := range []string{
 		"hello", "", "a\r\nb\rc\nd\u2028e\u2029f", "a\r\r\n\n", "\xff", "\u0085", "\t",
-		strings.Repeat("x", MaxText) + "\u2028", strings.Repeat("\n", 33), strings.Repeat("x", 4097),
+		strings.Repeat("x", MaxText) + "\u2028", strings.Repeat("x", 4097), strings.Repeat("\n", 33),
 	} {
 		f.Add(s)
 	}
