@@ -210,8 +210,6 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 		refuse(w, r, id, chat.Name{}, err)
 		return
 	}
-	defer s.hub.Release(users)
-
 	form, contentType := chat.FormText, plainText
 	if wantsJSON(r) {
 		form, contentType = chat.FormJSON, jsonText
@@ -220,15 +218,14 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Length", strconv.Itoa(users.Size(form)))
 	setHead(w, id, contentType)
-	if r.Method == http.MethodHead {
-		return
-	}
-	if users.Long() {
-		sendLong(w, users, form)
-		return
-	}
-	for piece := range users.Pieces(form) { // there is one
-		w.Write(piece)
+	switch {
+	case users.Long():
+		defer s.hub.Release(users)
+		if r.Method != http.MethodHead {
+			sendLong(w, users, form)
+		}
+	case r.Method != http.MethodHead:
+		w.Write(users.Body(form)) // which is all that a slow client keeps in memory
 	}
 }
 
@@ -399,11 +396,12 @@ func turnAway(w io.Writer) {
 }
 
 // fail answers with an error. If the request had a body, which may not have been read, the answer
-// does not wait for it, and the connection ends: net/http would otherwise read on for the next
-// request until the body has come.
+// does not wait for it, and the connection ends.
 func fail(w http.ResponseWriter, r *http.Request, status int, sentence string) {
 	if r.ContentLength != 0 {
-		w.Header().Set("Connection", "close")
+		// A connection that is closed while more comes is reset, and the reset can overtake the answer.
+		// net/http avoids that if a body was too large for its reader, so we have one be too large.
+		http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 	}
 	http.Error(w, strings.ToUpper(sentence[:1])+sentence[1:]+".", status)
 }

@@ -89,13 +89,14 @@ func (l *List) Pieces(f Form) iter.Seq[[]byte] {
 		if l.long {
 			l.write(f, yield)
 		} else {
-			yield(l.body(f))
+			yield(l.Body(f))
 		}
 	}
 }
 
-// body returns the body of a short List.
-func (l *List) body(f Form) []byte {
+// Body returns the body of a short List in one piece, which must not be changed. Whoever keeps it
+// does not keep the List.
+func (l *List) Body(f Form) []byte {
 	b := &l.bodies[f]
 	select {
 	case <-b.turn:
