@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,28 +33,17 @@ const clientPatience = time.Minute
 // that it resumes at has no history of what it read.
 func TestClientsOfOthers(t *testing.T) {
 	t.Parallel()
-	const (
-		withinMessage500 = "alice: message 050"
-		afterMessage500  = "alice: message 0500\n\n"
-	)
-	for _, c := range []struct {
-		name string
-		new  func(*testing.T) client
-		lost string // where the connection is: when this has come
-	}{
-		{"eventsource in Node", newNodeClient, withinMessage500},
-		{"launchdarkly", newLaunchDarklyClient, withinMessage500},
-		{"tmaxmax", newTmaxmaxClient, withinMessage500},
-		// It takes the end of a connection for the end of an event, and so would
-		// dispatch the half and resume after the whole.
-		{"r3labs", newR3labsClient, afterMessage500},
-	} {
+	for _, c := range clientsOfOthers(t) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			read := c.new(t)
+			lost := "alice: message 050"
+			if c.wholeEvents {
+				lost = "alice: message 0500\n\n"
+			}
 			flags := []string{"-grace", "10m", "-keepalive", "200ms"} // bob is never away for so long, and gets comments
 			s := start(t, flags...)
-			relay := newRelay(t, s.addr, c.lost)
+			relay := newRelay(t, s.addr, lost)
 			bob := read.from(t, relay.url+"/chat/bob")
 			bob.expectData(t, "User bob connected to the chat.")
 
@@ -92,6 +83,62 @@ func TestClientsOfOthers(t *testing.T) {
 	}
 }
 
+// An opening block has an id and no data. A client that takes that id resumes from it, and any
+// other misses what comes before it is back, as docs/clients.md says of each; unless it has opened
+// its stream with ?lastEventId=, which it then asks for again.
+func TestClientsThatAreCutBeforeAnEvent(t *testing.T) {
+	t.Parallel()
+	for _, c := range clientsOfOthers(t) {
+		for _, query := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, with lastEventId: %t", c.name, query), func(t *testing.T) {
+				t.Parallel()
+				read := c.new(t)
+				s := start(t)
+				s.do(t, "POST", "/users/bob", "") // so that his stream's opening is no event
+				id, path := s.do(t, "GET", "/users", "").header.Get("Last-Event-ID"), "/chat/bob"
+				if query {
+					path += "?lastEventId=" + id
+				}
+				relay := newRelay(t, s.addr, "id: "+id+"\n\n")
+				bob := read.from(t, relay.url+path)
+				await(t, relay.lost, "the connection to be lost")
+				missed := s.says(t, "bob", "anyone there?")
+				relay.down.Store(false)
+
+				var first event
+				eventually(t, "the client to be back", func() bool {
+					s.says(t, "bob", "anyone?")
+					select {
+					case first = <-bob.events:
+						return true
+					default:
+						return false
+					}
+				})
+				if got, want := first == missed, query || c.takesIDs(t); got != want {
+					t.Errorf("the first event is %+v; whether it is the one that was missed: %t, want %t",
+						first, got, want)
+				}
+			})
+		}
+	}
+}
+
+// takesIDs reports whether docs/clients.md says that the version of c that is used here takes the
+// id of a block without data.
+func (c otherClient) takesIDs(t *testing.T) bool {
+	t.Helper()
+	used := readFile(t, "go.mod") + readFile(t, "testdata/node/package.json")
+	row := regexp.MustCompile(`(?m)^\| ` + regexp.QuoteMeta(c.name) + ` \|[^|]*\| ([0-9.]+) \| (yes|no) \|`)
+	for _, fields := range row.FindAllStringSubmatch(readFile(t, "../docs/clients.md"), -1) {
+		if strings.Contains(used, fields[1]) {
+			return fields[2] == "yes"
+		}
+	}
+	t.Fatalf("docs/clients.md has no row for %s in the version of these tests", c.name)
+	return false
+}
+
 // makes makes a request that makes an event, and returns that event, which is
 // to have data.
 func (s *server) makes(t testing.TB, method, path, body, data string) event {
@@ -116,6 +163,30 @@ func await(t testing.TB, c <-chan struct{}, what string) {
 	case <-c:
 	case <-time.After(clientPatience):
 		t.Fatalf("waited too long for %s", what)
+	}
+}
+
+// otherClient is a client that someone else wrote.
+type otherClient struct {
+	name string // in docs/clients.md
+	new  func(*testing.T) client
+
+	// wholeEvents reports whether a connection may be lost only between events: the client takes
+	// the end of a connection for the end of an event, so it would dispatch half an event and
+	// resume after it.
+	wholeEvents bool
+}
+
+// clientsOfOthers returns the clients that a test and its subtests use.
+func clientsOfOthers(t *testing.T) []otherClient {
+	node := nodeClients(t)
+	return []otherClient{
+		{name: "eventsource", new: node("eventsource")},
+		{name: "eventsource-client", new: node("eventsource-client")},
+		{name: "launchdarkly-eventsource", new: node("launchdarkly-eventsource")},
+		{name: "launchdarkly/eventsource", new: newLaunchDarklyClient},
+		{name: "tmaxmax/go-sse", new: newTmaxmaxClient},
+		{name: "r3labs/sse", new: newR3labsClient, wholeEvents: true},
 	}
 }
 
@@ -179,24 +250,37 @@ func (r reading) expectData(t *testing.T, data string) {
 	}
 }
 
-// newNodeClient returns the npm package eventsource, which is to Node what
-// EventSource is to a browser, in a process of its own.
-func newNodeClient(t *testing.T) client {
-	needs(t, "node")
-	needs(t, "npm")
+// nodeClients returns clients by the names of their npm packages, each in a process of its own. The
+// packages are installed once for all subtests of t.
+func nodeClients(t *testing.T) func(name string) func(*testing.T) client {
 	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS("testdata/node")); err != nil {
-		t.Fatal(err)
+	install := sync.OnceValues(func() ([]byte, error) {
+		if err := os.CopyFS(dir, os.DirFS("testdata/node")); err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		defer cancel()
+		npm := exec.CommandContext(ctx, "npm", "ci",
+			"--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund")
+		npm.Dir = dir
+		return npm.CombinedOutput()
+	})
+	return func(name string) func(*testing.T) client {
+		return func(t *testing.T) client {
+			needs(t, "node")
+			needs(t, "npm")
+			if out, err := install(); err != nil {
+				missing(t, "the npm packages can't be installed: %v\n%s", err, out)
+			}
+			return newNodeClient(filepath.Join(dir, "client.js"), name)
+		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	install := exec.CommandContext(ctx, "npm", "ci", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund")
-	install.Dir = dir
-	if out, err := install.CombinedOutput(); err != nil {
-		missing(t, "the npm package eventsource can't be installed: %v\n%s", err, out)
-	}
+}
+
+// newNodeClient returns the client of the npm package name, as the script uses it.
+func newNodeClient(script, name string) client {
 	return func(ctx context.Context, url string, dispatch func(event)) error {
-		node := exec.CommandContext(ctx, "node", filepath.Join(dir, "client.js"), url)
+		node := exec.CommandContext(ctx, "node", script, name, url)
 		var stderr bytes.Buffer
 		node.Stderr = &stderr
 		out, err := node.StdoutPipe()
