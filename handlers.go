@@ -92,14 +92,15 @@ func prepareConn(ctx context.Context, conn net.Conn) context.Context {
 	tcpConn := conn.(*tcp.Conn)
 	tcpConn.SetWriteBuffer(sendBuffer)
 	tcp.GiveUpAfter(tcpConn.TCPConn, vanishTimeout)
+	tcpConn.LimitNext(idleTimeout, headTimeout)
 	return ctx
 }
 
-// limitNextHead gives the head of the next request on a connection headTimeout, from its first byte
-// on. net/http itself would count the first three bytes as idle time.
+// limitNextHead has the time for the next head on a connection begin with its first byte. net/http
+// would take up to three bytes for idle time.
 func limitNextHead(conn net.Conn, state http.ConnState) {
 	if state == http.StateIdle {
-		conn.(*tcp.Conn).LimitNext(headTimeout)
+		conn.(*tcp.Conn).LimitNext(0, headTimeout)
 	}
 }
 

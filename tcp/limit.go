@@ -42,7 +42,8 @@ type listener interface {
 type Conn struct {
 	*net.TCPConn
 	places chan struct{}
-	limit  time.Duration // for what comes next; 0 for no limit
+	wait   time.Duration // for what comes next to begin; 0 for no limit beside the one that is set
+	limit  time.Duration // for what comes next, once it has begun; 0 for no limit
 	buffer int           // how many bytes the first Read asked for
 }
 
@@ -153,14 +154,16 @@ func (c *Conn) Close() error {
 	return err
 }
 
-// LimitNext gives whatever comes next d to come, from its first byte on. An http.Server that waits
-// for the next request on a connection takes up to three bytes for idle time, so this only matters
-// for so few.
-func (c *Conn) LimitNext(d time.Duration) {
-	c.limit = d
+// LimitNext gives whatever comes next on the connection d to come, from its first byte on. It has
+// wait to begin, or, if wait is 0, until the read deadline that is set already.
+//
+// An http.Server counts a first request from the moment at which the connection is there, and takes
+// up to three bytes of any other for idle time. LimitNext mends both.
+func (c *Conn) LimitNext(wait, d time.Duration) {
+	c.wait, c.limit = wait, d
 }
 
-// Read reads as a TCPConn does, and sets the deadline that LimitNext has asked for. It must be
+// Read reads as a TCPConn does, and sets the deadlines that LimitNext has asked for. It must be
 // called by a reader with a buffer, as http.Server does: such a reader asks for less than its buffer
 // can hold if it has a byte already.
 func (c *Conn) Read(b []byte) (int, error) {
@@ -173,9 +176,11 @@ func (c *Conn) Read(b []byte) (int, error) {
 	begun := len(b) < c.buffer
 	if begun {
 		c.SetReadDeadline(time.Now().Add(c.limit))
+	} else if c.wait > 0 {
+		c.SetReadDeadline(time.Now().Add(c.wait))
 	}
 	n, err := c.TCPConn.Read(b)
-	if !begun && 0 < n && n < 4 {
+	if !begun && n > 0 && (c.wait > 0 || n < 4) {
 		c.SetReadDeadline(time.Now().Add(c.limit))
 	}
 	c.limit = 0

@@ -472,17 +472,18 @@ func TestConnGivesWhatBeginsLittleTime(t *testing.T) {
 	// With time that is over as soon as it begins, the next read tells whether it has begun.
 	for _, c := range []struct {
 		before, sent string // what came before LimitNext, and after it
-		limit        time.Duration
+		wait, limit  time.Duration
 		want         bool // whether there is a deadline
 	}{
 		{sent: "GET ", limit: time.Nanosecond}, // net/http sets its own
 		{sent: "G"},
 		{sent: "G", limit: time.Nanosecond, want: true},
 		{before: "G", sent: "ET", limit: time.Nanosecond, want: true},
+		{sent: "GET ", wait: time.Hour, limit: time.Nanosecond, want: true},
 	} {
 		io.WriteString(client, c.before)
 		reader.Peek(len(c.before))
-		conn.LimitNext(c.limit)
+		conn.LimitNext(c.wait, c.limit)
 		io.WriteString(client, c.sent)
 		reader.Peek(len(c.before + c.sent))
 		io.WriteString(client, "x")
@@ -493,5 +494,15 @@ func TestConnGivesWhatBeginsLittleTime(t *testing.T) {
 		conn.SetReadDeadline(time.Time{})
 		reader.Peek(len(c.before+c.sent) + 1)
 		reader.Discard(reader.Buffered())
+	}
+}
+
+func TestConnWaitsForWhatComesNext(t *testing.T) {
+	l := listen(t, 1, nil)
+	dial(t, l)
+	conn := mustAccept(t, l)
+	conn.LimitNext(time.Millisecond, time.Hour)
+	if _, err := conn.Read(make([]byte, 4)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %v", err)
 	}
 }
