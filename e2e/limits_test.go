@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"testing"
 )
@@ -35,13 +36,62 @@ func TestUsersAndStreamsAreLimited(t *testing.T) {
 		leaves("watcher"), arrives("carol"))
 }
 
+// A stream's own user always gets in, so nobody can lock streams out by POST.
+func TestPOSTCannotLockStreamsOut(t *testing.T) {
+	s := start(t, "-max-users", "1", "-grace", "0")
+	s.do(t, "POST", "/users/alice", "")
+	s.mustBeFull(t, "POST /users/bob")
+	bob, carol := s.subscribe(t, "/chat/bob"), s.subscribe(t, "/chat/carol")
+	if r := s.do(t, "POST", "/users/bob", ""); r.status != 200 { // who is there by the stream
+		t.Errorf("got %d %q for one who is there, want 200", r.status, r.body)
+	}
+	if r := s.do(t, "POST", "/chat/carol", "hi"); r.status != 200 {
+		t.Errorf("got %d %q, want 200", r.status, r.body)
+	}
+	s.mustBeFull(t, "POST /users/dave")
+	s.do(t, "DELETE", "/users/alice", "")
+	s.mustBeFull(t, "POST /users/alice")
+	bob.expectRun(t, arrives("bob"), arrives("carol"), "carol: hi", leaves("alice"))
+	carol.body.Close()
+	bob.expectRun(t, leaves("carol"))
+	s.do(t, "DELETE", "/users/bob", "")
+	if r := s.do(t, "POST", "/users/alice", ""); r.status != 201 {
+		t.Errorf("got %d %q in a place that is free, want 201", r.status, r.body)
+	}
+}
+
 // mustBeFull fails the test unless there is no place for what the request asks for.
 func (s *server) mustBeFull(t testing.TB, request string) {
 	t.Helper()
 	r := s.mustRefuse(t, 503, request, "")
 	r.mustHave(t, request, "Last-Event-ID", s.lastID(t))
-	if _, err := strconv.ParseUint(r.header.Get("Retry-After"), 10, 31); err != nil {
-		t.Errorf("%s: got the Retry-After %q, want seconds", request, r.header.Get("Retry-After"))
+	r.mustAskToRetry(t)
+}
+
+// mustAskToRetry fails the test unless the answer has a Retry-After of 3 to 8 s,
+// which it returns.
+func (r response) mustAskToRetry(t testing.TB) (seconds int) {
+	t.Helper()
+	after := r.header.Get("Retry-After")
+	if !regexp.MustCompile(`^[3-8]$`).MatchString(after) {
+		t.Errorf("got %d with the Retry-After %q, want 3 to 8", r.status, after)
+	}
+	seconds, _ = strconv.Atoi(after)
+	return seconds
+}
+
+// Clients that were refused at the same time do not come back at the same time.
+func TestRetryAfterIsDrawnForEachAnswer(t *testing.T) {
+	s := start(t, "-max-users", "1", "-max-streams", "1")
+	s.subscribe(t, "/chat/alice")
+	for _, request := range []string{"POST /users/bob", "GET /chat/bob", "GET /chat"} {
+		drawn := map[int]int{}
+		for range 100 {
+			drawn[s.mustRefuse(t, 503, request, "").mustAskToRetry(t)]++
+		}
+		if len(drawn) != 6 {
+			t.Errorf("%s: got the Retry-Afters %v, want all of 3 to 8", request, drawn)
+		}
 	}
 }
 
