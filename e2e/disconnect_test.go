@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
+	"time"
 )
 
 // ways are how streams are lost.
@@ -35,6 +37,39 @@ var ways = []func(conn *net.TCPConn){
 func reset(conn *net.TCPConn) {
 	conn.SetLinger(0)
 	conn.Close()
+}
+
+// A stream's client has nothing to say. One that says more than a little loses its
+// stream at once, so that its end is always noticed.
+func TestStreamWhoseClientTalksIsClosed(t *testing.T) {
+	t.Parallel()
+	const grace = time.Second
+	s := start(t, "-grace", grace.String())
+	watcher, quiet := s.subscribe(t, "/chat/watcher"), s.subscribe(t, "/chat/quiet")
+	watcher.expectRun(t, arrives("watcher"), arrives("quiet"))
+	if _, err := quiet.conn.Write(make([]byte, 32<<10)); err != nil {
+		t.Fatal(err)
+	}
+	for _, stray := range []string{
+		strings.Repeat("x", 256<<10),
+		strings.Repeat(s.text("POST /users/stray", ""), 8000),
+	} {
+		loud := s.subscribe(t, "/chat/loud")
+		watcher.expectRun(t, arrives("loud"))
+		loud.expectRun(t, arrives("loud"))
+		begin := time.Now()
+		go io.WriteString(loud.conn, stray) // which may be more than the server takes
+		loud.mustBeCut(t)
+		if took := time.Since(begin); took > 3*time.Second {
+			t.Errorf("the stream was closed after %v, want it closed at once", took)
+		}
+		watcher.expectRun(t, leaves("loud"))
+		if took := time.Since(begin); took < grace || took > grace+3*time.Second {
+			t.Errorf("the user left after %v, want %v", took, grace)
+		}
+	}
+	quiet.body.Close() // is noticed too
+	watcher.expectRun(t, leaves("quiet"))
 }
 
 // The server gives back what it held for streams, however they are lost.
