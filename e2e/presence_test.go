@@ -4,6 +4,8 @@ package e2e
 import (
 	"fmt"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -100,4 +102,97 @@ func TestStreamsOfARemovedUserReadOn(t *testing.T) {
 	s.do(t, "POST", "/users/alice", "")
 	s.do(t, "POST", "/chat/alice", "back")
 	old.expectRun(t, arrives("alice"), leaves("alice"), arrives("alice"), "alice: back")
+}
+
+// A process that was stopped for longer than the grace (the lid of a laptop was
+// closed) hears who has come back before it tells that anyone has gone.
+func TestNobodyLeavesWhoCameBackInAPause(t *testing.T) {
+	t.Parallel()
+	for name, p := range map[string]pause{
+		"streams end before": {grace: 4 * time.Second, lasts: 6 * time.Second},
+		"streams end in it":  {grace: time.Second, lasts: 2 * time.Second, ends: true},
+		"it is long":         {grace: 4 * time.Second, lasts: 12 * time.Second},
+		"it is short":        {grace: 4 * time.Second, lasts: time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			needProc(t, 1000)
+			p.mustBeNoNews(t)
+		})
+	}
+}
+
+// pause is a time in which the server's process is stopped.
+type pause struct {
+	grace, lasts time.Duration
+	ends         bool // whether streams end in the pause, and not just before it
+}
+
+// mustBeNoNews fails the test unless two pauses in which streams are opened again
+// are no news, and a departure after them is.
+func (p pause) mustBeNoNews(t *testing.T) {
+	const users = 10
+	s := startForMinutes(t, "-grace", p.grace.String())
+	s.do(t, "POST", "/users/watcher", "")
+	watcher := s.subscribe(t, "/chat/watcher")
+	watcher.mustOpen(t)
+	var streams [users]*stream
+	all := map[string]bool{}
+	for i := range streams {
+		name := fmt.Sprint("user-", i)
+		streams[i] = s.subscribe(t, "/chat/"+name)
+		watcher.expectRun(t, arrives(name))
+		all[leaves(name)] = true
+	}
+	endAll := func() {
+		for _, st := range streams {
+			st.body.Close()
+		}
+	}
+	for range 2 {
+		begin, open := time.Now(), s.descriptors(t)
+		if !p.ends {
+			endAll()
+			eventually(t, "the streams to end", func() bool {
+				return s.descriptors(t) <= open-users
+			})
+			s.lastID(t) // asked of the hub after the ends were told to it
+		}
+		s.cmd.Process.Signal(syscall.SIGSTOP)
+		if took := time.Since(begin); took > p.grace/2 {
+			t.Fatalf("the machine is too slow for this test: the streams took %v to end", took)
+		}
+		if p.ends {
+			endAll()
+		}
+		var asking sync.WaitGroup
+		for i := range streams {
+			asking.Go(func() {
+				var err error
+				if streams[i], err = s.trySubscribe(fmt.Sprint("/chat/user-", i)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(p.lasts)
+		s.cmd.Process.Signal(syscall.SIGCONT)
+		if asking.Wait(); t.Failed() {
+			return
+		}
+		s.do(t, "POST", "/chat/watcher", "all are back")
+		watcher.expectRun(t, "watcher: all are back")
+	}
+	begin := time.Now()
+	endAll()
+	for range streams {
+		e := watcher.mustNext(t)
+		if !all[e.data] {
+			t.Fatalf("got %+v, want the departure of another", e)
+		}
+		delete(all, e.data)
+	}
+	took := time.Since(begin)
+	if took < p.grace-100*time.Millisecond || took > p.grace+5*time.Second {
+		t.Errorf("the users left after %v, want %v", took, p.grace)
+	}
 }

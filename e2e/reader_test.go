@@ -172,6 +172,17 @@ func (st *stream) closeAfter(limit time.Duration) (stop func() bool) {
 	return time.AfterFunc(limit, func() { st.body.Close() }).Stop
 }
 
+// mustNext returns the next event, and fails the test if it takes more than 10 s.
+func (st *stream) mustNext(t testing.TB) event {
+	t.Helper()
+	defer st.closeAfter(10 * time.Second)()
+	e, err := st.next()
+	if err != nil {
+		t.Fatalf("waiting for an event after %s: %v", st.lastID, err)
+	}
+	return e
+}
+
 // expect reads the next event and fails the test unless it is a message with
 // that data, or if it takes more than 10 s.
 func (st *stream) expect(t testing.TB, data string) event {
