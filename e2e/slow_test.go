@@ -22,32 +22,34 @@ import (
 func TestSlowRequestsAreCut(t *testing.T) {
 	t.Parallel()
 	const (
-		head, body = 5 * time.Second, 10 * time.Second
-		noAnswer   = `^$`
+		// A head has its time from its first byte on, however long the connection was idle.
+		head, idle = 5 * time.Second, 7 * time.Second
+		body       = 10 * time.Second
 		refused    = `^(HTTP/1.1 4(00|08) (.|\n)*)?$`
 		timedOut   = `^HTTP/1.1 408 `
 	)
 	s := start(t)
 	s.do(t, "POST", "/users/alice", "")
 	get := s.text("GET /users", "")
-	begun := "GET /users HTTP/1.1\r\nHost: " + s.addr + "\r\n"
+	most := strings.TrimSuffix(get, "\r\n")
 	stuck := func(request string) string { return s.text(request, "", "Content-Length", "9") + "h" }
 	s.mustNotChange(t, func() {
 		var clients sync.WaitGroup
-		for _, c := range []struct {
-			name, first string // sent at once
-			more        string // sent every now and then
-			limit       time.Duration
-			answer      string
-		}{
-			{name: "silent", limit: head, answer: noAnswer},
-			{name: "head without an end", first: begun, limit: head, answer: refused},
-			{name: "head that trickles", first: begun, more: "X: y\r\n",
-				limit: head, answer: refused},
+		for _, c := range []slowRequest{
 			{name: "one byte of a head", first: "G", limit: head, answer: refused},
-			{name: "one byte of a second head", first: get + "G", limit: head, answer: `watcher$`},
-			{name: "most of a second head", first: get + strings.TrimSuffix(get, "\r\n"),
-				limit: head, answer: `watcher$`},
+			{name: "most of a head", first: most, limit: head, answer: refused},
+			{name: "head that trickles",
+				first: most, more: "X: y\r\n", limit: head, answer: refused},
+			{name: "one byte of a second head",
+				before: get, idle: idle, first: "G", limit: head, answer: refused},
+			{name: "three bytes of a second head",
+				before: get, idle: idle, first: "GET", limit: head, answer: refused},
+			{name: "most of a second head",
+				before: get, idle: idle, first: most, limit: head, answer: refused},
+			{name: "second head at once", before: get, first: most, limit: head, answer: refused},
+			{name: "second head that trickles", before: get, idle: idle,
+				first: most, more: "X: y\r\n", limit: head, answer: refused},
+
 			{name: "join", first: stuck("POST /users/bob"), limit: body, answer: timedOut},
 			{name: "join that trickles",
 				first: s.text("POST /users/bob", "", "Content-Length", "4000"), more: "x",
@@ -62,27 +64,54 @@ func TestSlowRequestsAreCut(t *testing.T) {
 			{name: "options", first: stuck("OPTIONS /users"), limit: body, answer: timedOut},
 		} {
 			conn := s.dial(t)
-			conn.SetDeadline(time.Now().Add(c.limit + 5*time.Second))
-			closed := make(chan struct{})
-			begin := time.Now()
-			io.WriteString(conn, c.first)
-			if c.more != "" {
-				clients.Go(func() { trickleInto(conn, c.more, closed) })
-			}
 			clients.Go(func() {
-				defer close(closed)
-				answer, err := io.ReadAll(conn)
-				took := time.Since(begin)
-				if errors.Is(err, os.ErrDeadlineExceeded) || took < c.limit-time.Second/2 {
-					t.Errorf("%s: %v after %v, want it closed after %v", c.name, err, took, c.limit)
-				}
-				if !regexp.MustCompile(c.answer).Match(answer) {
-					t.Errorf("%s: got %.200q, want %s", c.name, answer, c.answer)
+				if err := c.makeOn(conn); err != nil {
+					t.Errorf("%s: %v", c.name, err)
 				}
 			})
 		}
 		clients.Wait()
 	})
+}
+
+// slowRequest is a request that a client does not finish.
+type slowRequest struct {
+	name, before string // a request that is sent and answered before
+	idle         time.Duration
+	first        string // sent then, at once
+	more         string // sent every now and then
+	limit        time.Duration
+	answer       string // a pattern of what comes until the connection is closed
+}
+
+// makeOn makes the request and returns an error unless it is answered and the
+// connection closed when its time is over.
+func (c slowRequest) makeOn(conn net.Conn) error {
+	conn.SetDeadline(time.Now().Add(c.idle + c.limit + 5*time.Second))
+	answers := bufio.NewReader(conn)
+	if c.before != "" {
+		io.WriteString(conn, c.before)
+		if r, err := readAnswer(answers); err != nil || r.status != 200 {
+			return fmt.Errorf("the request before got %d, %v", r.status, err)
+		}
+	}
+	time.Sleep(c.idle)
+	closed := make(chan struct{})
+	defer close(closed)
+	begin := time.Now()
+	io.WriteString(conn, c.first)
+	if c.more != "" {
+		go trickleInto(conn, c.more, closed)
+	}
+	answer, err := io.ReadAll(answers)
+	took := time.Since(begin)
+	if errors.Is(err, os.ErrDeadlineExceeded) || took < c.limit-time.Second/2 {
+		return fmt.Errorf("closed after %v with %v, want %v", took, err, c.limit)
+	}
+	if !regexp.MustCompile(c.answer).Match(answer) {
+		return fmt.Errorf("got %.200q, want %s", answer, c.answer)
+	}
+	return nil
 }
 
 // trickleInto writes text twice a second until done is closed.
