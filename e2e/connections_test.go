@@ -55,3 +55,21 @@ func readAnswer(answers *bufio.Reader) (response, error) {
 	}
 	return readWhole(resp)
 }
+
+// A connection that nothing has come on yet is not late either: browsers and Go's
+// pool open some in advance.
+func TestFreshConnectionHasTimeForItsFirstByte(t *testing.T) {
+	t.Parallel()
+	const idle, head = 7 * time.Second, 5 * time.Second
+	s := start(t)
+	served, cut := s.dial(t), s.dial(t)
+	time.Sleep(idle)
+	io.WriteString(served, s.text("GET /users", ""))
+	if r, err := readAnswer(bufio.NewReader(served)); err != nil || r.status != 200 {
+		t.Errorf("after %v got %d and %v, want 200", idle, r.status, err)
+	}
+	begun := slowRequest{first: "G", limit: head, answer: `^(HTTP/1.1 4(00|08) (.|\n)*)?$`}
+	if err := begun.makeOn(cut); err != nil {
+		t.Error(err)
+	}
+}
