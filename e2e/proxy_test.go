@@ -555,7 +555,7 @@ func TestCaddySharesAConnection(t *testing.T) {
 		if resp.StatusCode != 200 || resp.ProtoMajor != 2 {
 			t.Fatalf("stream %d: got %s over %s, want 200 over HTTP/2", n, resp.Status, resp.Proto)
 		}
-		bob := &stream{sseReader{r: bufio.NewReader(resp.Body)}, resp.Header, resp.Body}
+		bob := &stream{sseReader: sseReader{r: bufio.NewReader(resp.Body)}, header: resp.Header, body: resp.Body}
 		if n == 0 {
 			bob.expect(t, "User bob connected to the chat.")
 		}
