@@ -99,8 +99,11 @@ func prepareConn(ctx context.Context, conn net.Conn) context.Context {
 // limitNextHead has the time for the next head on a connection begin with its first byte. net/http
 // would take up to three bytes for idle time.
 func limitNextHead(conn net.Conn, state http.ConnState) {
-	if state == http.StateIdle {
+	switch state {
+	case http.StateIdle:
 		conn.(*tcp.Conn).LimitNext(0, headTimeout)
+	case http.StateActive: // from here on net/http alone sets deadlines
+		conn.(*tcp.Conn).LimitNext(0, 0)
 	}
 }
 

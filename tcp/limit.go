@@ -155,7 +155,8 @@ func (c *Conn) Close() error {
 }
 
 // LimitNext gives whatever comes next on the connection d to come, from its first byte on. It has
-// wait to begin, or, if wait is 0, until the read deadline that is set already.
+// wait to begin, or, if wait is 0, until the read deadline that is set already. If d is 0, Read leaves
+// deadlines alone.
 //
 // An http.Server counts a first request from the moment at which the connection is there, and takes
 // up to three bytes of any other for idle time. LimitNext mends both.
