@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -138,5 +139,9 @@ func TestServerWithoutDescriptorsGoesOn(t *testing.T) {
 	}
 	for _, conn := range conns[asked/2:] {
 		mustStream(t, conn, bufio.NewReader(conn))
+	}
+	s.stop(t)
+	if lines := strings.Count(s.stderr.String(), "\n"); lines > 2 {
+		t.Errorf("standard error has %d lines, want no flood: %s", lines, &s.stderr)
 	}
 }
