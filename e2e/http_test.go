@@ -34,7 +34,10 @@ func TestHeadsUpTo16KiBAreTaken(t *testing.T) {
 			io.WriteString(conn, s.text("GET /users", ""))
 			mustRead(t, answers, "GET")
 			go io.WriteString(conn, head)
-			mustRead(t, answers, "GET").mustTakeHead(t, c.status)
+			r := mustRead(t, answers, "GET")
+			if r.mustTakeHead(t, c.status); r.closes != (c.status == 431) {
+				t.Errorf("after %d the connection ends: %v", c.status, r.closes)
+			}
 		})
 	}
 }
@@ -46,6 +49,56 @@ func (r response) mustTakeHead(t testing.TB, status int) {
 	byNetHTTP := r.body == "431 Request Header Fields Too Large"
 	if r.status != status || status == 431 && !byNetHTTP && !r.isError(431) {
 		t.Errorf("got %d %v %q, want %d", r.status, r.header, r.body, status)
+	}
+}
+
+// The error comes at once, also if the request has a body, and ends the connection.
+func TestHeadsUpTo100LinesAreTaken(t *testing.T) {
+	s := start(t)
+	s.do(t, "POST", "/users/alice", "")
+	for _, lines := range []int{100, 101, 1950} {
+		repeated, distinct := h{}, h{}
+		for n := range lines - 1 { // the last is the Host
+			repeated = append(repeated, "X", "y")
+			distinct = append(distinct, fmt.Sprint("X", n), "y")
+		}
+		withBody := append(repeated[2:len(repeated):len(repeated)], "Content-Length", "9")
+		for _, c := range []struct {
+			name, text string
+			isWhole    bool
+		}{
+			{name: "one header", text: s.text("GET /users", "", repeated...), isWhole: true},
+			{name: "many headers", text: s.text("GET /users", "", distinct...), isWhole: true},
+			{name: "without its body", text: s.text("POST /chat/alice", "", withBody...)},
+		} {
+			status := 200
+			if lines > 100 {
+				status = 431
+			} else if !c.isWhole {
+				continue // which waits for the body, as it should
+			}
+			for _, before := range []string{"", s.text("GET /users", "")} {
+				t.Run(fmt.Sprint(c.name, " ", lines, " ", before != ""), func(t *testing.T) {
+					conn := s.dial(t)
+					conn.SetDeadline(time.Now().Add(4 * time.Second))
+					answers := bufio.NewReader(conn)
+					if before != "" {
+						io.WriteString(conn, before)
+						mustRead(t, answers, "GET")
+					}
+					io.WriteString(conn, c.text)
+					r := mustRead(t, answers, "GET")
+					r.mustTakeHead(t, status)
+					if status == 200 {
+						return
+					}
+					_, err := io.ReadAll(answers)
+					if !r.closes || errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Errorf("the connection goes on (%v), want its end", err)
+					}
+				})
+			}
+		}
 	}
 }
 
