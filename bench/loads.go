@@ -1,0 +1,336 @@
+package main
+
+// This file has the loads. Each loads one server, all of them in the same way, and records what
+// it measured.
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// A plan says how much is done. Its numbers of streams may be lowered to what the machine's limit
+// of open files allows.
+type plan struct {
+	rounds  int
+	length  time.Duration // of each load that has one
+	few     int           // streams
+	streams int
+	crowd   int
+	storm   int
+	users   int
+}
+
+var (
+	fullPlan = plan{rounds: 3, length: 2 * time.Second,
+		few: 100, streams: 1000, crowd: 9000, storm: 3000, users: 1000}
+	quickPlan = plan{rounds: 1, length: 300 * time.Millisecond,
+		few: 20, streams: 200, crowd: 500, storm: 200, users: 1000}
+)
+
+const (
+	publishers = 4  // connections that messages are sent over
+	clients    = 32 // connections that other requests are sent over
+
+	// At most so many deliveries are under way, so that a server that answers before it delivers
+	// does not pile up memory without a bound.
+	maxUnderWay = 4_000_000
+	// At most so many messages are under way, fewer than the histories that servers keep.
+	maxMessages = 1000
+)
+
+// A stage is what one process of a side goes through.
+type stage struct {
+	name     string
+	announce bool // whether each new stream is announced
+	fits     func(*side) bool
+	run      func(*stand) error
+}
+
+// stages are all of the race, in the order of the tables.
+func stages(p plan) []stage {
+	all := func(*side) bool { return true }
+	return []stage{
+		{"fan-out", false, all, func(s *stand) error {
+			return s.withStreams(p.streams, s.fanOut(50), s.fanOut(1000), s.fanOut(0))
+		}},
+		{"few streams", false, all, func(s *stand) error {
+			return s.withStreams(p.few, s.fanOut(0))
+		}},
+		{"crowd", false, all, func(s *stand) error {
+			before, err := s.memory()
+			if err != nil {
+				return err
+			}
+			return s.withStreams(p.crowd, func() error { return s.idle(before) }, s.fanOut(0))
+		}},
+		{"storm", true, func(s *side) bool { return !s.neverAnnounces }, func(s *stand) error {
+			return s.storm(p.storm)
+		}},
+		{"requests", false, func(s *side) bool { return s.hasUsers }, func(s *stand) error {
+			return s.requests(p.users)
+		}},
+	}
+}
+
+// Columns of the tables.
+const (
+	reached     = "messages/s"
+	deliveries  = "deliveries/s"
+	p50         = "p50 ms"
+	p99         = "p99 ms"
+	cpuDelivery = "CPU µs/delivery"
+	lost        = "lost %"
+	seconds     = "seconds"
+	memory      = "KB/stream"
+	requests    = "requests/s"
+	cpuRequest  = "CPU µs/request"
+)
+
+// A stand is one server under load, and where to record what is measured.
+type stand struct {
+	*server
+	announces bool
+	plan      plan
+	results   *results
+	streams   *streams // nil until they are opened
+}
+
+// open opens n streams and waits for the announcements of those that the server announces.
+func (s *stand) open(n int) (err error) {
+	s.streams, err = openStreams(s.addr, n, s.streamStatus(), s.streamRequest)
+	if err != nil || !s.announces {
+		return err
+	}
+	return s.streams.await("announcements", &s.streams.delivered, announcements(n))
+}
+
+// announcements is how many deliveries it takes to announce each of n streams to itself and to
+// all before it.
+func announcements(n int) int64 { return int64(n) * int64(n+1) / 2 }
+
+func (s *stand) streamStatus() string {
+	if s.webSocket {
+		return "HTTP/1.1 101"
+	}
+	return "HTTP/1.1 200"
+}
+
+func (s *stand) streamRequest(i int) []byte {
+	fields := "Accept: text/event-stream\r\n"
+	if s.webSocket {
+		fields = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
+			"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+	}
+	return fmt.Appendf(nil, "GET /chat/%s HTTP/1.1\r\nHost: %s\r\n%s\r\n", listener(i), s.addr, fields)
+}
+
+// join adds users.
+func (s *stand) join(names ...string) error {
+	r, err := newRequester(s.addr, 1)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	i := -1
+	_, _, err = r.do(job{count: len(names), request: func() []byte {
+		i++
+		return newRequest("POST", "/users/"+names[i], s.addr.String(), "")
+	}})
+	return err
+}
+
+// withStreams opens n streams and calls loads in turn.
+func (s *stand) withStreams(n int, loads ...func() error) error {
+	if s.hasUsers {
+		if err := s.join(speaker); err != nil {
+			return err
+		}
+	}
+	if err := s.open(n); err != nil {
+		return err
+	}
+	for _, load := range loads {
+		if err := load(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func fanOutTitle(streams int, rate float64) string {
+	if rate == 0 {
+		return fmt.Sprintf("%s streams, messages as fast as they are taken", thousands(streams))
+	}
+	return fmt.Sprintf("%s streams, %s messages/s", thousands(streams), thousands(int(rate)))
+}
+
+// fanOut returns a load that publishes at a rate, or as fast as messages are taken if that is 0.
+func (s *stand) fanOut(rate float64) func() error {
+	return func() error {
+		r, err := newRequester(s.addr, publishers)
+		if err != nil {
+			return err
+		}
+		defer r.close()
+		var (
+			n       = int64(len(s.streams.fds))
+			before  = s.streams.delivered.Load()
+			message = newStamped(s.addr.String(), s.prefixed)
+			begin   = clock()
+		)
+		s.streams.takeLatencies()
+		usage, err := s.cpu()
+		if err != nil {
+			return err
+		}
+		answered, took, err := r.do(job{
+			length:  s.plan.length,
+			rate:    rate,
+			request: func() []byte { return message.at(clock()) },
+			hold: func(sent int) bool {
+				underWay := int64(sent)*n - s.streams.delivered.Load() + before
+				return underWay >= min(maxUnderWay, maxMessages*n)
+			},
+		})
+		if err != nil {
+			return err
+		}
+		want := int64(answered) * n
+		missing := s.streams.await("deliveries", &s.streams.delivered, before+want)
+		got := s.streams.delivered.Load() - before
+		if got > want {
+			return fmt.Errorf("%d deliveries of %d messages came, want %d", got, answered, want)
+		}
+		used, err := s.cpu()
+		if err != nil {
+			return err
+		}
+		latencies := s.streams.takeLatencies()
+		s.record(fanOutTitle(int(n), rate),
+			figure{reached, float64(answered) / took.Seconds()},
+			figure{deliveries, perSecond(got, s.streams.lastDelivery.Load()-begin)},
+			figure{p50, quantile(latencies, 0.5)},
+			figure{p99, quantile(latencies, 0.99)},
+			figure{cpuDelivery, micros(used-usage) / float64(max(got, 1))},
+			figure{lost, 100 * float64(want-got) / float64(max(want, 1))},
+		)
+		return s.forgive(missing)
+	}
+}
+
+// forgive returns err, unless it says that a side that may lose something has lost something.
+func (s *stand) forgive(err error) error {
+	if lost := (*lostError)(nil); s.mayLose && errors.As(err, &lost) {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", s.name, err)
+		return nil
+	}
+	return err
+}
+
+func idleTitle(streams int) string {
+	return fmt.Sprintf("%s streams in which nothing happens", thousands(streams))
+}
+
+// idle records the memory that the streams take, given what the server had before them.
+func (s *stand) idle(before int) error {
+	after, err := s.memory()
+	if err != nil {
+		return err
+	}
+	n := len(s.streams.fds)
+	s.record(idleTitle(n), figure{memory, float64(after-before) / 1000 / float64(n)})
+	return nil
+}
+
+func stormTitle(streams int) string {
+	return fmt.Sprintf("%s streams open one after another, each announced to all",
+		thousands(streams))
+}
+
+// storm opens n streams that are announced.
+func (s *stand) storm(n int) error {
+	begin := clock()
+	missing := s.open(n)
+	if err := s.forgive(missing); err != nil {
+		return err
+	}
+	used, err := s.cpu()
+	if err != nil {
+		return err
+	}
+	want, got := announcements(n), s.streams.delivered.Load()
+	if got > want {
+		return fmt.Errorf("%d announcements came, want %d", got, want)
+	}
+	took := s.streams.lastDelivery.Load() - begin
+	s.record(stormTitle(n),
+		figure{seconds, float64(took) / 1e9},
+		figure{deliveries, perSecond(got, took)},
+		figure{cpuDelivery, micros(used) / float64(max(got, 1))},
+		figure{lost, 100 * float64(want-got) / float64(want)},
+	)
+	return nil
+}
+
+func listTitle(users int) string {
+	return fmt.Sprintf("GET /users with %s users, %d connections", thousands(users), clients)
+}
+
+var joinTitle = fmt.Sprintf("POST /users/%s, who is there already, %d connections", speaker, clients)
+
+// requests asks for a list of users, and then joins one who is there already.
+func (s *stand) requests(users int) error {
+	names := []string{speaker}
+	for i := range users - 1 {
+		names = append(names, fmt.Sprint("user", i))
+	}
+	if err := s.join(names...); err != nil {
+		return err
+	}
+	addr := s.addr.String()
+	return errors.Join(
+		s.request(listTitle(users), newRequest("GET", "/users", addr, "")),
+		s.request(joinTitle, newRequest("POST", "/users/"+speaker, addr, "")),
+	)
+}
+
+func (s *stand) request(title string, request []byte) error {
+	r, err := newRequester(s.addr, clients)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	before, err := s.cpu()
+	if err != nil {
+		return err
+	}
+	answered, took, err := r.do(job{
+		length:  s.plan.length,
+		request: func() []byte { return request },
+	})
+	if err != nil {
+		return err
+	}
+	after, err := s.cpu()
+	if err != nil {
+		return err
+	}
+	s.record(title,
+		figure{requests, float64(answered) / took.Seconds()},
+		figure{cpuRequest, micros(after-before) / float64(max(answered, 1))},
+	)
+	return nil
+}
+
+func (s *stand) record(title string, figures ...figure) {
+	s.results.record(title, s.name, figures...)
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+// perSecond returns how many per second n in so many nanoseconds are.
+func perSecond(n, nanoseconds int64) float64 {
+	return float64(n) * 1e9 / float64(max(nanoseconds, 1))
+}

@@ -1,0 +1,104 @@
+package peers
+
+// This file is the hub that chats over WebSocket are usually built with: one goroutine has all
+// clients, and a buffered channel leads to each.
+
+import (
+	"net"
+	"net/http"
+
+	"github.com/gorilla/websocket"
+)
+
+type gorilla struct {
+	announce bool
+	arrivals chan *gorillaClient
+	leavings chan *gorillaClient
+	texts    chan string
+}
+
+type gorillaClient struct {
+	name  string
+	texts chan string // closed by run when the client is no longer among its clients
+}
+
+func serveGorilla(listener net.Listener, announce bool) error {
+	g := &gorilla{announce, make(chan *gorillaClient), make(chan *gorillaClient), make(chan string)}
+	go g.run()
+	return http.Serve(listener, routes(g))
+}
+
+func (g *gorilla) run() {
+	clients := map[*gorillaClient]bool{}
+	drop := func(c *gorillaClient) {
+		if clients[c] {
+			delete(clients, c)
+			close(c.texts)
+		}
+	}
+	broadcast := func(text string) {
+		for c := range clients {
+			select {
+			case c.texts <- text:
+			default: // it reads too slowly
+				drop(c)
+			}
+		}
+	}
+	for {
+		select {
+		case c := <-g.arrivals:
+			clients[c] = true
+			if g.announce {
+				broadcast(arrival(c.name))
+			}
+		case c := <-g.leavings:
+			drop(c)
+		case text := <-g.texts:
+			broadcast(text)
+		}
+	}
+}
+
+func (g *gorilla) publish(text string) { g.texts <- text }
+
+var upgrader = websocket.Upgrader{ReadBufferSize: 1024, WriteBufferSize: 1024}
+
+func (g *gorilla) stream(w http.ResponseWriter, r *http.Request, name string) {
+	c := &gorillaClient{name, make(chan string, 256)}
+	g.arrivals <- c
+	conn, err := upgrader.Upgrade(w, r, nil)
+	if err != nil { // and Upgrade has answered
+		g.leavings <- c
+		return
+	}
+	go c.write(conn)
+	go func() { // returning frees what net/http keeps for a request
+		defer func() { g.leavings <- c }()
+		for {
+			if _, _, err := conn.NextReader(); err != nil {
+				return
+			}
+		}
+	}()
+}
+
+// write sends what is waiting, all in one message, one text a line.
+func (c *gorillaClient) write(conn *websocket.Conn) {
+	defer conn.Close()
+	for text := range c.texts {
+		message, err := conn.NextWriter(websocket.TextMessage)
+		if err != nil {
+			return
+		}
+		message.Write([]byte(text))
+		for range len(c.texts) {
+			if text, ok := <-c.texts; ok {
+				message.Write([]byte("\n" + text))
+			}
+		}
+		if message.Close() != nil {
+			return
+		}
+	}
+}

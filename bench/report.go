@@ -1,0 +1,82 @@
+package main
+
+// This file puts the tables together with what one must know to read them.
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+)
+
+// A report is the outcome of a race.
+type report struct {
+	plan    plan
+	sides   []*side
+	skipped []string
+	results *results
+}
+
+func (r report) names() (names []string) {
+	for _, s := range r.sides {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// markdown returns all tables.
+func (r report) markdown() string {
+	var b strings.Builder
+	rounds := "one round"
+	if r.plan.rounds > 1 {
+		rounds = fmt.Sprintf("%d rounds: the median, and the least and the most", r.plan.rounds)
+	}
+	fmt.Fprintf(&b, "# The race in figures\n\n"+
+		"Written by `bench`; [performance.md](../performance.md) says what the figures mean.\n\n"+
+		"Measured in %s, %v for each load, on %d cores shared by server and load,%s with %s.\n\n",
+		rounds, r.plan.length, runtime.NumCPU(), memoryNote(), runtime.Version())
+	b.WriteString("| side | version | what it is |\n|---|---|---|\n")
+	for _, s := range r.sides {
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", s.name, s.version, s.about)
+	}
+	for _, line := range r.skipped {
+		fmt.Fprintf(&b, "\n%s.\n", line)
+	}
+	for _, t := range r.results.tables {
+		b.WriteString("\n" + t.markdown(r.names()))
+	}
+	return b.String()
+}
+
+// memoryNote says how much memory the machine has, if /proc tells.
+func memoryNote() string {
+	info, err := os.ReadFile("/proc/meminfo")
+	var kib int
+	if err != nil {
+		return ""
+	}
+	if _, err := fmt.Sscanf(string(info), "MemTotal: %d kB", &kib); err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" %.0f GiB of memory,", float64(kib)/(1<<20))
+}
+
+// write writes the report's files to a folder.
+func (r report) write(folder string) error {
+	if err := os.MkdirAll(folder, 0o777); err != nil {
+		return err
+	}
+	files := map[string]string{"table.md": r.markdown()}
+	for _, c := range charts(r.plan) {
+		if svg := c.svg(r.results, r.names()); svg != "" {
+			files[c.file] = svg
+		}
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o666); err != nil {
+			return err
+		}
+	}
+	return nil
+}

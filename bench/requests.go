@@ -1,0 +1,214 @@
+package main
+
+// This file sends requests over a few connections in one epoll loop: as fast as they are
+// answered, or at a rate.
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A requester has a few connections, each with at most one request under way.
+type requester struct {
+	addr  netip.AddrPort
+	epoll int
+	conns map[int]*conn // by descriptor
+	idle  []*conn
+}
+
+type conn struct {
+	fd    int
+	head  []byte // what has come of an answer's head, if it has not come whole
+	body  int    // how many bytes of the answer's body are still to come
+	final bool   // whether the server closes the connection after this answer
+}
+
+// A job says what to send, and how.
+type job struct {
+	request func() []byte       // the next request
+	count   int                 // how many requests to send; 0 is no limit
+	length  time.Duration       // no request is sent later; 0 is no limit
+	rate    float64             // requests per second; 0 is as fast as they are answered
+	hold    func(sent int) bool // reports whether to wait before sending another; may be nil
+}
+
+func newRequester(addr netip.AddrPort, conns int) (*requester, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	r := &requester{addr: addr, epoll: epoll, conns: map[int]*conn{}}
+	for range conns {
+		if err := r.connect(); err != nil {
+			r.close()
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func (r *requester) connect() error {
+	fd, err := dial(r.addr)
+	if err != nil {
+		return err
+	}
+	c := &conn{fd: fd}
+	r.conns[fd] = c
+	r.idle = append(r.idle, c)
+	return watch(r.epoll, fd)
+}
+
+func (r *requester) close() {
+	for fd := range r.conns {
+		unix.Close(fd)
+	}
+	unix.Close(r.epoll)
+}
+
+// do does a job, and returns how many requests were answered and how long that took.
+func (r *requester) do(j job) (answered int, took time.Duration, err error) {
+	var (
+		begin   = time.Now()
+		heard   = begin // when an answer came last, or was not to be expected
+		now     = begin
+		sent    = 0
+		events  = make([]unix.EpollEvent, 64)
+		buffer  = make([]byte, 64<<10)
+		allSent = func() bool {
+			return j.count > 0 && sent == j.count || j.length > 0 && now.Sub(begin) >= j.length
+		}
+		isDue = func() bool {
+			return !allSent() &&
+				(j.rate == 0 || float64(sent) <= now.Sub(begin).Seconds()*j.rate) &&
+				(j.hold == nil || !j.hold(sent))
+		}
+	)
+	for {
+		now = time.Now()
+		for len(r.idle) > 0 && isDue() {
+			if err := r.send(j.request()); err != nil {
+				return answered, 0, err
+			}
+			sent++
+		}
+		if answered == sent {
+			if allSent() {
+				return answered, now.Sub(begin), nil
+			}
+			heard = now
+		}
+		if now.Sub(heard) > patience {
+			return answered, 0, fmt.Errorf("no answer came for %v", patience)
+		}
+		wait := 100 // milliseconds
+		if len(r.idle) > 0 && !allSent() {
+			wait = 1 // until another request may be due
+		}
+		n, err := unix.EpollWait(r.epoll, events, wait)
+		if err != nil && err != unix.EINTR {
+			return answered, 0, err
+		}
+		for _, e := range events[:max(n, 0)] {
+			done, err := r.read(r.conns[int(e.Fd)], buffer)
+			if err != nil {
+				return answered, 0, err
+			}
+			if done {
+				answered++
+				heard = now
+			}
+		}
+	}
+}
+
+// send sends a request on one of the idle connections.
+func (r *requester) send(request []byte) error {
+	c := r.idle[len(r.idle)-1]
+	r.idle = r.idle[:len(r.idle)-1]
+	_, err := unix.Write(c.fd, request)
+	return err
+}
+
+// read reads what has come on a connection, and reports whether its answer is complete.
+func (r *requester) read(c *conn, buffer []byte) (done bool, err error) {
+	n, err := unix.Read(c.fd, buffer)
+	if err == unix.EAGAIN || err == unix.EINTR {
+		return false, nil
+	}
+	if n <= 0 {
+		return false, fmt.Errorf("the server closed a connection in use: %v", err)
+	}
+	data := buffer[:n]
+	if c.body == 0 {
+		if len(c.head) > 0 {
+			data = append(c.head, data...)
+		}
+		head, err := readHead(data)
+		if err != nil {
+			return false, err
+		}
+		if head.size == 0 {
+			c.head = bytes.Clone(data)
+			return false, nil
+		}
+		c.head, c.body, c.final, data = nil, head.body, head.final, data[head.size:]
+	}
+	c.body -= len(data)
+	if c.body < 0 {
+		return false, fmt.Errorf("an answer is %d bytes longer than it says", -c.body)
+	}
+	if c.body > 0 {
+		return false, nil
+	}
+	if c.final {
+		unix.Close(c.fd)
+		delete(r.conns, c.fd)
+		return true, r.connect()
+	}
+	r.idle = append(r.idle, c)
+	return true, nil
+}
+
+// An answerHead is what matters of the head of an answer.
+type answerHead struct {
+	size  int  // of the head itself; 0 if it has not come whole
+	body  int  // the size of the body
+	final bool // whether the server closes the connection after it
+}
+
+// readHead reads the head at the beginning of data. An answer other than 2xx, or without a
+// Content-Length, is an error.
+func readHead(data []byte) (head answerHead, err error) {
+	end := bytes.Index(data, []byte("\r\n\r\n"))
+	if end < 0 {
+		return head, nil
+	}
+	head.size, head.body = end+len("\r\n\r\n"), -1
+	line, fields, _ := bytes.Cut(data[:end+len("\r\n")], []byte("\r\n"))
+	if !bytes.HasPrefix(line, []byte("HTTP/1.1 2")) {
+		return head, fmt.Errorf("the answer is %.300q", data)
+	}
+	for len(fields) > 0 {
+		line, fields, _ = bytes.Cut(fields, []byte("\r\n"))
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		value = bytes.TrimSpace(value)
+		switch {
+		case bytes.EqualFold(name, []byte("Content-Length")):
+			if head.body, err = strconv.Atoi(string(value)); err != nil {
+				return head, err
+			}
+		case bytes.EqualFold(name, []byte("Connection")):
+			head.final = bytes.EqualFold(value, []byte("close"))
+		}
+	}
+	if head.body < 0 {
+		return head, errors.New("the answer has no Content-Length")
+	}
+	return head, nil
+}
