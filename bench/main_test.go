@@ -1,0 +1,53 @@
+package main
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+func TestChooseSides(t *testing.T) {
+	for _, c := range []struct {
+		only  string
+		quick bool
+		want  string // the first and the last
+	}{
+		{"", false, "lobby warp"},
+		{"", true, "lobby nchan"},
+		{"bare,lobby", false, "lobby bare"},
+		{"axum", true, "axum axum"},
+	} {
+		sides, err := chooseSides(c.only, c.quick)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := sides[0].name + " " + sides[len(sides)-1].name; got != c.want {
+			t.Errorf("-sides %q, quick %v: got %q, want %q", c.only, c.quick, got, c.want)
+		}
+	}
+	if _, err := chooseSides("lobby,nothing", false); err == nil {
+		t.Error("a side that does not exist was chosen")
+	}
+}
+
+func TestPlanFitsTheLimitOfFiles(t *testing.T) {
+	p := fullPlan
+	p.fit(3000)
+	if p.few != fullPlan.few || p.streams != fullPlan.streams || p.crowd != 2000 || p.storm != 2000 {
+		t.Errorf("with 3,000 files the plan is %+v", p)
+	}
+}
+
+func TestServerThatDoesNotStart(t *testing.T) {
+	for name, s := range map[string]side{
+		"prints nothing": {prints: true},
+		"takes nothing":  {},
+	} {
+		s.command = func(start) (*exec.Cmd, error) { return exec.Command("true"), nil }
+		if _, err := startServer(&s, t.TempDir(), false); err == nil {
+			t.Errorf("%s: no error", name)
+		} else if !strings.Contains(err.Error(), "it did not start") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
