@@ -70,10 +70,10 @@ func TestGoPeersDeliverEverything(t *testing.T) {
 			t.Parallel()
 			s := newStand(t, false, true, func(l net.Listener) { peer.Serve(l, true) })
 			s.webSocket = peer.Name == "gorilla"
-			if err := s.storm(30); err != nil {
+			if err := s.storm(200); err != nil {
 				t.Fatal(err)
 			}
-			if n := s.figure(t, stormTitle(30), deliveries); n <= 0 {
+			if n := s.figure(t, stormTitle(200), deliveries); n <= 0 {
 				t.Errorf("%v deliveries/s", n)
 			}
 		})
@@ -117,11 +117,15 @@ func TestLosses(t *testing.T) {
 		t.Errorf("a side that must not lose anything has lost everything: got %v", err)
 	}
 	s = newStand(t, true, false, repeat(0))
+	s.plan.length = 300 * time.Millisecond
 	if err := s.withStreams(3, s.fanOut(0)); err != nil {
 		t.Errorf("a side that may lose something: %v", err)
 	}
 	if percent := s.figure(t, fanOutTitle(3, 0), lost); percent != 100 {
 		t.Errorf("%v %% were lost, want 100", percent)
+	}
+	if n := s.figure(t, fanOutTitle(3, 0), reached) * 0.3; n > maxMessages+publishers {
+		t.Errorf("%v messages were under way, want %d at most", n, maxMessages)
 	}
 	s = newStand(t, false, true, repeat(1))
 	if err := s.storm(3); err == nil {

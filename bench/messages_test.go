@@ -2,7 +2,13 @@ package main
 
 import (
 	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"strings"
 	"testing"
+
+	"github.com/gorilla/websocket"
 )
 
 func TestEveryTextHasOneLengthAndOneMark(t *testing.T) {
@@ -29,7 +35,7 @@ func TestLatenciesOfWholeTexts(t *testing.T) {
 	message := newStamped("127.0.0.1:80", false)
 	_, first, _ := bytes.Cut(bytes.Clone(message.at(1_000_000)), []byte("\r\n\r\n"))
 	_, second, _ := bytes.Cut(bytes.Clone(message.at(4_500_000)), []byte("\r\n\r\n"))
-	data := "data: User _17 connected.\n\ndata: alice: " + string(first) +
+	data := "data: User " + listener(17) + " connected.\n\ndata: alice: " + string(first) +
 		"\n\ndata: alice: " + string(second) + "\n\n"
 	got := appendLatencies(nil, []byte(data), 6_000_000)
 	if len(got) != 2 || got[0] != 5 || got[1] != 1.5 {
@@ -38,5 +44,44 @@ func TestLatenciesOfWholeTexts(t *testing.T) {
 	cut := len(data) - len(second) + 5 // in the second stamp
 	if got := appendLatencies(nil, []byte(data[:cut]), 6_000_000); len(got) != 1 {
 		t.Errorf("with the second text cut: got %v, want one", got)
+	}
+}
+
+// gorilla's hub sends any number of texts up to its buffer's in one message.
+func TestWebSocketFramesHaveNoMark(t *testing.T) {
+	const most = 257
+	text := string(mark) + strings.Repeat("x", textLength-1)
+	addr := listenFor(t, func(l net.Listener) {
+		http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			upgrader := websocket.Upgrader{WriteBufferSize: 1024}
+			conn, err := upgrader.Upgrade(w, r, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			for n := 1; n <= most; n++ {
+				message := strings.Repeat("\n"+text, n)[1:]
+				if err := conn.WriteMessage(websocket.TextMessage, []byte(message)); err != nil {
+					t.Error(err)
+				}
+			}
+		}))
+	})
+	conn, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	s := stand{server: &server{side: &side{webSocket: true}, addr: addr}}
+	if _, err := conn.Write(s.streamRequest(0)); err != nil {
+		t.Fatal(err)
+	}
+	received, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(received, []byte{mark}); n != most*(most+1)/2 {
+		t.Errorf("%d marks came, want %d", n, most*(most+1)/2)
 	}
 }

@@ -28,6 +28,7 @@ func serveOneWrite(listener net.Listener, announce bool) error {
 	if err != nil {
 		return err
 	}
+	defer file.Close()
 	accepting := int(file.Fd())
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
