@@ -6,7 +6,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"time"
 )
 
@@ -24,7 +23,7 @@ type plan struct {
 
 var (
 	fullPlan = plan{rounds: 3, length: 2 * time.Second,
-		few: 100, streams: 1000, crowd: 9000, storm: 3000, users: 1000}
+		few: 100, streams: 1000, crowd: 9000, storm: 1000, users: 1000}
 	quickPlan = plan{rounds: 1, length: 300 * time.Millisecond,
 		few: 20, streams: 200, crowd: 500, storm: 200, users: 1000}
 )
@@ -45,31 +44,34 @@ type stage struct {
 	name     string
 	announce bool // whether each new stream is announced
 	fits     func(*side) bool
-	run      func(*stand) error
+	steps    func(*stand) []step
 }
+
+// A step is a load, or what it needs.
+type step func() error
 
 // stages are all of the race, in the order of the tables.
 func stages(p plan) []stage {
 	all := func(*side) bool { return true }
 	return []stage{
-		{"fan-out", false, all, func(s *stand) error {
-			return s.withStreams(p.streams, s.fanOut(50), s.fanOut(1000), s.fanOut(0))
+		{"fan-out", false, all, func(s *stand) []step {
+			return []step{s.admit, s.open(p.streams), s.fanOut(50), s.fanOut(1000), s.fanOut(0)}
 		}},
-		{"few streams", false, all, func(s *stand) error {
-			return s.withStreams(p.few, s.fanOut(0))
+		{"few streams", false, all, func(s *stand) []step {
+			return []step{s.admit, s.open(p.few), s.fanOut(0)}
 		}},
-		{"crowd", false, all, func(s *stand) error {
-			before, err := s.memory()
-			if err != nil {
-				return err
+		{"crowd", false, all, func(s *stand) []step {
+			open := s.open(p.crowd)
+			if s.announces {
+				open = s.storm(p.crowd)
 			}
-			return s.withStreams(p.crowd, func() error { return s.idle(before) }, s.fanOut(0))
+			return []step{s.admit, open, s.idle, s.fanOut(0)}
 		}},
-		{"storm", true, func(s *side) bool { return !s.neverAnnounces }, func(s *stand) error {
-			return s.storm(p.storm)
+		{"storm", true, func(s *side) bool { return !s.neverAnnounces }, func(s *stand) []step {
+			return []step{s.storm(p.storm)}
 		}},
-		{"requests", false, func(s *side) bool { return s.hasUsers }, func(s *stand) error {
-			return s.requests(p.users)
+		{"requests", false, func(s *side) bool { return s.hasUsers }, func(s *stand) []step {
+			return []step{s.populate(p.users), s.list(p.users), s.rejoin}
 		}},
 	}
 }
@@ -95,15 +97,21 @@ type stand struct {
 	plan      plan
 	results   *results
 	streams   *streams // nil until they are opened
+	before    int      // the server's memory before that
 }
 
-// open opens n streams and waits for the announcements of those that the server announces.
-func (s *stand) open(n int) (err error) {
-	s.streams, err = openStreams(s.addr, n, s.streamStatus(), s.streamRequest)
-	if err != nil || !s.announces {
-		return err
+// open returns a step that opens n streams, and waits for their announcements if there are any.
+func (s *stand) open(n int) step {
+	return func() (err error) {
+		if s.before, err = s.memory(); err != nil {
+			return err
+		}
+		s.streams, err = openStreams(s.addr, n, s.streamStatus(), s.streamRequest)
+		if err != nil || !s.announces {
+			return err
+		}
+		return s.streams.await("announcements", &s.streams.delivered, announcements(n))
 	}
-	return s.streams.await("announcements", &s.streams.delivered, announcements(n))
 }
 
 // announcements is how many deliveries it takes to announce each of n streams to itself and to
@@ -141,20 +149,10 @@ func (s *stand) join(names ...string) error {
 	return err
 }
 
-// withStreams opens n streams and calls loads in turn.
-func (s *stand) withStreams(n int, loads ...func() error) error {
+// admit adds the speaker, if the server has users.
+func (s *stand) admit() error {
 	if s.hasUsers {
-		if err := s.join(speaker); err != nil {
-			return err
-		}
-	}
-	if err := s.open(n); err != nil {
-		return err
-	}
-	for _, load := range loads {
-		if err := load(); err != nil {
-			return err
-		}
+		return s.join(speaker)
 	}
 	return nil
 }
@@ -166,8 +164,8 @@ func fanOutTitle(streams int, rate float64) string {
 	return fmt.Sprintf("%s streams, %s messages/s", thousands(streams), thousands(int(rate)))
 }
 
-// fanOut returns a load that publishes at a rate, or as fast as messages are taken if that is 0.
-func (s *stand) fanOut(rate float64) func() error {
+// fanOut returns a step that publishes at a rate, or as fast as messages are taken if that is 0.
+func (s *stand) fanOut(rate float64) step {
 	return func() error {
 		r, err := newRequester(s.addr, publishers)
 		if err != nil {
@@ -220,10 +218,10 @@ func (s *stand) fanOut(rate float64) func() error {
 	}
 }
 
-// forgive returns err, unless it says that a side that may lose something has lost something.
+// forgive returns err, unless it says that a side that may lose something has lost something. The
+// table says so too.
 func (s *stand) forgive(err error) error {
 	if lost := (*lostError)(nil); s.mayLose && errors.As(err, &lost) {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", s.name, err)
 		return nil
 	}
 	return err
@@ -233,14 +231,14 @@ func idleTitle(streams int) string {
 	return fmt.Sprintf("%s streams in which nothing happens", thousands(streams))
 }
 
-// idle records the memory that the streams take, given what the server had before them.
-func (s *stand) idle(before int) error {
+// idle records the memory that the streams take.
+func (s *stand) idle() error {
 	after, err := s.memory()
 	if err != nil {
 		return err
 	}
 	n := len(s.streams.fds)
-	s.record(idleTitle(n), figure{memory, float64(after-before) / 1000 / float64(n)})
+	s.record(idleTitle(n), figure{memory, float64(after-s.before) / 1000 / float64(n)})
 	return nil
 }
 
@@ -249,29 +247,34 @@ func stormTitle(streams int) string {
 		thousands(streams))
 }
 
-// storm opens n streams that are announced.
-func (s *stand) storm(n int) error {
-	begin := clock()
-	missing := s.open(n)
-	if err := s.forgive(missing); err != nil {
-		return err
+// storm returns a step that opens n streams that are announced.
+func (s *stand) storm(n int) step {
+	return func() error {
+		usage, err := s.cpu()
+		if err != nil {
+			return err
+		}
+		begin := clock()
+		if err := s.forgive(s.open(n)()); err != nil {
+			return err
+		}
+		used, err := s.cpu()
+		if err != nil {
+			return err
+		}
+		want, got := announcements(n), s.streams.delivered.Load()
+		if got > want {
+			return fmt.Errorf("%d announcements came, want %d", got, want)
+		}
+		took := s.streams.lastDelivery.Load() - begin
+		s.record(stormTitle(n),
+			figure{seconds, float64(took) / 1e9},
+			figure{deliveries, perSecond(got, took)},
+			figure{cpuDelivery, micros(used-usage) / float64(max(got, 1))},
+			figure{lost, 100 * float64(want-got) / float64(want)},
+		)
+		return nil
 	}
-	used, err := s.cpu()
-	if err != nil {
-		return err
-	}
-	want, got := announcements(n), s.streams.delivered.Load()
-	if got > want {
-		return fmt.Errorf("%d announcements came, want %d", got, want)
-	}
-	took := s.streams.lastDelivery.Load() - begin
-	s.record(stormTitle(n),
-		figure{seconds, float64(took) / 1e9},
-		figure{deliveries, perSecond(got, took)},
-		figure{cpuDelivery, micros(used) / float64(max(got, 1))},
-		figure{lost, 100 * float64(want-got) / float64(want)},
-	)
-	return nil
 }
 
 func listTitle(users int) string {
@@ -280,22 +283,28 @@ func listTitle(users int) string {
 
 var joinTitle = fmt.Sprintf("POST /users/%s, who is there already, %d connections", speaker, clients)
 
-// requests asks for a list of users, and then joins one who is there already.
-func (s *stand) requests(users int) error {
+// populate returns a step that adds the speaker and others, n users in all.
+func (s *stand) populate(n int) step {
 	names := []string{speaker}
-	for i := range users - 1 {
+	for i := range n - 1 {
 		names = append(names, fmt.Sprint("user", i))
 	}
-	if err := s.join(names...); err != nil {
-		return err
-	}
-	addr := s.addr.String()
-	return errors.Join(
-		s.request(listTitle(users), newRequest("GET", "/users", addr, "")),
-		s.request(joinTitle, newRequest("POST", "/users/"+speaker, addr, "")),
-	)
+	return func() error { return s.join(names...) }
 }
 
+// list returns a step that asks for the list of users.
+func (s *stand) list(users int) step {
+	return func() error {
+		return s.request(listTitle(users), newRequest("GET", "/users", s.addr.String(), ""))
+	}
+}
+
+// rejoin adds a user who is there already.
+func (s *stand) rejoin() error {
+	return s.request(joinTitle, newRequest("POST", "/users/"+speaker, s.addr.String(), ""))
+}
+
+// request sends one request again and again.
 func (s *stand) request(title string, request []byte) error {
 	r, err := newRequester(s.addr, clients)
 	if err != nil {

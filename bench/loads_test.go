@@ -39,6 +39,15 @@ func newStand(t *testing.T, mayLose, announces bool, serve func(net.Listener)) *
 	return s
 }
 
+func inTurn(steps ...step) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (s *stand) figure(t *testing.T, title, column string) float64 {
 	t.Helper()
 	table := s.results.table(title)
@@ -59,7 +68,7 @@ func TestGoPeersDeliverEverything(t *testing.T) {
 			s := newStand(t, false, false, func(l net.Listener) { peer.Serve(l, false) })
 			s.webSocket = peer.Name == "gorilla"
 			s.plan.length = 20 * time.Millisecond // gorilla's hub loses something in floods
-			if err := s.withStreams(20, s.fanOut(200)); err != nil {
+			if err := inTurn(s.open(20), s.fanOut(200)); err != nil {
 				t.Fatal(err)
 			}
 			if n := s.figure(t, fanOutTitle(20, 200), deliveries); n <= 0 {
@@ -70,7 +79,7 @@ func TestGoPeersDeliverEverything(t *testing.T) {
 			t.Parallel()
 			s := newStand(t, false, true, func(l net.Listener) { peer.Serve(l, true) })
 			s.webSocket = peer.Name == "gorilla"
-			if err := s.storm(200); err != nil {
+			if err := s.storm(200)(); err != nil {
 				t.Fatal(err)
 			}
 			if n := s.figure(t, stormTitle(200), deliveries); n <= 0 {
@@ -112,13 +121,13 @@ func TestLosses(t *testing.T) {
 	patience = 200 * time.Millisecond
 
 	s := newStand(t, false, false, repeat(0))
-	err := s.withStreams(3, s.fanOut(0))
+	err := inTurn(s.open(3), s.fanOut(0))
 	if lost := (*lostError)(nil); !errors.As(err, &lost) {
 		t.Errorf("a side that must not lose anything has lost everything: got %v", err)
 	}
 	s = newStand(t, true, false, repeat(0))
 	s.plan.length = 300 * time.Millisecond
-	if err := s.withStreams(3, s.fanOut(0)); err != nil {
+	if err := inTurn(s.open(3), s.fanOut(0)); err != nil {
 		t.Errorf("a side that may lose something: %v", err)
 	}
 	if percent := s.figure(t, fanOutTitle(3, 0), lost); percent != 100 {
@@ -128,11 +137,11 @@ func TestLosses(t *testing.T) {
 		t.Errorf("%v messages were under way, want %d at most", n, maxMessages)
 	}
 	s = newStand(t, false, true, repeat(1))
-	if err := s.storm(3); err == nil {
+	if err := s.storm(3)(); err == nil {
 		t.Error("a side that must not lose anything has announced nothing, without an error")
 	}
 	s = newStand(t, true, false, repeat(2))
-	if err := s.withStreams(3, s.fanOut(0)); err == nil {
+	if err := inTurn(s.open(3), s.fanOut(0)); err == nil {
 		t.Error("everything came twice, without an error")
 	}
 }
@@ -141,7 +150,7 @@ func TestStreamsThatAreRefused(t *testing.T) {
 	s := newStand(t, true, false, answerWith(func(w io.Writer) {
 		io.WriteString(w, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
 	}, false))
-	if err := s.open(3); err == nil {
+	if err := s.open(3)(); err == nil {
 		t.Error("streams were refused, without an error")
 	}
 }

@@ -165,20 +165,18 @@ func (p plan) run(ctx context.Context, sides []*side, dir string, results *resul
 	var failures []error
 	for round := range p.rounds {
 		for _, stage := range stages(p) {
-			fmt.Printf("round %d of %d: %s:", round+1, p.rounds, stage.name)
+			fmt.Printf("round %d of %d: %s\n", round+1, p.rounds, stage.name)
 			for i := range sides {
 				s := sides[(round+i)%len(sides)] // so that none is always the first
 				if ctx.Err() != nil || !stage.fits(s) {
 					continue
 				}
-				fmt.Printf(" %s", s.name)
 				if err := p.runStage(stage, s, dir, results); err != nil {
 					err = fmt.Errorf("%s, %s: %w", s.name, stage.name, err)
 					fmt.Fprintln(os.Stderr, err)
 					failures = append(failures, err)
 				}
 			}
-			fmt.Println()
 		}
 	}
 	return errors.Join(failures...)
@@ -196,7 +194,11 @@ func (p plan) runStage(stage stage, s *side, dir string, results *results) error
 		plan:      p,
 		results:   results,
 	}
-	err = stage.run(stand)
+	for _, step := range stage.steps(stand) {
+		if err = step(); err != nil {
+			break
+		}
+	}
 	server.stop()
 	if stand.streams != nil {
 		stand.streams.close()

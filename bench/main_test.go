@@ -31,10 +31,10 @@ func TestChooseSides(t *testing.T) {
 }
 
 func TestPlanFitsTheLimitOfFiles(t *testing.T) {
-	p := fullPlan
-	p.fit(3000)
-	if p.few != fullPlan.few || p.streams != fullPlan.streams || p.crowd != 2000 || p.storm != 2000 {
-		t.Errorf("with 3,000 files the plan is %+v", p)
+	p := plan{few: 100, streams: 200, crowd: 300, storm: 400}
+	p.fit(300)
+	if want := (plan{few: 100, streams: 200, crowd: 200, storm: 200}); p != want {
+		t.Errorf("with 300 files the plan is %+v, want %+v", p, want)
 	}
 }
 
