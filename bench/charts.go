@@ -15,6 +15,7 @@ type chart struct {
 	title  string
 	log    bool
 	series []series
+	rate   float64 // messages/s that were asked for, if a bar should tell where they were not reached
 }
 
 // A series is a column of a table.
@@ -28,15 +29,17 @@ type series struct {
 func charts(p plan) []chart {
 	flood, steady := fanOutTitle(p.streams, 0), fanOutTitle(p.streams, 1000)
 	return []chart{
-		{"deliveries.svg", "Deliveries/s to " + flood, true, []series{{"", flood, deliveries}}},
-		{"latency.svg", "Milliseconds until delivery: " + steady, true,
-			[]series{{"half of them", steady, p50}, {"99 of 100", steady, p99}}},
-		{"storm.svg", "Seconds until " + stormTitle(p.storm), true,
-			[]series{{"", stormTitle(p.storm), seconds}}},
-		{"memory.svg", "KB of memory for each of " + idleTitle(p.crowd), false,
-			[]series{{"", idleTitle(p.crowd), memory}}},
-		{"requests.svg", "Server CPU µs for each request", false, []series{
-			{"GET /users", listTitle(p.users), cpuRequest}, {"POST /users/alice", joinTitle, cpuRequest},
+		{file: "deliveries.svg", title: "Deliveries/s to " + flood, log: true,
+			series: []series{{"", flood, deliveries}}},
+		{file: "latency.svg", title: "Milliseconds until delivery: " + steady, log: true, rate: 1000,
+			series: []series{{"half of them", steady, p50}, {"99 of 100", steady, p99}}},
+		{file: "storm.svg", title: "Seconds until " + stormTitle(p.storm), log: true,
+			series: []series{{"", stormTitle(p.storm), seconds}}},
+		{file: "memory.svg", title: "KB of memory for each of " + idleTitle(p.crowd),
+			series: []series{{"", idleTitle(p.crowd), memory}}},
+		{file: "requests.svg", title: "Server CPU µs for each request", series: []series{
+			{"GET /users", listTitle(p.users), cpuRequest},
+			{"POST /users/" + speaker, joinTitle, cpuRequest},
 		}},
 	}
 }
@@ -46,7 +49,7 @@ const (
 	chartWidth = 760
 	plotLeft   = 96
 	plotRight  = 600 // to its right stand the numbers
-	plotTop    = 62
+	plotTop    = 76
 	barHeight  = 14
 	groupGap   = 10
 )
@@ -101,7 +104,7 @@ func (c chart) svg(r *results, sides []string) string {
 		for i, s := range c.series {
 			t := r.table(s.title)
 			if spread, ok := t.spread(side, s.column); ok {
-				c.bar(&group, y, i, spread, axis, t.lostNote(side))
+				c.bar(&group, y, i, spread, axis, c.note(t, side))
 				y += barHeight
 			}
 		}
@@ -124,6 +127,12 @@ func (c chart) svg(r *results, sides []string) string {
 	title := html.EscapeString(c.title)
 	fmt.Fprintf(&b, "<title>%s</title>\n%s", title, chartStyle)
 	fmt.Fprintf(&b, "<text class=\"title\" x=\"8\" y=\"20\">%s</text>\n", title)
+	scale := "linear"
+	if c.log {
+		scale = "logarithmic"
+	}
+	fmt.Fprintf(&b, "<text class=\"faint\" x=\"8\" y=\"38\">medians, with lines from the least to "+
+		"the most; the scale is %s</text>\n", scale)
 	for _, tick := range axis.ticks() {
 		x := axis.x(tick)
 		fmt.Fprintf(&b, "<line class=\"grid\" x1=\"%d\" y1=\"%d\" x2=\"%[1]d\" y2=\"%[3]d\"/>\n",
@@ -154,12 +163,16 @@ func (c chart) bar(b *strings.Builder, y, i int, s spread, axis axis, note strin
 		max(axis.x(s.median), axis.x(s.most))+6, y+barHeight-3, number(s.median), note)
 }
 
-// lostNote says how much a side has lost, if it has lost something.
-func (t *table) lostNote(side string) string {
+// note says what else must be known of a side's bars: that it lost something, or did not reach
+// nine tenths of the rate that was asked for.
+func (c chart) note(t *table, side string) (note string) {
 	if s, ok := t.spread(side, lost); ok && s.median > 0 {
-		return " (lost " + number(s.median) + " %)"
+		note += " (lost " + number(s.median) + " %)"
 	}
-	return ""
+	if s, ok := t.spread(side, reached); ok && s.median < 0.9*c.rate {
+		note += " (at only " + number(s.median) + " messages/s)"
+	}
+	return note
 }
 
 func (c chart) legend(b *strings.Builder) {

@@ -14,9 +14,10 @@ func TestChart(t *testing.T) {
 	for _, v := range []float64{10, 20, 40} {
 		r.record("load", "lobby", figure{seconds, v}, figure{lost, 0})
 	}
-	r.record("load", "a<b", figure{seconds, 500}, figure{lost, 7})
+	r.record("load", "a<b", figure{seconds, 500}, figure{lost, 7}, figure{reached, 89})
 	for _, log := range []bool{false, true} {
-		c := chart{title: "Seconds & more", log: log, series: []series{{"", "load", seconds}}}
+		c := chart{title: "Seconds & more", log: log, rate: 100,
+			series: []series{{"", "load", seconds}}}
 		svg := c.svg(r, []string{"lobby", "absent", "a<b"})
 		bars := 0
 		for d := xml.NewDecoder(strings.NewReader(svg)); ; {
@@ -34,7 +35,8 @@ func TestChart(t *testing.T) {
 		if bars != 2 {
 			t.Errorf("log %v: %d bars, want 2", log, bars)
 		}
-		for _, want := range []string{"prefers-color-scheme: dark", "a&lt;b", "500 (lost 7.00 %)"} {
+		for _, want := range []string{"prefers-color-scheme: dark", "a&lt;b",
+			"500 (lost 7.00 %) (at only 89.0 messages/s)"} {
 			if !strings.Contains(svg, want) {
 				t.Errorf("log %v: the chart lacks %q", log, want)
 			}

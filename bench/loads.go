@@ -281,7 +281,8 @@ func listTitle(users int) string {
 	return fmt.Sprintf("GET /users with %s users, %d connections", thousands(users), clients)
 }
 
-var joinTitle = fmt.Sprintf("POST /users/%s, who is there already, %d connections", speaker, clients)
+var joinTitle = fmt.Sprintf("POST /users/%s, who is there already, %d connections",
+	speaker, clients)
 
 // populate returns a step that adds the speaker and others, n users in all.
 func (s *stand) populate(n int) step {

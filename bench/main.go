@@ -85,7 +85,7 @@ func sideNames(sides []side) string {
 // race builds the sides, runs the plan, and writes what was measured to the folder out. Failures
 // do not keep the others from being measured.
 func race(ctx context.Context, sides []*side, p plan, out string) error {
-	begin := time.Now()
+	begin, busy := time.Now(), loadAverage()
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return err
@@ -105,7 +105,7 @@ func race(ctx context.Context, sides []*side, p plan, out string) error {
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}
-	report := report{plan: p, sides: racing, skipped: skipped, results: results}
+	report := report{plan: p, sides: racing, skipped: skipped, results: results, busy: busy}
 	if out == "" {
 		fmt.Print(report.markdown())
 	} else if err := report.write(out); err != nil {

@@ -16,6 +16,7 @@ type report struct {
 	sides   []*side
 	skipped []string
 	results *results
+	busy    string // the machine's load average before the race
 }
 
 func (r report) names() (names []string) {
@@ -34,9 +35,10 @@ func (r report) markdown() string {
 	}
 	fmt.Fprintf(&b, "# The race in figures\n\n"+
 		"Written by `bench`; [performance.md](../performance.md) says what the figures mean.\n\n"+
-		"Measured in %s, %v for each load, on %d cores shared by server and load,%s with %s.\n\n",
-		rounds, r.plan.length, runtime.NumCPU(), memoryNote(), runtime.Version())
-	b.WriteString("| side | version | what it is |\n|---|---|---|\n")
+		"Measured in %s. Each load took %v. Server and load shared %d cores and %s of memory; "+
+		"the load average was %s before the race. Built with %s.\n\n",
+		rounds, r.plan.length, runtime.NumCPU(), memorySize(), r.busy, runtime.Version())
+	b.WriteString("| side | its library | what it is |\n|---|---|---|\n")
 	for _, s := range r.sides {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", s.name, s.version, s.about)
 	}
@@ -49,17 +51,28 @@ func (r report) markdown() string {
 	return b.String()
 }
 
-// memoryNote says how much memory the machine has, if /proc tells.
-func memoryNote() string {
-	info, err := os.ReadFile("/proc/meminfo")
-	var kib int
+// memorySize returns how much memory the machine has.
+func memorySize() string {
+	var kib float64
+	if _, err := fmt.Sscanf(readFile("/proc/meminfo"), "MemTotal: %f kB", &kib); err != nil {
+		return "an unknown amount"
+	}
+	return fmt.Sprintf("%.0f GiB", kib/(1<<20))
+}
+
+// loadAverage returns how many processes wanted a processor in the last minute.
+func loadAverage() string {
+	average, _, _ := strings.Cut(readFile("/proc/loadavg"), " ")
+	return average
+}
+
+// readFile returns a file's content, or nothing if it can't be read.
+func readFile(name string) string {
+	content, err := os.ReadFile(name)
 	if err != nil {
 		return ""
 	}
-	if _, err := fmt.Sscanf(string(info), "MemTotal: %d kB", &kib); err != nil {
-		return ""
-	}
-	return fmt.Sprintf(" %.0f GiB of memory,", float64(kib)/(1<<20))
+	return string(content)
 }
 
 // write writes the report's files to a folder.
