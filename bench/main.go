@@ -103,7 +103,7 @@ func race(ctx context.Context, sides []*side, p plan, out string) error {
 	results := &results{}
 	failed := p.run(ctx, racing, dir, results)
 	if ctx.Err() != nil {
-		return errors.New("interrupted")
+		return errors.New("interrupted, so nothing was written")
 	}
 	report := report{plan: p, sides: racing, skipped: skipped, results: results, busy: busy}
 	if out == "" {
@@ -168,7 +168,10 @@ func (p plan) run(ctx context.Context, sides []*side, dir string, results *resul
 			fmt.Printf("round %d of %d: %s\n", round+1, p.rounds, stage.name)
 			for i := range sides {
 				s := sides[(round+i)%len(sides)] // so that none is always the first
-				if ctx.Err() != nil || !stage.fits(s) {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				if !stage.fits(s) {
 					continue
 				}
 				if err := p.runStage(stage, s, dir, results); err != nil {
