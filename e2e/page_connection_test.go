@@ -1,0 +1,231 @@
+package e2e
+
+// How the page keeps its connection, in each browser whose engine may differ: the way back, streams
+// that die, six tabs, and what is said meanwhile.
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestPageInEveryBrowser(t *testing.T) {
+	t.Parallel()
+	for _, b := range everyBrowser {
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
+			running := b.start(t)
+			for _, test := range []struct {
+				name string
+				run  func(*testing.T, browser)
+			}{
+				{"the way back", testBack},
+				{"a stream that brings nothing any more", testDeadStream},
+				{"quick messages stay apart and in order", testQuickMessages},
+				{"a message that is not sent", testNotSent},
+				{"what was said before", testHistory},
+				{"six tabs", testSixTabs},
+			} {
+				t.Run(test.name, func(t *testing.T) {
+					t.Parallel()
+					test.run(t, running)
+				})
+			}
+		})
+	}
+}
+
+// Whoever goes elsewhere leaves, and whoever comes back is there once, and leaves for good.
+func testBack(t *testing.T, b browser) {
+	s := start(t, "-grace", "100ms")
+	f := newFront(t, s)
+	elsewhere := httptest.NewServer(http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "elsewhere") }))
+	t.Cleanup(elsewhere.Close)
+	s.do(t, "POST", "/users/bob", "")
+	alice := visit(t, b, f.URL, "alice")
+	alice.waitForPeople("alice", "bob")
+	for range 2 {
+		alice.must(alice.goTo(elsewhere.URL))
+		waitForUsers(t, s, "bob")
+		alice.must(alice.back())
+		alice.waitFor(`document.getElementById("state")?.dataset.state === "live"`)
+	}
+	s.do(t, "POST", "/chat/bob", "one")
+	s.do(t, "POST", "/chat/bob", "two")
+	alice.waitFor(`document.getElementById("lines").textContent.includes("two")`)
+	said := slices.DeleteFunc(alice.lines(), func(line string) bool {
+		return !strings.HasPrefix(line, "said ")
+	})
+	if want := []string{"said bob one", "said bob two"}; !slices.Equal(said, want) {
+		t.Errorf("what was said, after the way back: got %q, want %q", said, want)
+	}
+	f.waitForOpen(t, 1) // in WebKit, others may be there for a moment
+	alice.click("#leave")
+	waitForUsers(t, s, "bob")
+	f.waitForOpen(t, 0)
+}
+
+// A connection that something between swallows is found by what we say ourselves.
+func testDeadStream(t *testing.T, b browser) {
+	s := start(t)
+	f := newFront(t, s)
+	alice := visit(t, b, f.URL, "alice")
+	alice.waitForState("live")
+	s.do(t, "POST", "/users/bob", "")
+	alice.waitForLines("came alice came in", "came bob came in")
+
+	f.swallow()
+	s.do(t, "POST", "/chat/bob", "can you hear me?")
+	alice.write("#text", "hello")
+	begin := time.Now()
+	alice.press(enter)
+	alice.waitForLines("came alice came in", "came bob came in", "said bob can you hear me?",
+		"said alice hello")
+	if took := time.Since(begin); took < 3*time.Second || took > 10*time.Second {
+		t.Errorf("a stream that was swallowed was found after %v, want some 3 s", took)
+	}
+	if all, _ := f.asked(); all != 2 {
+		t.Errorf("streams asked for: got %d, want 2", all)
+	}
+
+	// The network changes: either word of the browser is reason enough.
+	for i, word := range []string{"offline", "online"} {
+		f.swallow()
+		s.do(t, "POST", "/chat/bob", word)
+		alice.do(fmt.Sprintf(`dispatchEvent(new Event(%q))`, word))
+		alice.waitFor(fmt.Sprintf(`document.getElementById("lines").lastChild.textContent.endsWith(%q)`, word))
+		if all, _ := f.asked(); all != 3+i {
+			t.Errorf("streams asked for, after %q: got %d, want %d", word, all, 3+i)
+		}
+	}
+}
+
+func testQuickMessages(t *testing.T, b browser) {
+	s := start(t)
+	f := newFront(t, s)
+	var under, most atomic.Int32 // messages under way, and the most of them at once
+	f.setAnswer(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPost {
+			most.Store(max(most.Load(), under.Add(1)))
+			time.Sleep(300 * time.Millisecond) // a slow network
+			under.Add(-1)
+		}
+		return false
+	})
+	alice := visit(t, b, f.URL, "alice")
+	alice.waitForState("live")
+	alice.do(`document.getElementById("text").focus()`)
+	alice.press("o", "k", enter, "s", "o", enter, "y", "e", "s", enter, "?")
+	alice.waitForLines("came alice came in", "said alice ok", "said alice so", "said alice yes")
+	alice.waitFor(`document.getElementById("outbox").childElementCount === 0`)
+	if got := eval[string](alice, `document.getElementById("text").value`); got != "?" {
+		t.Errorf("the box: got %q, want what was typed after the last Enter, %q", got, "?")
+	}
+	if n := most.Load(); n != 1 {
+		t.Errorf("messages under way at once: got %d, want 1", n)
+	}
+}
+
+func testNotSent(t *testing.T, b browser) {
+	s := start(t)
+	alice := visit(t, b, s.url, "alice")
+	alice.waitForState("live")
+	s.kill()
+	alice.waitFor(`document.getElementById("state").dataset.state !== "live"`)
+	for _, text := range []string{"one", "two"} {
+		alice.write("#text", text)
+		alice.press(enter)
+		alice.waitFor(fmt.Sprintf(`document.querySelector("#outbox li:last-child")?.textContent
+			.startsWith("%sPerhaps not sent. The server can't be reached.")`, text))
+	}
+	alice.save("not-sent-" + strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", b), "*e2e.")))
+	start(t, "-addr", s.addr)
+	alice.waitForState("live")
+	alice.click("#outbox li:nth-child(2) button:nth-of-type(1)") // again
+	alice.waitFor(`document.getElementById("lines").lastChild.textContent.endsWith("two")`)
+	alice.waitFor(`document.querySelectorAll("#outbox li").length === 1`)
+	alice.write("#text", "three")
+	alice.click("#outbox button:nth-of-type(2)") // back
+	alice.waitFor(`document.querySelectorAll("#outbox li").length === 0`)
+	alice.waitFor(`document.activeElement.id === "text" && document.activeElement.value === "one\nthree"`)
+}
+
+func testHistory(t *testing.T, b browser) {
+	s := start(t)
+	s.do(t, "POST", "/users/bob", "")
+	for i := range 150 {
+		s.do(t, "POST", "/chat/bob", fmt.Sprint(i))
+	}
+	alice := visit(t, b, s.url, "alice")
+	var want []string
+	for i := 50; i < 150; i++ {
+		want = append(want, fmt.Sprint("said bob ", i))
+	}
+	want = append(want, "now So far before you came", "came alice came in")
+	alice.waitForLines(want...)
+	alice.waitForPeople("alice", "bob")
+	const past = `[...document.querySelectorAll("#lines .past")].every((row) => !row.title && !row.querySelector("time"))
+		&& document.querySelectorAll("#lines .past").length`
+	if got := eval[int](alice, past); got != 100 {
+		t.Errorf("lines from before, without a time: got %d, want 100", got)
+	}
+	s.do(t, "POST", "/chat/bob", "welcome")
+	want = append(want, "said bob welcome")
+	alice.waitForLines(want...)
+
+	alice.must(alice.reload())
+	want = slices.Delete(want[2:], 98, 99) // two more are older than that, and now is later
+	alice.waitForLines(append(want, "now So far before you came")...)
+}
+
+// Over HTTP/1.1 a browser has six connections to a host: five tabs have streams, and no more.
+func testSixTabs(t *testing.T, b browser) {
+	s := start(t, "-grace", "100ms")
+	f := newFront(t, s)
+	_, port, _ := strings.Cut(strings.TrimPrefix(f.URL, "http://"), ":")
+	var tabs []*tab
+	for i := range 5 {
+		p := visit(t, b, f.URL, fmt.Sprint("user", i))
+		p.waitForState("live")
+		tabs = append(tabs, p)
+	}
+	sixth := visit(t, b, f.URL, "sixth")
+	sixth.waitFor(`document.getElementById("full").innerText.includes("Five tabs are open")`)
+	sixth.waitForState("waiting")
+	sixth.save("six-tabs-" + strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", b), "*e2e.")))
+	seventh := visit(t, b, f.URL, "seventh")
+	seventh.waitForState("waiting")
+	if all, open := f.asked(); all != 5 || open != 5 {
+		t.Errorf("streams of seven tabs: got %d, %d of them open, want 5", all, open)
+	}
+
+	// In each of the five one can speak.
+	for i, p := range tabs {
+		p.write("#text", fmt.Sprint("from ", i))
+		p.press(enter)
+		tabs[4].waitFor(fmt.Sprintf(`document.getElementById("lines").lastChild.textContent.endsWith("from %d")`, i))
+	}
+
+	// The same server under another name has connections of its own.
+	seventh.click("#elsewhere")
+	seventh.waitFor(fmt.Sprintf(`location.host === "2.localhost:%s"`, port))
+	seventh.waitFor(`document.getElementById("name")?.value === "seventh"`)
+	seventh.press(enter)
+	seventh.waitForState("live")
+
+	// When a tab has gone, the one that waits joins by itself.
+	tabs[2].must(tabs[2].goTo("about:blank"))
+	sixth.waitForState("live")
+	sixth.write("#text", "at last")
+	sixth.press(enter)
+	tabs[0].waitFor(`document.getElementById("lines").lastChild.textContent.endsWith("at last")`)
+	sixth.click("#leave")
+	waitForUsers(t, s, "seventh", "user0", "user1", "user3", "user4")
+}

@@ -1,0 +1,441 @@
+package e2e
+
+// How tests drive Firefox, over WebDriver BiDi, and WebKit, over classic WebDriver. (Chromium has
+// page_chromium_test.go.)
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/coder/websocket/wsjson"
+)
+
+// fields are the members of a JSON object.
+type fields map[string]any
+
+// keyActions are the actions of WebDriver that press the keys of each chord together, one chord
+// after another.
+func keyActions(chords []string) []fields {
+	var actions []fields
+	for _, chord := range chords {
+		keys := strings.Split(chord, "")
+		for _, key := range keys {
+			actions = append(actions, fields{"type": "keyDown", "value": key})
+		}
+		for i := range keys {
+			actions = append(actions, fields{"type": "keyUp", "value": keys[len(keys)-1-i]})
+		}
+	}
+	return []fields{{"type": "key", "id": "keyboard", "actions": actions}}
+}
+
+// clickActions are the actions of WebDriver that click at a point of the window.
+func clickActions(x, y int) []fields {
+	return []fields{{"type": "pointer", "id": "mouse", "actions": []fields{
+		{"type": "pointerMove", "x": x, "y": y},
+		{"type": "pointerDown", "button": 0},
+		{"type": "pointerUp", "button": 0},
+	}}}
+}
+
+// startProgram runs a program until the test ends, and hands each line of its standard error to
+// line. env are further variables, NAME=VALUE.
+func startProgram(t *testing.T, line func(string), env []string, name string, args ...string) {
+	t.Helper()
+	program := exec.Command(name, args...)
+	program.Env = append(os.Environ(), env...)
+	stderr, err := program.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := program.Start(); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for lines := bufio.NewScanner(stderr); lines.Scan(); {
+			line(lines.Text())
+		}
+		io.Copy(io.Discard, stderr) // after a line that is too long
+	}()
+	t.Cleanup(func() {
+		program.Process.Signal(os.Interrupt)
+		timer := time.AfterFunc(5*time.Second, func() { program.Process.Kill() })
+		defer timer.Stop()
+		<-read
+		program.Wait()
+	})
+}
+
+// firefox is a Firefox without a window on the screen.
+type firefox struct {
+	conn *websocket.Conn
+
+	mu      sync.Mutex
+	lastID  int
+	answers map[int]chan bidiAnswer // by the command's id
+}
+
+type bidiAnswer struct {
+	ID      int
+	Type    string
+	Result  json.RawMessage
+	Message string
+}
+
+// startFirefox starts a Firefox with a profile of its own. The test ends it.
+func startFirefox(t *testing.T) browser {
+	t.Helper()
+	needs(t, "firefox-esr")
+	home := t.TempDir()
+	profile := filepath.Join(home, "profile")
+	if err := os.CopyFS(profile, os.DirFS("testdata/page/firefox")); err != nil {
+		t.Fatal(err)
+	}
+	url := make(chan string, 1)
+	hear := func(line string) {
+		if _, after, ok := strings.Cut(line, "WebDriver BiDi listening on "); ok {
+			url <- after
+		}
+	}
+	startProgram(t, hear, []string{"HOME=" + home}, "firefox-esr",
+		"--headless", "--no-remote", "--profile", profile, "--remote-debugging-port=0")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	b := &firefox{answers: map[int]chan bidiAnswer{}}
+	select {
+	case at := <-url:
+		var err error
+		if b.conn, _, err = websocket.Dial(ctx, at+"/session", nil); err != nil {
+			t.Fatal(err)
+		}
+	case <-ctx.Done():
+		t.Fatal("Firefox did not say where it listens")
+	}
+	t.Cleanup(func() {
+		b.command("browser.close", fields{}, nil)
+		b.conn.CloseNow()
+	})
+	b.conn.SetReadLimit(-1)
+	go b.hear()
+	if err := b.command("session.new", fields{"capabilities": fields{}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (b *firefox) hear() {
+	for {
+		var answer bidiAnswer
+		if err := wsjson.Read(context.Background(), b.conn, &answer); err != nil {
+			answer = bidiAnswer{Type: "error", Message: err.Error()}
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			for _, waiting := range b.answers {
+				waiting <- answer
+			}
+			b.answers = nil
+			return
+		}
+		b.mu.Lock()
+		if waiting := b.answers[answer.ID]; waiting != nil {
+			waiting <- answer
+			delete(b.answers, answer.ID)
+		}
+		b.mu.Unlock()
+	}
+}
+
+// command runs a command of WebDriver BiDi and stores its result in result, unless that is nil.
+func (b *firefox) command(method string, params fields, result any) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	answers := make(chan bidiAnswer, 1)
+	b.mu.Lock()
+	if b.answers == nil {
+		b.mu.Unlock()
+		return errors.New("Firefox has gone")
+	}
+	b.lastID++
+	id := b.lastID
+	b.answers[id] = answers
+	b.mu.Unlock()
+	err := wsjson.Write(ctx, b.conn, fields{"id": id, "method": method, "params": params})
+	if err != nil {
+		return err
+	}
+	select {
+	case answer := <-answers:
+		if answer.Type != "success" {
+			return fmt.Errorf("%s: %s", method, answer.Message)
+		}
+		if result == nil {
+			return nil
+		}
+		return json.Unmarshal(answer.Result, result)
+	case <-ctx.Done():
+		return fmt.Errorf("%s: %w", method, ctx.Err())
+	}
+}
+
+func (b *firefox) open(t *testing.T) *tab {
+	t.Helper()
+	var created struct{ Context string }
+	if err := b.command("browsingContext.create", fields{"type": "window"}, &created); err != nil {
+		t.Fatal(err)
+	}
+	return newTab(t, &firefoxTab{b, created.Context})
+}
+
+type firefoxTab struct {
+	b       *firefox
+	context string
+}
+
+func (f *firefoxTab) goTo(url string) error {
+	return f.b.command("browsingContext.navigate",
+		fields{"context": f.context, "url": url, "wait": "complete"}, nil)
+}
+
+func (f *firefoxTab) back() error {
+	return f.b.command("browsingContext.traverseHistory",
+		fields{"context": f.context, "delta": -1}, nil)
+}
+
+func (f *firefoxTab) reload() error {
+	return f.b.command("browsingContext.reload",
+		fields{"context": f.context, "wait": "complete"}, nil)
+}
+
+func (f *firefoxTab) run(script string) (string, error) {
+	var outcome struct {
+		Result           struct{ Value string }
+		ExceptionDetails struct{ Text string }
+	}
+	err := f.b.command("script.evaluate", fields{"expression": script, "awaitPromise": true,
+		"target": fields{"context": f.context}, "userActivation": true}, &outcome)
+	if err == nil && outcome.ExceptionDetails.Text != "" {
+		err = errors.New(outcome.ExceptionDetails.Text)
+	}
+	return outcome.Result.Value, err
+}
+
+func (f *firefoxTab) keys(chords []string) error {
+	return f.b.command("input.performActions",
+		fields{"context": f.context, "actions": keyActions(chords)}, nil)
+}
+
+func (f *firefoxTab) clickAt(x, y int) error {
+	return f.b.command("input.performActions",
+		fields{"context": f.context, "actions": clickActions(x, y)}, nil)
+}
+
+func (f *firefoxTab) resize(width, height int) error {
+	return f.b.command("browsingContext.setViewport", fields{"context": f.context,
+		"viewport": fields{"width": width, "height": height}}, nil)
+}
+
+func (f *firefoxTab) picture() ([]byte, error) {
+	var shot struct{ Data []byte }
+	err := f.b.command("browsingContext.captureScreenshot", fields{"context": f.context}, &shot)
+	return shot.Data, err
+}
+
+func (f *firefoxTab) close() { f.b.command("browsingContext.close", fields{"context": f.context}, nil) }
+
+// webkit is WebKitGTK's small browser, on a screen of its own that nobody sees.
+type webkit struct {
+	session string // the URL of the session
+
+	mu      sync.Mutex // held for each command, and for what belongs together
+	current string     // the window that commands go to
+}
+
+// startWebKit starts a screen, a WebDriver and the browser. The test ends them.
+func startWebKit(t *testing.T) browser {
+	t.Helper()
+	needs(t, "Xvfb")
+	needs(t, "WebKitWebDriver")
+	browsers, _ := filepath.Glob("/usr/lib/*/webkit2gtk-4.*/MiniBrowser")
+	if len(browsers) == 0 {
+		missing(t, "WebKitGTK's MiniBrowser is not installed")
+	}
+	ignore := func(string) {}
+	display, driver := startXvfb(t), freePort(t)
+	startProgram(t, ignore, []string{"DISPLAY=" + display, "HOME=" + t.TempDir()},
+		"WebKitWebDriver", "--port="+driver)
+	w := &webkit{session: "http://127.0.0.1:" + driver + "/session"}
+	var session struct{ SessionID string }
+	options := fields{"binary": browsers[0], "args": []string{"--automation"}}
+	begin := fields{"capabilities": fields{"alwaysMatch": fields{
+		"webkitgtk:browserOptions": options}}}
+	err := w.command("POST", "", begin, &session)
+	for deadline := time.Now().Add(patience); err != nil && time.Now().Before(deadline); {
+		time.Sleep(50 * time.Millisecond) // it does not listen yet
+		err = w.command("POST", "", begin, &session)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.session += "/" + session.SessionID
+	t.Cleanup(func() { w.command("DELETE", "", nil, nil) })
+	return w
+}
+
+// startXvfb starts a screen, and returns its name. The test ends it.
+func startXvfb(t *testing.T) string {
+	t.Helper()
+	// It says on its standard error, for which -displayfd asks, which display it has.
+	number := make(chan string, 1)
+	hear := func(line string) {
+		if _, err := strconv.Atoi(line); err == nil {
+			number <- line
+		}
+	}
+	startProgram(t, hear, nil, "Xvfb", "-displayfd", "2", "-screen", "0", "1600x1200x24",
+		"-nolisten", "tcp")
+	select {
+	case n := <-number:
+		return ":" + n
+	case <-time.After(patience):
+		t.Fatal("Xvfb did not start")
+		return ""
+	}
+}
+
+// freePort returns a port of 127.0.0.1 that nobody listens at.
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// command runs a command of WebDriver and stores its value in result, unless that is nil.
+func (w *webkit) command(method, path string, params, result any) error {
+	var body io.Reader
+	if params != nil {
+		encoded, err := json.Marshal(params)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(encoded)
+	}
+	req, err := http.NewRequest(method, w.session+path, body)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var answer struct{ Value json.RawMessage }
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s %s: %s", method, path, answer.Value)
+	}
+	if result == nil {
+		return nil
+	}
+	return json.Unmarshal(answer.Value, result)
+}
+
+func (w *webkit) open(t *testing.T) *tab {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var created struct{ Handle string }
+	err := w.command("POST", "/window/new", fields{"type": "window"}, &created)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newTab(t, &webkitTab{w, created.Handle})
+}
+
+type webkitTab struct {
+	w      *webkit
+	window string
+}
+
+// command runs a command in the tab.
+func (k *webkitTab) command(method, path string, params, result any) error {
+	k.w.mu.Lock()
+	defer k.w.mu.Unlock()
+	if k.w.current != k.window {
+		if err := k.w.command("POST", "/window", fields{"handle": k.window}, nil); err != nil {
+			return err
+		}
+		k.w.current = k.window
+	}
+	return k.w.command(method, path, params, result)
+}
+
+func (k *webkitTab) goTo(url string) error {
+	return k.command("POST", "/url", fields{"url": url}, nil)
+}
+
+func (k *webkitTab) back() error { return k.command("POST", "/back", fields{}, nil) }
+
+func (k *webkitTab) reload() error { return k.command("POST", "/refresh", fields{}, nil) }
+
+func (k *webkitTab) run(script string) (string, error) {
+	var outcome struct{ Value, Error string }
+	const settle = `const settled = arguments[arguments.length - 1];
+		%s.then((value) => settled({ value }), (error) => settled({ error: String(error) }));`
+	err := k.command("POST", "/execute/async",
+		fields{"script": fmt.Sprintf(settle, script), "args": []any{}}, &outcome)
+	if err == nil && outcome.Error != "" {
+		err = errors.New(outcome.Error)
+	}
+	return outcome.Value, err
+}
+
+func (k *webkitTab) keys(chords []string) error {
+	return k.command("POST", "/actions", fields{"actions": keyActions(chords)}, nil)
+}
+
+func (k *webkitTab) clickAt(x, y int) error {
+	return k.command("POST", "/actions", fields{"actions": clickActions(x, y)}, nil)
+}
+
+func (k *webkitTab) resize(width, height int) error {
+	return k.command("POST", "/window/rect", fields{"width": width, "height": height}, nil)
+}
+
+func (k *webkitTab) picture() ([]byte, error) {
+	var encoded string
+	if err := k.command("GET", "/screenshot", nil, &encoded); err != nil {
+		return nil, err
+	}
+	return base64.StdEncoding.DecodeString(encoded)
+}
+
+func (k *webkitTab) close() { k.command("DELETE", "/window", nil, nil) }
