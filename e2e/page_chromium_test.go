@@ -67,7 +67,7 @@ func (b chromium) open(t *testing.T) *tab {
 	if err := chromedp.Listen(ctx, c.hear); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.do(); err != nil {
+	if err := c.resize(1280, 720); err != nil {
 		t.Fatal(err)
 	}
 	return newTab(t, c)

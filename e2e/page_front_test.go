@@ -156,6 +156,20 @@ func isStream(r *http.Request) bool {
 	return r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/chat/")
 }
 
+// waitForAsked waits until n streams were asked for.
+func (f *front) waitForAsked(t *testing.T, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		all, _ := f.asked()
+		if all == n {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("streams asked for after %v: got %d, want %d", patience, all, n)
+		}
+	}
+}
+
 // waitForOpen waits until exactly n streams are open.
 func (f *front) waitForOpen(t *testing.T, n int) {
 	t.Helper()

@@ -166,6 +166,22 @@ func (p *tab) waitForText(id, text string) {
 	p.waitFor(fmt.Sprintf(`document.getElementById(%q).textContent === %q`, id, text))
 }
 
+// waitForLastLine waits until the last row of the conversation has exactly that text, without its
+// time.
+func (p *tab) waitForLastLine(text string) {
+	p.t.Helper()
+	p.waitFor(fmt.Sprintf(`[...document.getElementById("lines").lastChild?.childNodes ?? []]
+		.filter((node) => node.localName !== "time").map((node) => node.textContent).join("") === %q`, text))
+}
+
+// waitForError waits until the last of our messages stands as not sent, with that text and those
+// words.
+func (p *tab) waitForError(text string) {
+	p.t.Helper()
+	p.waitFor(fmt.Sprintf(
+		`document.querySelector("#outbox li:last-child")?.textContent.startsWith(%q)`, text))
+}
+
 // waitForState waits until the connection is shown to be live, waiting, connecting, reconnecting
 // or gone.
 func (p *tab) waitForState(state string) {
@@ -189,7 +205,7 @@ func (p *tab) waitForLines(lines ...string) {
 // lines returns the lines of the conversation without their times, each its kind and its text.
 func (p *tab) lines() []string {
 	p.t.Helper()
-	return eval[[]string](p, `[...document.querySelectorAll("#lines .line")].map((line) =>
+	return eval[[]string](p, `[...document.querySelectorAll("#lines > .line, #lines > li > .line")].map((line) =>
 		line.classList[1] + " " + [...line.childNodes].filter((node) => node.localName !== "time")
 			.map((node) => node.textContent.trim()).join(" "))`)
 }

@@ -1,17 +1,19 @@
-// The script of the demo page, to be read from top to bottom: what it knows, how it stays
-// connected, what an event changes, how we speak, how all of it is drawn, and how we come and go.
+// The script of the demo page, to be read from top to bottom.
 //
-// The list of who is here is exact without polling: GET /users says which event it was taken after
-// (in its header Last-Event-ID), and the stream goes on from there. The page asks for the list
+// The list of who is here is exact without polling: GET /users says in its header Last-Event-ID
+// which event it was taken after, and the stream goes on from there. The page asks for the list
 // again only after a gap in the stream or a lost connection.
 
 const $ = (id) => document.getElementById(id);
+const put = (id, text) => ($(id).textContent = text);
+const on = (target, type, handle) => target.addEventListener(type, handle);
+const inWords = (n) => n.toLocaleString("en");
 
-const maxRows = 500; // rows of the conversation on the page
-const maxNames = 200; // names shown in one place; the box above the list finds the others
+const maxRows = 500; // in the conversation
+const maxNames = 200; // in one place; the box above the list finds the others
 const maxPast = 100; // events shown from before we came
 
-// --- What the page knows -----------------------------------------------------
+// --- What the page knows ---
 
 let me = ""; // our name while we are here
 let lastId = ""; // the id of the last event heard, after which the stream goes on
@@ -19,837 +21,786 @@ let cameAfter = ""; // the id of the last event before we came
 let people = new Set(); // the names of who is here
 let peopleChanged = false; // since they were drawn
 
-let listId = ""; // the id of the last event that the list took into account; "" while we ask for it
+let listId = ""; // the id of the last event that the list has in it; "" while we ask for the list
 let early = []; // arrivals and departures that we heard while we asked
 
 // An id is EPOCH-SEQ: which run of the server, and which of its events.
 function parse(id) {
-  const dash = id.lastIndexOf("-");
-  return { epoch: id.slice(0, dash), seq: Number(id.slice(dash + 1)) };
+	const dash = id.lastIndexOf("-");
+	return { epoch: id.slice(0, dash), seq: Number(id.slice(dash + 1)) };
 }
 
 // isUpTo reports whether an event is the other or came before it, in the same run of the server.
 function isUpTo(id, otherId) {
-  const [event, other] = [parse(id), parse(otherId)];
-  return event.epoch === other.epoch && event.seq <= other.seq;
+	const [event, other] = [parse(id), parse(otherId)];
+	return event.epoch === other.epoch && event.seq <= other.seq;
 }
 
-// --- How it stays connected --------------------------------------------------
+// --- How it stays connected ---
 
 let source = null; // our stream; our name is among the people while it is open
-let state = ""; // waiting (for a slot), connecting, live, reconnecting or gone
-let failures = 0; // attempts to connect that failed since we were last live
+let state = ""; // one of stateWords, below
+let failures = 0; // attempts to connect since we were last live
 let absent = 0; // seconds for which we have been missing from the people while live
 let lastQuestion = 0; // answers to earlier questions than this one are no longer wanted
 let retryTimer = 0;
 
-let owed = ""; // the id of an event that must come, because an answer told us of it
-let overdueTimer = 0; // runs while we wait for an event, or for the stream to open
+let owed = ""; // the id of an event that must still come, because an answer told us of it
+let overdueTimer = 0; // runs while we wait for that, or for the stream to open
 
-// connect asks who is here and opens the stream after the last event heard, so that nothing is
-// missed. The first time, it goes back a little further, to show what was said before we came.
+// connect asks who is here and opens the stream after the last event heard, so nothing is missed.
+// The first time, it goes back a little further, to show what was said before we came.
 async function connect() {
-  disconnect();
-  const words = lastId ? "Reconnecting" : "Connecting";
-  show(words.toLowerCase(), words);
-  if (!(await askForPeople())) return;
-  const { epoch, seq } = parse(listId);
-  if (!lastId) {
-    cameAfter = listId;
-    lastId = `${epoch}-${Math.max(0, seq - maxPast)}`;
-  }
-  owe(people.has(me) ? listId : `${epoch}-${seq + 1}`); // our arrival is at least the next one
-  source = openStream();
-  expectWithin(5);
+	disconnect();
+	show(lastId ? "reconnecting" : "connecting");
+	if (!(await askForPeople())) return;
+	const { epoch, seq } = parse(listId);
+	if (!lastId) {
+		cameAfter = listId;
+		lastId = `${epoch}-${Math.max(0, seq - maxPast)}`;
+	}
+	owe(people.has(me) ? listId : `${epoch}-${seq + 1}`); // our arrival is the next one, or later
+	source = openStream();
+	expectWithin(5);
 }
 
 function disconnect() {
-  lastQuestion++;
-  clearTimeout(retryTimer);
-  clearTimeout(overdueTimer);
-  overdueTimer = 0;
-  source?.close();
-  source = null;
+	lastQuestion++;
+	clearTimeout(retryTimer);
+	stopWaiting();
+	source?.close();
+	source = null;
 }
 
 // reconnect is for when the connection may be dead without a word.
 function reconnect() {
-  if (me && state !== "waiting") connect();
+	if (me && state !== "waiting") connect();
 }
 
-function streamPath() {
-  return `/chat/${encodeURIComponent(me)}?lastEventId=${lastId}`;
-}
+const streamPath = () => `/chat/${encodeURIComponent(me)}?lastEventId=${lastId}`;
 
-// openStream returns a stream whose events count only while it is ours. A page that comes back
-// from WebKit's back/forward cache finds there the streams that it had closed, open again.
+// openStream returns a stream whose events count only while it is ours: when WebKit brings a page
+// back, it opens the page's streams again, even those that the page had closed.
 function openStream() {
-  const opened = new EventSource(streamPath());
-  const on = (type, handle) =>
-    opened.addEventListener(type, (event) => {
-      if (opened === source) handle(event);
-      else opened.close();
-    });
-  on("open", settle);
-  on("message", hear);
-  on("gap", hearGap);
-  on("error", lost);
-  return opened;
+	const opened = new EventSource(streamPath());
+	const handlers = { open: settle, message: hear, gap: hearGap, error: lost };
+	for (const [type, handle] of Object.entries(handlers)) {
+		on(opened, type, (event) => {
+			if (opened === source) handle(event);
+			else opened.close();
+		});
+	}
+	return opened;
 }
 
 // owe takes note that the stream must bring the event with this id.
 function owe(id) {
-  owed = isUpTo(id, lastId) ? "" : id;
+	owed = isUpTo(id, lastId) ? "" : id;
 }
 
-// expectWithin starts the wait for what must come next, unless we wait already.
+// expectWithin starts the wait for what must come, unless we wait already.
 function expectWithin(seconds) {
-  overdueTimer ||= setTimeout(overdue, seconds * 1000);
+	overdueTimer ||= setTimeout(overdue, seconds * 1000);
 }
 
-// overdue is called when what had to come did not. A stream that was live is dead, though nobody
-// told us. One that never brought anything may still do so.
+function stopWaiting() {
+	clearTimeout(overdueTimer);
+	overdueTimer = 0;
+}
+
+// overdue is called when what had to come did not. A stream that was live is dead. One that has
+// brought nothing yet may still do so.
 function overdue() {
-  overdueTimer = 0;
-  if (state === "live") {
-    connect();
-    return;
-  }
-  const words = "The server answers, but its stream does not get through. Probably a proxy or a virus scanner holds it back.";
-  notify(words, "Try now");
-  overdueTimer = setTimeout(() => tryLater(new Error(words)), 30_000);
+	stopWaiting();
+	if (state === "live") return connect();
+	const words = "The server answers, but its stream does not get through. " +
+		"Probably a proxy or a virus scanner holds it back.";
+	notify(words, "Try now");
+	overdueTimer = setTimeout(() => tryLater(new Error(words)), 30_000);
 }
 
-// cameAsFar takes note that the stream has come as far as the event with this id.
-function cameAsFar(id) {
-  lastId = id;
-  clearTimeout(overdueTimer);
-  overdueTimer = 0;
-  owe(owed);
-  if (state !== "live") settle();
-  if (owed) expectWithin(state === "live" ? 3 : 5);
+// cameTo takes note that the stream has come as far as the event with this id.
+function cameTo(id) {
+	lastId = id;
+	stopWaiting();
+	owe(owed);
+	if (state !== "live") settle();
+	if (owed) expectWithin(state === "live" ? 3 : 5);
 }
 
 // settle makes the page live once the stream is open and has brought what it had to.
 function settle() {
-  if (owed || source.readyState !== EventSource.OPEN) return;
-  clearTimeout(overdueTimer);
-  overdueTimer = failures = absent = 0;
-  show("live", "Live");
-  notify("");
+	if (owed || source.readyState !== EventSource.OPEN) return;
+	stopWaiting();
+	failures = absent = 0;
+	show("live");
+	notify("");
 }
 
-// askForPeople returns whether they are known now. If not, the answer was no longer wanted, or
-// another attempt is under way.
+// askForPeople returns whether they are known now. If not, something else is under way already.
 async function askForPeople() {
-  const question = ++lastQuestion;
-  listId = "";
-  early = [];
-  try {
-    const answer = await ask("/users", { headers: { Accept: "application/json" } });
-    const { users } = await answer.json().catch(cutOff);
-    if (question !== lastQuestion) return false;
-    people = new Set(users);
-    peopleChanged = true;
-    listId = answer.headers.get("Last-Event-ID");
-    early.forEach(apply);
-    redraw();
-    return true;
-  } catch (error) {
-    if (question === lastQuestion) tryLater(error);
-    return false;
-  }
+	const question = ++lastQuestion;
+	listId = "";
+	early = [];
+	try {
+		const answer = await ask("/users", { headers: { Accept: "application/json" } });
+		const { users } = await answer.json().catch(cutOff);
+		if (question !== lastQuestion) return false;
+		people = new Set(users);
+		peopleChanged = true;
+		listId = answer.headers.get("Last-Event-ID");
+		early.forEach(apply);
+		redraw();
+		return true;
+	} catch (error) {
+		if (question === lastQuestion) tryLater(error);
+		return false;
+	}
 }
 
-// lost is called when the stream has ended. At first the browser opens it again by itself, after
-// the time that the server asked for, and from the last id that it got. If it gives up (when the
-// answer is no stream, such as 503) or has failed once, we go on in our own way.
+// lost is called when the stream has ended. At first the browser itself opens it again, from the
+// last id that it got. If it gives up (at an answer such as 503) or has failed once, we go on.
 async function lost() {
-  if (source.readyState === EventSource.CONNECTING && failures === 0) {
-    failures = 1;
-    show("reconnecting", "Reconnecting");
-    clearTimeout(overdueTimer);
-    overdueTimer = 0;
-    expectWithin(8); // of which the browser may wait 3 before it asks
-    return;
-  }
-  const refused = source.readyState === EventSource.CLOSED;
-  disconnect();
-  const question = lastQuestion;
-  let reason = new Error("The connection was lost.");
-  if (refused) {
-    // An EventSource doesn't tell what the answer was, so we ask for it.
-    await ask(streamPath()).then((answer) => answer.body.cancel()).catch((error) => (reason = error));
-  }
-  if (question === lastQuestion) tryLater(reason);
+	stopWaiting();
+	if (source.readyState === EventSource.CONNECTING && failures === 0) {
+		failures = 1;
+		show("reconnecting");
+		expectWithin(8); // the browser may wait 3 s before it asks
+		return;
+	}
+	const refused = source.readyState === EventSource.CLOSED;
+	disconnect();
+	const question = lastQuestion;
+	let reason = new Error("The connection was lost.");
+	if (refused) {
+		// An EventSource doesn't tell what the answer was, so we ask for it.
+		await ask(streamPath()).then(({ body }) => body.cancel(), (error) => (reason = error));
+	}
+	if (question === lastQuestion) tryLater(reason);
 }
 
-// tryLater connects again: later each time, and not in step with all the others who lost the
-// server at the same moment.
+// tryLater connects again: later each time, and not in step with others who lost the server.
 function tryLater(error) {
-  disconnect();
-  if (error.status === 400) {
-    leave(error.message); // the server does not take the name, and trying again won't help
-    return;
-  }
-  failures++;
-  const seconds = (error.retryAfter || 0) + Math.min(2 ** failures, 30) * (0.5 + Math.random() / 2);
-  const at = Date.now() + seconds * 1000;
-  show(error.gone ? "gone" : "reconnecting", error.gone ? "Server gone, retry" : "Reconnecting");
-  notify(error.message, "Try now");
-  (function countDown() {
-    const left = Math.ceil((at - Date.now()) / 1000);
-    if (left <= 0) {
-      connect();
-      return;
-    }
-    $("state-when").textContent = `in ${left} s`;
-    retryTimer = setTimeout(countDown, 200);
-  })();
+	disconnect();
+	if (error.status === 400) return leave(error.message); // the server never takes this name
+	failures++;
+	const pause = Math.min(2 ** failures, 30) * (0.5 + Math.random() / 2) + (error.retryAfter || 0);
+	const at = Date.now() + pause * 1000;
+	show(error.gone ? "gone" : "reconnecting");
+	notify(error.message, "Try now");
+	(function countDown() {
+		const left = Math.ceil((at - Date.now()) / 1000);
+		if (left <= 0) return connect();
+		put("state-when", `in ${left} s`);
+		retryTimer = setTimeout(countDown, 200);
+	})();
 }
 
 // ask makes a request, and throws an error in words if it does not succeed.
 async function ask(path, options) {
-  const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(10_000), ...options }).catch(cutOff);
-  if (answer.ok) return answer;
-  const inWords = answer.headers.get("Content-Type")?.startsWith("text/plain");
-  throw Object.assign(new Error(inWords ? await answer.text().catch(cutOff) : `The server answered ${answer.status}.`), {
-    status: answer.status,
-    retryAfter: Number(answer.headers.get("Retry-After")),
-  });
+	const always = { cache: "no-store", signal: AbortSignal.timeout(10_000) };
+	const answer = await fetch(path, { ...always, ...options }).catch(cutOff);
+	if (answer.ok) return answer;
+	const hasWords = answer.headers.get("Content-Type")?.startsWith("text/plain");
+	const words = hasWords && (await answer.text().catch(cutOff));
+	throw Object.assign(new Error(words || `The server answered ${answer.status}.`), {
+		status: answer.status,
+		retryAfter: Number(answer.headers.get("Retry-After")),
+	});
 }
 
 // cutOff says in our words, not the browser's, that no answer came, or not all of it.
-function cutOff(error) {
-  const words = error.name === "TimeoutError" ? "The server does not answer." : "The server can't be reached.";
-  throw Object.assign(new Error(words), { gone: true });
+function cutOff({ name }) {
+	const words = name === "TimeoutError" ? "does not answer." : "can't be reached.";
+	throw Object.assign(new Error(`The server ${words}`), { gone: true });
 }
 
-// --- How tabs share the connections ------------------------------------------
+// --- How tabs share the connections ---
 
-// Over HTTP/1.1 a browser opens six connections to a host, for all tabs together. A stream keeps
-// one. So at most five tabs have a stream, and one connection is left for all that they ask. Each
-// of the five slots is a lock that the browser shares among tabs.
-const slots = ["slot 1", "slot 2", "slot 3", "slot 4", "slot 5"];
-const needsSlot = navigator.locks && !/^h[23]/.test(performance.getEntriesByType("navigation")[0]?.nextHopProtocol);
+// Over HTTP/1.1 a browser opens six connections to a host, for all tabs together, and a stream
+// keeps one. So at most five tabs have a stream, and one connection is left for what they ask.
+// Each slot is a lock, which tabs share. (Over plain HTTP, only pages of this machine have locks.)
+const slots = [1, 2, 3, 4, 5].map((n) => `slot ${n}`);
+const protocol = performance.getEntriesByType("navigation")[0]?.nextHopProtocol;
+const needsSlot = navigator.locks && protocol !== "h2" && protocol !== "h3";
 
 let giveSlotBack = () => {}; // ends our hold on a slot, or our wait for one
-let isFull = false; // the other tabs have all slots, and we wait
+let isFull = false; // the other tabs have all slots
 
 // takeSlot waits until we have a slot.
 function takeSlot() {
-  if (!needsSlot) return Promise.resolve();
-  giveSlotBack();
-  return new Promise((taken) => {
-    const waiting = new AbortController();
-    giveSlotBack = () => waiting.abort();
-    const take = () => {
-      if (waiting.signal.aborted) return; // two were free at once, so this one goes back
-      waiting.abort();
-      taken();
-      return new Promise((free) => (giveSlotBack = free));
-    };
-    for (const slot of slots) navigator.locks.request(slot, { signal: waiting.signal }, take).catch(() => {});
-    navigator.locks.query().then(({ held }) => {
-      if (waiting.signal.aborted || !slots.every((slot) => held.some(({ name }) => name === slot))) return;
-      isFull = true;
-      drawPlace();
-    });
-  });
+	giveSlotBack();
+	if (!needsSlot) return Promise.resolve();
+	return new Promise((taken) => {
+		const waiting = new AbortController();
+		const { signal } = waiting;
+		giveSlotBack = () => waiting.abort();
+		const take = () => {
+			if (signal.aborted) return; // two were free at once, so this one goes back
+			waiting.abort();
+			taken();
+			return new Promise((free) => (giveSlotBack = free));
+		};
+		for (const slot of slots) navigator.locks.request(slot, { signal }, take).catch(() => {});
+		navigator.locks.query().then(({ held }) => {
+			isFull = !signal.aborted && slots.every((slot) => held.some(({ name }) => name === slot));
+			if (isFull) drawPlace();
+		});
+	});
 }
 
-// --- What an event changes ---------------------------------------------------
+// --- What an event changes ---
 
 const presence = /^User (\S+) (connected to|disconnected from) the chat\.$/;
 
-// hear takes an event in. No name has a space, so the sentences can't be mistaken for each other.
+// hear takes an event in. No name has a space, so no sentence can be mistaken for another.
 function hear({ data, lastEventId: id }) {
-  cameAsFar(id);
-  const isNew = !isUpTo(id, listId); // so it happened just now
-  if (isNew) {
-    thisSecond();
-    rates[rates.length - 1]++;
-  }
-  const line = { time: isNew ? Date.now() : 0, isPast: isUpTo(id, cameAfter) };
-  const [, name, verb] = data.match(presence) ?? [];
-  if (name) {
-    const change = { id, name, isHere: verb === "connected to" };
-    if (listId) apply(change);
-    else early.push(change);
-    write({ ...line, kind: change.isHere ? "came" : "left", name });
-  } else {
-    const space = data.indexOf(" ");
-    const said = { ...line, kind: "said", name: data.slice(0, space - 1), text: data.slice(space + 1) };
-    if (said.name === me) cameBack(id, said.text);
-    write(said);
-  }
-  if (id === cameAfter) write({ kind: "now", text: "So far before you came" });
+	const isNew = !isUpTo(id, listId); // so it happened just now
+	if (isNew) {
+		thisSecond();
+		rates[rates.length - 1]++;
+	}
+	const line = { time: isNew ? Date.now() : 0, isPast: isUpTo(id, cameAfter) };
+	const [, name, verb] = data.match(presence) ?? [];
+	if (name) {
+		const kind = verb === "connected to" ? "came" : "left";
+		if (listId) apply({ id, name, kind });
+		else early.push({ id, name, kind });
+		write({ ...line, kind, name });
+	} else {
+		const space = data.indexOf(" ");
+		const [speaker, text] = [data.slice(0, space - 1), data.slice(space + 1)];
+		if (speaker === me) cameBack(id, text);
+		write({ ...line, kind: "said", name: speaker, text });
+	}
+	if (id === cameAfter) write({ kind: "now", text: "↑ before you came" });
+	cameTo(id);
 }
 
 // hearGap is called when the server can't tell us all that happened after the last event heard.
 function hearGap({ lastEventId: id }) {
-  if (id !== cameAfter) {
-    write({ kind: "gap", text: "Something was missed here: the server could not tell us everything that happened." });
-  }
-  if (parse(id).epoch !== parse(owed).epoch) owed = ""; // nothing of that run of the server will come
-  outbox = outbox.filter((message) => !message.id || isUpTo(id, message.id));
-  outboxChanged = true;
-  cameAsFar(id);
-  askForPeople();
+	const text = "Something was missed here: the server no longer has all that happened.";
+	if (id !== cameAfter) write({ kind: "gap", text });
+	if (parse(id).epoch !== parse(owed).epoch) owed = ""; // nothing of that run will come
+	setOutbox(outbox.filter((message) => !message.id || isUpTo(id, message.id)));
+	cameTo(id);
+	askForPeople();
 }
 
 // apply makes an arrival or departure count, unless the list has it already.
-function apply({ id, name, isHere }) {
-  if (!isUpTo(listId, id) || id === listId) return;
-  if (isHere) people.add(name);
-  else people.delete(name);
-  peopleChanged = true;
+function apply({ id, name, kind }) {
+	if (!isUpTo(listId, id) || id === listId) return;
+	if (kind === "came") people.add(name);
+	else people.delete(name);
+	peopleChanged = true;
 }
 
-// write adds a line to the conversation. Arrivals and departures in a row make one item, a crowd.
+const maxCrowd = 1000; // arrivals and departures in one item
+let latest = {}; // the last item of the conversation
+let lastMinute = 0; // of the last thing said
+let fresh = []; // items that are not on the page yet, or have grown
+
+// write adds a line to the conversation. Its items are lines, and crowds: arrivals and departures
+// in a row.
 function write(line) {
-  const isPresence = line.kind === "came" || line.kind === "left";
-  if (isPresence && latest.lines?.length < maxCrowd) {
-    latest.lines.push(line);
-    if (fresh.at(-1) !== latest) fresh.push(latest); // to be drawn again
-  } else {
-    const minute = Math.floor(line.time / 60_000);
-    const beginsMinute = line.kind === "said" && minute !== lastMinute;
-    const follows = line.kind === "said" && latest.kind === "said" && latest.name === line.name && !beginsMinute;
-    if (line.kind === "said") lastMinute = minute;
-    latest = isPresence ? { kind: "crowd", lines: [line] } : { ...line, beginsMinute, follows };
-    fresh.push(latest);
-    if (fresh.length > 2 * maxRows) fresh.splice(0, maxRows); // nobody looks at the end now
-  }
-  if (line.name !== me && !line.isPast) {
-    sinceSummary.push(line);
-    if (line.kind === "said" && document.hidden && unread < 100) {
-      unread++;
-      drawTitle();
-    }
-  }
-  redraw();
+	const isSaid = line.kind === "said";
+	const isPresence = line.kind === "came" || line.kind === "left";
+	if (isPresence && latest.lines?.length < maxCrowd) {
+		latest.lines.push(line);
+		if (fresh.at(-1) !== latest) fresh.push(latest);
+	} else {
+		const minute = Math.floor(line.time / 60_000);
+		line.beginsMinute = isSaid && minute > 0 && minute !== lastMinute;
+		line.follows = isSaid && latest.name === line.name && !line.beginsMinute;
+		if (isSaid) lastMinute = minute;
+		latest = isPresence ? { lines: [line] } : line;
+		fresh.push(latest);
+		if (fresh.length > 2 * maxRows) fresh.splice(0, maxRows); // nobody looks at the end now
+	}
+	redraw();
+	if (line.name === me || line.isPast) return;
+	sinceSummary.push(line);
+	if (isSaid && document.hidden && unread < 100) drawTitle(unread + 1);
 }
 
-// --- How we speak ------------------------------------------------------------
+// --- How we speak ---
 
 const maxBytes = 4096; // of a message, as the server takes it
 const maxLines = 32;
 
-let outbox = []; // what we said and the stream has not brought yet, oldest first
+// What we said and the stream has not brought yet. A message is waiting, sending, sent (and has the
+// id of its event) or failed.
+let outbox = [];
 let outboxChanged = false; // since it was drawn
 let isSending = false;
 
-// A message is waiting, sending, sent (and then has the id of its event) or failed.
-$("send").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const text = messageInBox();
-  $("send-error").textContent = problemWithText(text);
-  if (!text || problemWithText(text)) return;
-  putInBox("");
-  outbox.push({ text, state: "waiting" });
-  outboxChanged = true;
-  drawLines(true);
-  sendAll();
-});
+function setOutbox(messages) {
+	outbox = messages;
+	outboxChanged = true;
+	redraw();
+}
+
+function say(text) {
+	setOutbox([...outbox, { text, state: "waiting" }]);
+	sendAll();
+}
+
+function forget(message) {
+	setOutbox(outbox.filter((other) => other !== message));
+}
+
+function update(message, changes) {
+	Object.assign(message, changes);
+	setOutbox(outbox);
+}
 
 // sendAll sends what waits, one message after another, so that they stay in order.
 async function sendAll() {
-  if (isSending) return;
-  isSending = true;
-  for (let message; (message = outbox.find(({ state }) => state === "waiting")); redraw()) {
-    Object.assign(message, { state: "sending", isUnsure: false });
-    outboxChanged = true;
-    redraw();
-    try {
-      const answer = await ask(`/chat/${encodeURIComponent(me)}`, { method: "POST", body: message.text });
-      sent(message, answer.headers.get("Last-Event-ID"));
-    } catch (error) {
-      failed(message, error);
-    }
-    outboxChanged = true;
-  }
-  isSending = false;
+	if (isSending) return;
+	isSending = true;
+	for (let message; (message = outbox.find(({ state }) => state === "waiting")); ) {
+		update(message, { state: "sending" });
+		try {
+			const path = `/chat/${encodeURIComponent(me)}`;
+			const answer = await ask(path, { method: "POST", body: message.text });
+			sent(message, answer.headers.get("Last-Event-ID"));
+		} catch (error) {
+			failed(message, error);
+		}
+	}
+	isSending = false;
 }
 
 // sent is called when the server has taken a message. The stream must bring it within 3 s.
 function sent(message, id) {
-  Object.assign(message, { state: "sent", id });
-  if (isUpTo(id, lastId)) outbox = outbox.filter((other) => other !== message);
-  else if (outbox.includes(message)) {
-    owe(id);
-    expectWithin(3);
-  }
+	update(message, { state: "sent", id });
+	if (isUpTo(id, lastId)) forget(message);
+	else if (outbox.includes(message)) {
+		owe(id);
+		expectWithin(3);
+	}
 }
 
-// failed is called when a message was refused, or when no answer came: then nobody knows whether
-// it was said, until the stream brings it or not.
-function failed(message, error) {
-  Object.assign(message, { state: "failed", reason: error.message, isUnsure: error.gone || error.status === 504 });
-  if (!error.gone) return;
-  for (const other of outbox) {
-    if (other.state === "waiting") Object.assign(other, { state: "failed", reason: error.message });
-  }
-  if (state === "live") connect();
+// failed is called when a message was refused, or no answer came and it may have been said or not.
+function failed(message, { message: reason, gone, status }) {
+	const doubt = gone || status === 504 ? "Perhaps not" : "Not";
+	update(message, { state: "failed", error: `${doubt} sent. ${reason} ` });
+	if (!gone) return;
+	for (const other of outbox) {
+		if (other.state === "waiting") update(other, { state: "failed", error: `Not sent. ${reason} ` });
+	}
+	if (state === "live") connect();
 }
 
-// cameBack takes a message of ours out of the outbox when the stream has brought it, be it before
-// the answer, after it, or without one.
+// cameBack is called when the stream brings our message: before the answer, after it or without.
 function cameBack(id, text) {
-  const heard =
-    outbox.find((message) => message.id === id) ??
-    outbox.find((message) => message.state === "sending" && message.text === text) ??
-    outbox.find((message) => message.isUnsure && message.text === text);
-  outbox = outbox.filter((message) => message !== heard);
-  outboxChanged = true;
+	const isOurs = (message) => message.text === text && message.state !== "waiting";
+	forget(outbox.find((message) => message.id === id) ?? outbox.find(isOurs));
 }
 
-function messageInBox() {
-  return $("text").value.replace(/\r\n?|[\u2028\u2029]/g, "\n").trimEnd();
+const textInBox = () => $("text").value.replace(/\r\n?|[\u2028\u2029]/g, "\n").trimEnd();
+const bytesLeft = () => maxBytes - new TextEncoder().encode(textInBox()).length;
+
+// problemWithText says why the server would refuse what is in the box, or "".
+function problemWithText() {
+	const lines = textInBox().split("\n").length;
+	if (bytesLeft() < 0) return `This is ${inWords(-bytesLeft())} bytes too long for one message.`;
+	if (lines > maxLines) return `This has ${lines} lines. A message has at most ${maxLines}.`;
+	return "";
 }
 
-const size = (text) => new TextEncoder().encode(text).length;
-const countOf = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
-
-// problemWithText says why the server would refuse a text, or "".
-function problemWithText(text) {
-  const lines = text.split("\n").length;
-  const tooMany = size(text) - maxBytes;
-  if (tooMany > 0) return `This is ${countOf(tooMany, "byte")} too long for one message.`;
-  if (lines > maxLines) return `This has ${lines} lines. A message has at most ${maxLines}.`;
-  return /[^\P{Cc}\t\n]/u.test(text) ? "This has a control character in it, which can't be sent." : "";
+// boxChanged makes true again how much room is left, an error that may be cured, and the height.
+function boxChanged() {
+	const [box, left] = [$("text"), bytesLeft()];
+	put("text-left", left < maxBytes / 4 ? `${inWords(left)} bytes left` : "");
+	if ($("send-error").textContent) put("send-error", problemWithText());
+	if (CSS.supports("field-sizing", "content")) return;
+	box.style.height = "auto";
+	box.style.height = `${box.scrollHeight + 2}px`; // 2 for its border
 }
 
 function putInBox(text) {
-  $("text").value = text;
-  boxChanged();
+	$("text").value = text;
+	boxChanged();
+	$("text").focus();
 }
 
-// boxChanged makes what stands around the box true again: how much room is left, once that is
-// little, an error that may be cured, and how high the box must be.
-function boxChanged() {
-  const text = messageInBox();
-  const left = maxBytes - size(text);
-  $("text-left").textContent = left < maxBytes / 4 ? `${countOf(left, "byte")} left` : "";
-  if ($("send-error").textContent) $("send-error").textContent = problemWithText(text);
-  if (!CSS.supports("field-sizing", "content")) {
-    $("text").style.height = "auto";
-    $("text").style.height = `${$("text").scrollHeight + 2}px`; // 2 for its border
-  }
-}
-
-$("text").addEventListener("input", boxChanged);
-
-$("text").addEventListener("keydown", (event) => {
-  const composing = event.isComposing || event.keyCode === 229; // Safari's way to say it
-  if (event.key !== "Enter" || event.shiftKey || composing) return;
-  event.preventDefault();
-  $("send").requestSubmit();
+on($("send"), "submit", (event) => {
+	event.preventDefault();
+	const text = textInBox();
+	put("send-error", problemWithText());
+	if (!text || problemWithText()) return;
+	putInBox("");
+	say(text);
+	drawLines(true);
 });
 
-// --- How it is drawn ---------------------------------------------------------
+on($("text"), "input", boxChanged);
 
-// An item of the conversation is a crowd, something said, a gap, or where now begins.
-const maxCrowd = 1000; // arrivals and departures in one item
-const maxApart = 3; // of a crowd are shown one by one
+on($("text"), "keydown", (event) => {
+	const composing = event.isComposing || event.keyCode === 229; // Safari's way to say it
+	if (event.key !== "Enter" || event.shiftKey || composing) return;
+	event.preventDefault();
+	$("send").requestSubmit();
+});
 
-let latest = {}; // the last item
-let lastMinute = -1; // of the last thing said
-let fresh = []; // items that are not on the page yet, or have grown
+// --- How it is drawn ---
+
 let frame = 0; // the next one to draw in, if asked for
 let drawn = 0; // when we last drew
 
-// redraw draws in the next frame, however often it is called before. While much happens, not every
-// frame is drawn in: the eye sees no more.
+// redraw draws soon, once for all calls until then. Twenty times a second is all that the eye sees.
 function redraw() {
-  frame ||= requestAnimationFrame((now) => {
-    frame = 0;
-    if (now - drawn < 50) {
-      redraw();
-      return;
-    }
-    drawn = now;
-    drawLines();
-    if (peopleChanged) drawPeople();
-  });
+	frame ||= requestAnimationFrame((now) => {
+		frame = 0;
+		if (now - drawn < 50) return redraw();
+		drawn = now;
+		drawLines();
+		if (peopleChanged) drawPeople();
+	});
 }
 
 // element makes one with text in it, which never becomes markup.
 function element(tag, className, text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
+	const made = document.createElement(tag);
+	made.className = className;
+	made.textContent = text;
+	return made;
 }
 
-function buttonFor(words, onClick) {
-  const made = element("button", "plain", words);
-  made.type = "button";
-  made.addEventListener("click", onClick);
-  return made;
+function button(words, onClick) {
+	const made = element("button", "plain", words);
+	on(made, "click", onClick);
+	return made;
 }
 
-// nameTag isolates the name, so that one written from right to left turns nothing beside it round,
-// and gives it a colour of its own. The factor, a golden section of all hues, keeps the colours of
-// names apart that differ little, such as user1 and user2.
+// nameTag isolates the name, so that one written from right to left turns nothing beside it round.
+// The colours of names that differ little, such as user1 and user2, are a golden section apart.
 function nameTag(name) {
-  const tag = element("bdi", "name", name);
-  let hash = 0;
-  for (const character of name) hash = Math.imul(hash + character.codePointAt(0), 0x9e3779b1);
-  tag.style.setProperty("--hue", (hash >>> 0) / 2 ** 32 * 360);
-  return tag;
+	const tag = element("bdi", "name", name);
+	let hash = 0;
+	for (const character of name) hash = Math.imul(hash + character.codePointAt(0), 0x9e3779b1);
+	tag.style.setProperty("--hue", ((hash >>> 0) / 2 ** 32) * 360);
+	return tag;
 }
 
-const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
-const dateAndClock = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium" });
+function textTag(text) {
+	const tag = element("p", "text", text);
+	tag.dir = "auto";
+	return tag;
+}
 
-// drawItem makes the item's row, or makes it anew.
+// lineTag shows a line. Its time is not known if it happened while we were not connected.
+function lineTag(tag, { kind, name, text, time, isPast, beginsMinute, follows }) {
+	const row = element(tag, `line ${kind}`);
+	const classes = { mine: name === me, past: isPast, follows };
+	for (const [name, isSo] of Object.entries(classes)) row.classList.toggle(name, Boolean(isSo));
+	if (time) row.title = new Date(time).toLocaleString();
+	if (name) row.append(nameTag(name));
+	if (kind === "came") row.append(" came in");
+	if (kind === "left") row.append(" left");
+	if (beginsMinute) {
+		const minute = { hour: "2-digit", minute: "2-digit" };
+		row.append(element("time", "", new Date(time).toLocaleTimeString([], minute)));
+	}
+	if (text) row.append(name ? textTag(text) : text);
+	return row;
+}
+
+// inShort says how many people did what in some lines.
+function inShort(lines) {
+	const count = ([kind, verb]) => {
+		const { size } = new Set(lines.filter((line) => line.kind === kind).map(({ name }) => name));
+		return size && `${inWords(size)} ${size === 1 ? "person" : "people"} ${verb}`;
+	};
+	const verbs = [["came", "came in"], ["left", "left"], ["said", "spoke"]];
+	return verbs.map(count).filter(Boolean).join(", ");
+}
+
+// drawItem returns the row of an item, made anew if a crowd has grown.
 function drawItem(item) {
-  const { kind, name, text, time, isPast, beginsMinute, follows } = item;
-  item.row ??= element("li", "");
-  if (kind === "crowd") {
-    drawCrowd(item.row, item.lines);
-    return item.row;
-  }
-  const row = item.row;
-  row.className = ["line", kind, name === me && "mine", isPast && "past", follows && "follows"].filter(Boolean).join(" ");
-  if (time) row.title = dateAndClock.format(time);
-  if (kind !== "said") {
-    row.append(text);
-    return row;
-  }
-  row.append(nameTag(name));
-  if (time && beginsMinute) row.append(element("time", "", clock.format(time)));
-  const said = element("p", "text", text);
-  said.dir = "auto";
-  row.append(said);
-  return row;
-}
-
-function drawCrowd(row, lines) {
-  const isPast = lines[0].isPast ? " past" : "";
-  if (lines.length <= maxApart) {
-    row.replaceChildren(
-      ...lines.map(({ kind, name, time }) => {
-        const line = element("p", `line ${kind}${isPast}`);
-        if (time) line.title = dateAndClock.format(time);
-        line.append(nameTag(name), kind === "came" ? " came in" : " left");
-        return line;
-      }),
-    );
-    return;
-  }
-  const namesOf = (wanted) => [...new Set(lines.filter(({ kind }) => kind === wanted).map(({ name }) => name))];
-  const parts = [["came in", namesOf("came")], ["left", namesOf("left")]].filter(([, names]) => names.length > 0);
-  let details = row.querySelector("details");
-  if (!details) {
-    details = element("details", `line crowd${isPast}`);
-    details.append(element("summary", ""));
-    details.addEventListener("toggle", () => drawCrowd(row, lines));
-    row.replaceChildren(details);
-  }
-  const [first, second] = parts.map(([verb, names]) => [names.length, verb]);
-  details.firstChild.textContent = `${countOf(first[0], "person", "people")} ${first[1]}${second ? `, ${second.join(" ")}` : ""}`;
-  while (details.childElementCount > 1) details.lastChild.remove();
-  if (!details.open) return;
-  for (const [verb, names] of parts) {
-    const list = element("p", "", `${verb[0].toUpperCase()}${verb.slice(1)}: `);
-    names.slice(0, maxNames).forEach((name, i) => list.append(i > 0 ? ", " : "", nameTag(name)));
-    if (names.length > maxNames) list.append(` and ${(names.length - maxNames).toLocaleString("en")} more`);
-    details.append(list);
-  }
+	const { lines } = item;
+	if (!lines) return lineTag("li", item);
+	item.row ??= element("li", "");
+	const show = (some) => some.map((line) => lineTag("p", line));
+	if (lines.length <= 3) {
+		item.row.replaceChildren(...show(lines));
+		return item.row;
+	}
+	if (!item.details) {
+		item.details = element("details", "line crowd");
+		item.details.append(element("summary", ""));
+		item.row.replaceChildren(item.details);
+		on(item.details, "toggle", () => drawItem(item));
+	}
+	const [summary] = item.details.children;
+	summary.textContent = inShort(lines);
+	item.details.replaceChildren(summary, ...show(item.details.open ? lines.slice(-maxNames) : []));
+	return item.row;
 }
 
 // The log is laid out from its end (column-reverse): there scrollTop is 0, and the browser stays
-// there by itself. While the reader is elsewhere, new lines wait, so that nothing moves under the
-// eyes.
+// there by itself. While the reader is elsewhere, new lines wait, so that nothing moves.
 function drawLines(toEnd = false) {
-  const log = $("log");
-  const waited = !$("newer").hidden && !toEnd;
-  if (toEnd) log.scrollTop = 0;
-  if (fresh.length > 0 && log.scrollTop > -40) {
-    const rows = fresh.slice(-maxRows).map(drawItem);
-    fresh = [];
-    $("lines").append(...rows);
-    while ($("lines").childElementCount > maxRows) $("lines").firstElementChild.remove();
-    if (waited) rows[0].scrollIntoView({ block: "end" }); // read on where you were
-    else log.scrollTop = 0;
-  }
-  if (outboxChanged) drawOutbox();
-  $("newer").hidden = fresh.length === 0;
-  $("newer").textContent = `${fresh.length > maxRows ? `${maxRows}+` : fresh.length} new ↓`;
+	const [log, list] = [$("log"), $("lines")];
+	const waited = !$("newer").hidden && !toEnd;
+	if (toEnd) log.scrollTop = 0;
+	if (fresh.length > 0 && log.scrollTop > -40) {
+		const rows = fresh.slice(-maxRows).map(drawItem);
+		fresh = [];
+		list.append(...rows);
+		while (list.childElementCount > maxRows) list.firstElementChild.remove();
+		if (waited) rows[0].scrollIntoView({ block: "end" }); // read on where you were
+		else log.scrollTop = 0;
+	}
+	if (outboxChanged) $("outbox").replaceChildren(...outbox.map(messageRow));
+	outboxChanged = false;
+	$("newer").hidden = fresh.length === 0;
+	put("newer", `${fresh.length > maxRows ? `${maxRows}+` : fresh.length} new ↓`);
 }
 
-$("log").addEventListener("scroll", () => fresh.length > 0 && redraw());
-$("newer").addEventListener("click", () => {
-  drawLines(true);
-  $("log").focus();
+on($("log"), "scroll", () => fresh.length > 0 && redraw());
+on($("newer"), "click", () => {
+	drawLines(true);
+	$("log").focus();
 });
 
-function drawOutbox() {
-  outboxChanged = false;
-  $("outbox").replaceChildren(...outbox.map((message) => {
-    const row = element("li", "line said mine unsent");
-    const text = element("p", "text", message.text);
-    text.dir = "auto";
-    const remove = () => {
-      outbox = outbox.filter((other) => other !== message);
-      outboxChanged = true;
-      $("text").focus();
-    };
-    if (message.state === "failed") {
-      const words = element("p", "error", `${message.isUnsure ? "Perhaps not sent" : "Not sent"}. ${message.reason} `);
-      words.role = "alert";
-      words.append(
-        buttonFor("Send again", () => {
-          remove();
-          outbox.push({ text: message.text, state: "waiting" });
-          sendAll();
-        }),
-        " ",
-        buttonFor("Take back", () => {
-          remove();
-          putInBox([message.text, $("text").value].filter(Boolean).join("\n"));
-          redraw();
-        }),
-      );
-      row.append(text, words);
-    } else row.append(text);
-    return row;
-  }));
+function messageRow(message) {
+	const { text, state, error } = message;
+	const row = element("li", "line said mine unsent");
+	row.append(textTag(text));
+	if (state !== "failed") return row;
+	const alert = element("p", "error", error);
+	alert.role = "alert";
+	const sendAgain = () => {
+		forget(message);
+		say(text);
+		$("text").focus();
+	};
+	const takeBack = () => {
+		forget(message);
+		putInBox([text, $("text").value].filter(Boolean).join("\n"));
+	};
+	alert.append(button("Send again", sendAgain), " ", button("Take back", takeBack));
+	row.append(alert);
+	return row;
 }
 
-// drawPeople makes the rows those of the first names. Both are sorted, so one walk along them finds
-// what to put in and what to take out.
+// drawPeople walks along the rows and the names, both sorted, and puts in and takes out rows.
 function drawPeople() {
-  peopleChanged = false;
-  const wanted = $("find").value.trim().toLowerCase();
-  const names = [...people].filter((name) => name.toLowerCase().includes(wanted)).sort();
-  let row = $("people").firstElementChild;
-  const takeOut = () => {
-    const next = row.nextElementSibling;
-    row.remove();
-    row = next;
-  };
-  for (const name of names.slice(0, maxNames)) {
-    while (row && row.textContent < name) takeOut();
-    if (row?.textContent === name) {
-      row = row.nextElementSibling;
-    } else {
-      const added = element("li", name === me ? "mine" : "");
-      added.append(nameTag(name));
-      $("people").insertBefore(added, row);
-    }
-  }
-  while (row) takeOut();
-  const others = names.length - maxNames;
-  $("others").textContent = others > 0 ? `and ${others.toLocaleString("en")} more` : "";
-  $("count").textContent = people.size.toLocaleString("en");
-  $("find-label").hidden = people.size <= 20 && !wanted;
+	peopleChanged = false;
+	const wanted = $("find").value.trim().toLowerCase();
+	const names = [...people].filter((name) => name.toLowerCase().includes(wanted)).sort();
+	let row = $("people").firstElementChild;
+	const takeOut = () => {
+		const next = row.nextElementSibling;
+		row.remove();
+		row = next;
+	};
+	for (const name of names.slice(0, maxNames)) {
+		while (row && row.textContent < name) takeOut();
+		if (row?.textContent === name) {
+			row = row.nextElementSibling;
+		} else {
+			const added = element("li", name === me ? "mine" : "");
+			added.append(nameTag(name));
+			$("people").insertBefore(added, row);
+		}
+	}
+	while (row) takeOut();
+	const others = names.length - maxNames;
+	put("others", others > 0 ? `and ${inWords(others)} more` : "");
+	put("count", inWords(people.size));
+	$("find-label").hidden = people.size <= 20 && !wanted;
 }
 
-$("find").addEventListener("input", drawPeople);
+on($("find"), "input", drawPeople);
 
 // rates counts the events of each of the last 60 seconds and of this one.
 const rates = Array(61).fill(0);
 let second = 0;
 
-// thisSecond makes the last of the rates that of the current second. (The timers of a hidden tab
-// run late, so several seconds may have gone by.)
+// thisSecond makes the last of the rates that of the current second. (Timers may run late.)
 function thisSecond() {
-  const now = Math.floor(performance.now() / 1000);
-  for (second = Math.max(second, now - rates.length); second < now; second++) {
-    rates.shift();
-    rates.push(0);
-  }
+	const now = Math.floor(performance.now() / 1000);
+	for (second = Math.max(second, now - rates.length); second < now; second++) {
+		rates.shift();
+		rates.push(0);
+	}
 }
 
 function drawRates() {
-  thisSecond();
-  const whole = rates.slice(0, -1);
-  const peak = Math.max(...whole);
-  const points = whole.map((rate, x) => `${x},${19 - (18 * rate) / Math.max(peak, 4)}`).join(" ");
-  $("line").setAttribute("points", points);
-  $("area").setAttribute("points", `0,20 ${points} 59,20`);
-  $("rate").textContent = whole.at(-1).toLocaleString("en");
-  $("peak").textContent = `last minute, peak ${peak.toLocaleString("en")}`;
+	thisSecond();
+	const whole = rates.slice(0, -1);
+	const peak = Math.max(...whole);
+	const points = whole.map((rate, x) => `${x},${19 - (18 * rate) / Math.max(peak, 4)}`).join(" ");
+	$("line").setAttribute("points", points);
+	$("area").setAttribute("points", `0,20 ${points} 59,20`);
+	put("rate", inWords(whole.at(-1)));
+	put("peak", `last minute, peak ${inWords(peak)}`);
 }
 
-// show tells how the connection is.
-function show(newState, words) {
-  state = newState;
-  $("state").dataset.state = state;
-  $("state-words").textContent = words;
-  $("state-when").textContent = "";
+const stateWords = {
+	waiting: "Waiting", // for a slot
+	connecting: "Connecting",
+	live: "Live",
+	reconnecting: "Reconnecting",
+	gone: "Server gone, retry",
+};
+
+function show(newState) {
+	state = newState;
+	$("state").dataset.state = state;
+	put("state-words", stateWords[state]);
+	put("state-when", "");
 }
 
 // notify puts a sentence above the conversation, with a way out of it.
-function notify(words, button = "") {
-  if ($("notice-words").textContent === words) return; // and not said aloud again
-  $("notice-words").textContent = words;
-  $("again").textContent = button;
-  $("notice").hidden = !words;
+function notify(words, wayOut = "") {
+	if ($("notice-words").textContent === words) return; // and not said aloud again
+	put("notice-words", words);
+	put("again", wayOut);
+	$("notice").hidden = !words;
 }
 
-$("again").addEventListener("click", connect);
+on($("again"), "click", connect);
 
 // What others did is told to screen readers now and then, in few words.
 let sinceSummary = [];
 
 function summarise() {
-  const [first] = sinceSummary;
-  const kinds = [["said", "Messages"], ["came", "Came in"], ["left", "Left"], ["gap", "Gaps"]];
-  const counts = kinds.map(([kind, word]) => [word, sinceSummary.filter((line) => line.kind === kind).length]);
-  $("summary").textContent =
-    sinceSummary.length === 1 && first.kind === "said"
-      ? `${first.name}: ${first.text}`
-      : counts.filter(([, n]) => n > 0).map(([word, n]) => `${word}: ${n}.`).join(" ");
-  sinceSummary = [];
+	const texts = sinceSummary.filter(({ kind }) => kind === "gap").map(({ text }) => text);
+	const [{ name, text } = {}, ...more] = sinceSummary;
+	if (name && text && more.length === 0) texts.push(`${name}: ${text}`);
+	else texts.push(inShort(sinceSummary));
+	put("summary", texts.join(" "));
+	sinceSummary = [];
 }
 
-// The title counts what was said while nobody looked.
-let unread = 0;
+let unread = 0; // what was said while nobody looked
 
-function drawTitle() {
-  const count = unread > 0 ? `(${unread > 99 ? "99+" : unread}) ` : "";
-  document.title = me ? `${count}${me} · Lobby` : "Lobby";
+function drawTitle(nowUnread) {
+	unread = nowUnread;
+	const count = unread > 0 ? `(${unread > 99 ? "99+" : unread}) ` : "";
+	document.title = me ? `${count}${me} · Lobby` : "Lobby";
 }
 
-// --- How we come and go ------------------------------------------------------
+// --- How we come and go ---
 
-// Characters that only shape what stands before them may follow it, though they can't be seen.
+// Characters that only shape what stands before them are allowed.
 const shaping = /[\p{M}\u200c\u200d\ufe00-\ufe0f\u{e0020}-\u{e007f}]/gu;
-const unseen = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Noncharacter_Code_Point}\p{Default_Ignorable_Code_Point}\u2800]/u;
-
-// problemWithName says why the server would refuse a name, or "".
-function problemWithName(name) {
-  const length = [...name].length;
-  if (/\s/.test(name)) return "A name can't have a space in it.";
-  if (name.includes("/")) return "A name can't have a slash in it.";
-  if (name === "." || name === "..") return "A name can't be dots alone.";
-  if (unseen.test(name.replace(shaping, ""))) return "A name can't have an invisible character in it.";
-  if (length > 64) return `A name has at most 64 characters. This one has ${length}.`;
-  return name ? "" : "A name has at least one character.";
-}
+const unseen = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{NChar}\p{DI}\u2800]/u;
 
 const nameInBox = () => $("name").value.trim().normalize("NFC");
 
-// The tab keeps the name for its next load, if the browser lets it.
-const memory = {
-  get: (key) => { try { return sessionStorage.getItem(key); } catch { return null; } },
-  set: (key, value) => { try { sessionStorage.setItem(key, value); } catch { /* then we ask again */ } },
-};
-
-async function join(name) {
-  me = name;
-  memory.set("name", name);
-  memory.set("here", "yes");
-  show("waiting", "Waiting");
-  drawPlace();
-  await takeSlot();
-  isFull = false;
-  drawPlace();
-  connect();
+// problemWithName says why the server would refuse the name in the box, or "".
+function problemWithName() {
+	const name = nameInBox();
+	const { length } = [...name];
+	if (/[\s/]/.test(name)) return "A name can't have a space or a slash in it.";
+	if (unseen.test(name.replace(shaping, ""))) return "A name can't have invisible parts.";
+	if (length > 64) return `A name has at most 64 characters. This one has ${length}.`;
+	return /^\.{0,2}$/.test(name) ? "A name needs a character that is no dot." : "";
 }
 
-// leave ends our stream. The others hear of it when the server is sure that we don't come back, as
-// after a reload.
+async function join(name) {
+	me = name;
+	history.replaceState({ name, isHere: true }, ""); // which a reload keeps
+	show("waiting");
+	drawPlace();
+	await takeSlot();
+	isFull = false;
+	drawPlace();
+	connect();
+}
+
+// leave ends our stream. The others hear of it when the server is sure that we don't come back.
 function leave(words = "") {
-  disconnect();
-  giveSlotBack();
-  me = lastId = cameAfter = "";
-  failures = unread = 0;
-  isFull = false;
-  people = new Set();
-  latest = {};
-  fresh = [];
-  outbox = [];
-  sinceSummary = [];
-  for (const id of ["lines", "outbox", "people"]) $(id).replaceChildren();
-  $("name-error").textContent = words;
-  $("send-error").textContent = "";
-  notify("");
-  memory.set("here", "");
-  drawPlace();
+	disconnect();
+	giveSlotBack();
+	history.replaceState({ name: me }, "");
+	me = lastId = listId = cameAfter = "";
+	failures = 0;
+	isFull = false;
+	people = new Set();
+	[latest, fresh, outbox, sinceSummary] = [{}, [], [], []];
+	for (const id of ["lines", "outbox", "people"]) $(id).replaceChildren();
+	put("name-error", words);
+	put("send-error", "");
+	notify("");
+	drawPlace();
 }
 
 // drawPlace shows where we are: at the door, waiting for a slot, or in the room.
 function drawPlace() {
-  drawTitle();
-  $("my-name").textContent = me;
-  $("join").hidden = me !== "";
-  $("full").hidden = !isFull;
-  $("room").hidden = !me || isFull;
-  for (const id of ["state", "you"]) $(id).hidden = !me;
-  $("elsewhere").parentElement.hidden = !otherHost();
-  $("elsewhere").textContent = otherHost();
-  $("elsewhere").href = `//${otherHost()}/#name=${encodeURIComponent(me)}`;
-  (isFull ? $("elsewhere") : $(me ? "text" : "name")).focus();
+	drawTitle(0);
+	put("my-name", me);
+	$("join").hidden = me !== "";
+	$("full").hidden = !isFull;
+	$("room").hidden = !me || isFull;
+	for (const id of ["state", "you"]) $(id).hidden = !me;
+	linkElsewhere();
+	$(isFull ? "elsewhere" : me ? "text" : "name").focus();
 }
 
-// otherHost returns another name of this machine, to which the browser opens six connections more,
-// or "".
-function otherHost() {
-  const [, number = 1] = location.hostname.match(/^(\d+)\.localhost$/) ?? [];
-  const isLoopback = /^(127\..*|(.*\.)?localhost|\[::1\])$/.test(location.hostname);
-  return isLoopback ? location.host.replace(location.hostname, `${Number(number) + 1}.localhost`) : "";
+// linkElsewhere links to another name of this machine, to which the browser opens six more
+// connections.
+function linkElsewhere() {
+	const { hostname } = location;
+	const link = $("elsewhere");
+	const [, number = 1] = hostname.match(/^(\d+)\.localhost$/) ?? [];
+	link.href = `/#name=${encodeURIComponent(me)}`;
+	link.hostname = `${Number(number) + 1}.localhost`;
+	link.textContent = link.host;
+	link.parentElement.hidden = !/^127\.|^\[::1\]$|^(.*\.)?localhost$/.test(hostname);
 }
 
-$("join").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const name = nameInBox();
-  $("name-error").textContent = problemWithName(name);
-  if (!problemWithName(name)) join(name);
+on($("join"), "submit", (event) => {
+	event.preventDefault();
+	put("name-error", problemWithName());
+	if (!problemWithName()) join(nameInBox());
 });
 
-$("name").addEventListener("input", () => {
-  if ($("name-error").textContent) $("name-error").textContent = problemWithName(nameInBox());
+on($("name"), "input", () => {
+	if ($("name-error").textContent) put("name-error", problemWithName());
 });
 
-$("leave").addEventListener("click", () => leave());
+on($("leave"), "click", () => leave());
 
 // On every load, and when the browser brings the page back as it was left.
-addEventListener("pageshow", () => {
-  $("curl").lastElementChild.textContent = `curl -N ${location.origin}/chat`;
-  $("name").value = memory.get("name") ?? new URLSearchParams(location.hash.slice(1)).get("name") ?? "";
-  if (me) join(me);
-  else if (memory.get("here")) join(memory.get("name"));
-  else drawPlace();
+on(window, "pageshow", () => {
+	$("curl").lastElementChild.textContent = `curl -N ${location.origin}/chat`;
+	const name = new URLSearchParams(location.hash.slice(1)).get("name"); // from the link above
+	const kept = history.state ?? { name };
+	$("name").value = kept.name;
+	if (kept.isHere) join(kept.name);
+	else drawPlace();
 });
 
-// A page that the browser keeps for the way back must keep nothing that others need.
-addEventListener("pagehide", () => {
-  disconnect();
-  giveSlotBack();
+// A page that the browser keeps for the way back keeps nothing that others need.
+on(window, "pagehide", () => {
+	disconnect();
+	giveSlotBack();
 });
 
-// On another network, or after sleep, the old connection may be dead without a word.
-for (const type of ["online", "offline"]) addEventListener(type, reconnect);
-document.addEventListener("resume", reconnect);
+// On another network, or after sleep, the old connection may be dead.
+on(window, "online", reconnect);
+on(window, "offline", reconnect);
+on(document, "resume", reconnect);
 
-let ticked = Date.now();
+on(document, "visibilitychange", () => drawTitle(0));
 
-// noticeSleep reconnects when the page is seen after a time in which it did not run.
-function noticeSleep() {
-  const slept = Date.now() - ticked > 5000;
-  ticked = Date.now();
-  if (slept && !document.hidden) reconnect();
-}
-
-document.addEventListener("visibilitychange", () => {
-  unread = 0;
-  drawTitle();
-  noticeSleep();
-});
+let lastTick = Date.now();
 
 setInterval(() => {
-  noticeSleep();
-  drawRates();
-  if (state !== "live" || !listId) return;
-  // DELETE /users/NAME can have removed us while our stream goes on. (Right after it opened, our
-  // arrival may just be on its way.)
-  absent = people.has(me) ? 0 : absent + 1;
-  notify(absent > 1 ? "You are no longer in the chat." : "", "Join again");
+	const slept = Date.now() - lastTick > 5000;
+	lastTick = Date.now();
+	if (slept && !document.hidden) reconnect();
+	drawRates();
+	if (state !== "live" || !listId) return;
+	// DELETE /users/NAME can have removed us while our stream goes on.
+	absent = people.has(me) ? 0 : absent + 1;
+	notify(absent > 1 ? "You are no longer in the chat." : "", "Join again");
 }, 1000);
 
 setInterval(summarise, 5000);
