@@ -188,7 +188,7 @@ func testRestart(t *testing.T, b browser) {
 	alice.waitForPeople("alice")
 	s.do(t, "POST", "/users/bob", "")
 	s.do(t, "POST", "/chat/bob", "before")
-	const gap = "gap Something was missed here: the server no longer has all that happened."
+	const gap = "gap Something was missed here: the server no longer has it."
 	lines := []string{"came alice came in", "came bob came in", "said bob before"}
 	alice.waitForLines(lines...)
 

@@ -41,12 +41,10 @@ function isUpTo(id, otherId) {
 let source = null; // our stream; our name is among the people while it is open
 let state = ""; // one of stateWords, below
 let failures = 0; // attempts to connect since we were last live
-let absent = 0; // seconds for which we have been missing from the people while live
 let lastQuestion = 0; // answers to earlier questions than this one are no longer wanted
-let retryTimer = 0;
 
 let owed = ""; // the id of an event that must still come, because an answer told us of it
-let overdueTimer = 0; // runs while we wait for that, or for the stream to open
+let timer = 0; // runs while we wait for that, for the stream to open, or to try again
 
 // connect asks who is here and opens the stream after the last event heard, so nothing is missed.
 // The first time, it goes back a little further, to show what was said before we came.
@@ -66,7 +64,6 @@ async function connect() {
 
 function disconnect() {
 	lastQuestion++;
-	clearTimeout(retryTimer);
 	stopWaiting();
 	source?.close();
 	source = null;
@@ -77,7 +74,8 @@ function reconnect() {
 	if (me && state !== "waiting") connect();
 }
 
-const streamPath = () => `/chat/${encodeURIComponent(me)}?lastEventId=${lastId}`;
+const chatPath = () => `/chat/${encodeURIComponent(me)}`;
+const streamPath = () => `${chatPath()}?lastEventId=${lastId}`;
 
 // openStream returns a stream whose events count only while it is ours: when WebKit brings a page
 // back, it opens the page's streams again, even those that the page had closed.
@@ -100,12 +98,12 @@ function owe(id) {
 
 // expectWithin starts the wait for what must come, unless we wait already.
 function expectWithin(seconds) {
-	overdueTimer ||= setTimeout(overdue, seconds * 1000);
+	timer ||= setTimeout(overdue, seconds * 1000);
 }
 
 function stopWaiting() {
-	clearTimeout(overdueTimer);
-	overdueTimer = 0;
+	clearTimeout(timer);
+	timer = 0;
 }
 
 // overdue is called when what had to come did not. A stream that was live is dead. One that has
@@ -116,7 +114,7 @@ function overdue() {
 	const words = "The server answers, but its stream does not get through. " +
 		"Probably a proxy or a virus scanner holds it back.";
 	notify(words, "Try now");
-	overdueTimer = setTimeout(() => tryLater(new Error(words)), 30_000);
+	timer = setTimeout(() => tryLater(new Error(words)), 30_000);
 }
 
 // cameTo takes note that the stream has come as far as the event with this id.
@@ -128,11 +126,11 @@ function cameTo(id) {
 	if (owed) expectWithin(state === "live" ? 3 : 5);
 }
 
-// settle makes the page live once the stream is open and has brought what it had to.
+// settle makes the page live once the stream is open and owes nothing.
 function settle() {
 	if (owed || source.readyState !== EventSource.OPEN) return;
 	stopWaiting();
-	failures = absent = 0;
+	failures = 0;
 	show("live");
 	notify("");
 }
@@ -192,7 +190,7 @@ function tryLater(error) {
 		const left = Math.ceil((at - Date.now()) / 1000);
 		if (left <= 0) return connect();
 		put("state-when", `in ${left} s`);
-		retryTimer = setTimeout(countDown, 200);
+		timer = setTimeout(countDown, 200);
 	})();
 }
 
@@ -217,9 +215,9 @@ function cutOff({ name }) {
 
 // --- How tabs share the connections ---
 
-// Over HTTP/1.1 a browser opens six connections to a host, for all tabs together, and a stream
-// keeps one. So at most five tabs have a stream, and one connection is left for what they ask.
-// Each slot is a lock, which tabs share. (Over plain HTTP, only pages of this machine have locks.)
+// Over HTTP/1.1 a browser opens six connections to a host, for all tabs together. A stream keeps
+// one, so at most five tabs have streams, and the rest share the sixth connection. Each slot is a
+// lock, which tabs share. (Over plain HTTP, only pages of this machine have locks.)
 const slots = [1, 2, 3, 4, 5].map((n) => `slot ${n}`);
 const protocol = performance.getEntriesByType("navigation")[0]?.nextHopProtocol;
 const needsSlot = navigator.locks && protocol !== "h2" && protocol !== "h3";
@@ -279,7 +277,7 @@ function hear({ data, lastEventId: id }) {
 
 // hearGap is called when the server can't tell us all that happened after the last event heard.
 function hearGap({ lastEventId: id }) {
-	const text = "Something was missed here: the server no longer has all that happened.";
+	const text = "Something was missed here: the server no longer has it.";
 	if (id !== cameAfter) write({ kind: "gap", text });
 	if (parse(id).epoch !== parse(owed).epoch) owed = ""; // nothing of that run will come
 	setOutbox(outbox.filter((message) => !message.id || isUpTo(id, message.id)));
@@ -287,9 +285,9 @@ function hearGap({ lastEventId: id }) {
 	askForPeople();
 }
 
-// apply makes an arrival or departure count, unless the list has it already.
+// apply makes an arrival or departure count.
 function apply({ id, name, kind }) {
-	if (!isUpTo(listId, id) || id === listId) return;
+	if (!isUpTo(listId, id) || id === listId) return; // the list has it
 	if (kind === "came") people.add(name);
 	else people.delete(name);
 	peopleChanged = true;
@@ -325,11 +323,10 @@ function write(line) {
 
 // --- How we speak ---
 
-const maxBytes = 4096; // of a message, as the server takes it
-const maxLines = 32;
+const [maxBytes, maxLines] = [4096, 32]; // of a message, as the server takes it
 
-// What we said and the stream has not brought yet. A message is waiting, sending, sent (and has the
-// id of its event) or failed.
+// What we said and the stream has not brought yet. A message is waiting, sending, sent (it has the
+// id of its event then) or failed.
 let outbox = [];
 let outboxChanged = false; // since it was drawn
 let isSending = false;
@@ -354,15 +351,14 @@ function update(message, changes) {
 	setOutbox(outbox);
 }
 
-// sendAll sends what waits, one message after another, so that they stay in order.
+// sendAll sends what waits, one message after another, to keep them in order.
 async function sendAll() {
 	if (isSending) return;
 	isSending = true;
 	for (let message; (message = outbox.find(({ state }) => state === "waiting")); ) {
 		update(message, { state: "sending" });
 		try {
-			const path = `/chat/${encodeURIComponent(me)}`;
-			const answer = await ask(path, { method: "POST", body: message.text });
+			const answer = await ask(chatPath(), { method: "POST", body: message.text });
 			sent(message, answer.headers.get("Last-Event-ID"));
 		} catch (error) {
 			failed(message, error);
@@ -381,14 +377,13 @@ function sent(message, id) {
 	}
 }
 
-// failed is called when a message was refused, or no answer came and it may have been said or not.
+// failed is called when a message was refused, or when no answer tells whether it was said.
 function failed(message, { message: reason, gone, status }) {
 	const doubt = gone || status === 504 ? "Perhaps not" : "Not";
 	update(message, { state: "failed", error: `${doubt} sent. ${reason} ` });
 	if (!gone) return;
-	for (const other of outbox) {
-		if (other.state === "waiting") update(other, { state: "failed", error: `Not sent. ${reason} ` });
-	}
+	const rest = outbox.filter(({ state }) => state === "waiting");
+	for (const other of rest) update(other, { state: "failed", error: `Not sent. ${reason} ` });
 	if (state === "live") connect();
 }
 
@@ -449,7 +444,7 @@ on($("text"), "keydown", (event) => {
 let frame = 0; // the next one to draw in, if asked for
 let drawn = 0; // when we last drew
 
-// redraw draws soon, once for all calls until then. Twenty times a second is all that the eye sees.
+// redraw draws soon, once for all calls until then: 20 times a second are enough for the eye.
 function redraw() {
 	frame ||= requestAnimationFrame((now) => {
 		frame = 0;
@@ -474,7 +469,7 @@ function button(words, onClick) {
 	return made;
 }
 
-// nameTag isolates the name, so that one written from right to left turns nothing beside it round.
+// nameTag isolates the name, so that one written from right to left turns nothing else round.
 // The colours of names that differ little, such as user1 and user2, are a golden section apart.
 function nameTag(name) {
 	const tag = element("bdi", "name", name);
@@ -492,9 +487,8 @@ function textTag(text) {
 
 // lineTag shows a line. Its time is not known if it happened while we were not connected.
 function lineTag(tag, { kind, name, text, time, isPast, beginsMinute, follows }) {
-	const row = element(tag, `line ${kind}`);
-	const classes = { mine: name === me, past: isPast, follows };
-	for (const [name, isSo] of Object.entries(classes)) row.classList.toggle(name, Boolean(isSo));
+	const classes = ["line", kind, name === me && "mine", isPast && "past", follows && "follows"];
+	const row = element(tag, classes.filter(Boolean).join(" "));
 	if (time) row.title = new Date(time).toLocaleString();
 	if (name) row.append(nameTag(name));
 	if (kind === "came") row.append(" came in");
@@ -527,15 +521,16 @@ function drawItem(item) {
 		item.row.replaceChildren(...show(lines));
 		return item.row;
 	}
-	if (!item.details) {
-		item.details = element("details", "line crowd");
-		item.details.append(element("summary", ""));
-		item.row.replaceChildren(item.details);
-		on(item.details, "toggle", () => drawItem(item));
+	let details = item.row.querySelector("details");
+	if (!details) {
+		details = element("details", "line crowd");
+		details.append(element("summary", ""));
+		item.row.replaceChildren(details);
+		on(details, "toggle", () => drawItem(item));
 	}
-	const [summary] = item.details.children;
+	const summary = details.firstChild;
 	summary.textContent = inShort(lines);
-	item.details.replaceChildren(summary, ...show(item.details.open ? lines.slice(-maxNames) : []));
+	details.replaceChildren(summary, ...show(details.open ? lines.slice(-maxNames) : []));
 	return item.row;
 }
 
@@ -586,28 +581,23 @@ function messageRow(message) {
 	return row;
 }
 
-// drawPeople walks along the rows and the names, both sorted, and puts in and takes out rows.
+// drawPeople keeps the rows of those who stay, so that a reader does not lose the place.
 function drawPeople() {
 	peopleChanged = false;
 	const wanted = $("find").value.trim().toLowerCase();
 	const names = [...people].filter((name) => name.toLowerCase().includes(wanted)).sort();
-	let row = $("people").firstElementChild;
-	const takeOut = () => {
-		const next = row.nextElementSibling;
-		row.remove();
-		row = next;
-	};
-	for (const name of names.slice(0, maxNames)) {
-		while (row && row.textContent < name) takeOut();
-		if (row?.textContent === name) {
-			row = row.nextElementSibling;
-		} else {
-			const added = element("li", name === me ? "mine" : "");
-			added.append(nameTag(name));
-			$("people").insertBefore(added, row);
+	const shown = new Set(names.slice(0, maxNames));
+	for (const row of [...$("people").children]) if (!shown.has(row.textContent)) row.remove();
+	let next = $("people").firstElementChild;
+	for (const name of shown) {
+		if (next?.textContent === name) {
+			next = next.nextElementSibling;
+			continue;
 		}
+		const row = element("li", name === me ? "mine" : "");
+		row.append(nameTag(name));
+		$("people").insertBefore(row, next);
 	}
-	while (row) takeOut();
 	const others = names.length - maxNames;
 	put("others", others > 0 ? `and ${inWords(others)} more` : "");
 	put("count", inWords(people.size));
@@ -669,11 +659,10 @@ on($("again"), "click", connect);
 let sinceSummary = [];
 
 function summarise() {
-	const texts = sinceSummary.filter(({ kind }) => kind === "gap").map(({ text }) => text);
-	const [{ name, text } = {}, ...more] = sinceSummary;
-	if (name && text && more.length === 0) texts.push(`${name}: ${text}`);
-	else texts.push(inShort(sinceSummary));
-	put("summary", texts.join(" "));
+	const [first, second] = sinceSummary;
+	const gap = sinceSummary.find(({ kind }) => kind === "gap")?.text ?? "";
+	if (first?.kind === "said" && !second) put("summary", `${first.name}: ${first.text}`);
+	else put("summary", `${gap} ${inShort(sinceSummary)}`);
 	sinceSummary = [];
 }
 
@@ -739,20 +728,14 @@ function drawPlace() {
 	$("full").hidden = !isFull;
 	$("room").hidden = !me || isFull;
 	for (const id of ["state", "you"]) $(id).hidden = !me;
-	linkElsewhere();
-	$(isFull ? "elsewhere" : me ? "text" : "name").focus();
-}
-
-// linkElsewhere links to another name of this machine, to which the browser opens six more
-// connections.
-function linkElsewhere() {
 	const { hostname } = location;
-	const link = $("elsewhere");
 	const [, number = 1] = hostname.match(/^(\d+)\.localhost$/) ?? [];
+	const link = $("elsewhere"); // to another name of this machine, for six more connections
 	link.href = `/#name=${encodeURIComponent(me)}`;
 	link.hostname = `${Number(number) + 1}.localhost`;
 	link.textContent = link.host;
 	link.parentElement.hidden = !/^127\.|^\[::1\]$|^(.*\.)?localhost$/.test(hostname);
+	$(isFull ? "elsewhere" : me ? "text" : "name").focus();
 }
 
 on($("join"), "submit", (event) => {
@@ -798,9 +781,8 @@ setInterval(() => {
 	if (slept && !document.hidden) reconnect();
 	drawRates();
 	if (state !== "live" || !listId) return;
-	// DELETE /users/NAME can have removed us while our stream goes on.
-	absent = people.has(me) ? 0 : absent + 1;
-	notify(absent > 1 ? "You are no longer in the chat." : "", "Join again");
+	// DELETE /users/NAME removes us while our stream goes on.
+	notify(people.has(me) ? "" : "You are no longer in the chat.", "Join again");
 }, 1000);
 
 setInterval(summarise, 5000);
