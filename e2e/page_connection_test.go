@@ -150,11 +150,17 @@ func testNotSent(t *testing.T, b browser) {
 	alice.waitFor(`document.getElementById("lines").lastChild.textContent.endsWith("two")`)
 	alice.waitFor(`document.querySelectorAll("#outbox li").length === 1`)
 	alice.write("#text", "three")
+	const height = `document.getElementById("text").getBoundingClientRect().height`
+	oneLine := eval[float64](alice, height)
 	alice.click("#outbox button:nth-of-type(2)") // back
 	alice.waitFor(`document.querySelectorAll("#outbox li").length === 0`)
+	if got := eval[float64](alice, height); got < oneLine+15 {
+		t.Errorf("the box with two lines: %v px high, with one line %v px", got, oneLine)
+	}
 	alice.waitFor(`document.activeElement.id === "text" && document.activeElement.value === "one\nthree"`)
 }
 
+// A newcomer sees the last 100 events, as what they are, if the server still has them.
 func testHistory(t *testing.T, b browser) {
 	s := start(t)
 	s.do(t, "POST", "/users/bob", "")
@@ -169,6 +175,10 @@ func testHistory(t *testing.T, b browser) {
 	want = append(want, "now ↑ before you came", "came alice came in")
 	alice.waitForLines(want...)
 	alice.waitForPeople("alice", "bob")
+	if !eval[bool](alice, `[...document.querySelectorAll(".came")].every((line) =>
+		getComputedStyle(line).position === "relative")`) { // or WebKit paints the arrows elsewhere
+		t.Error("the arrow of an arrival is not positioned in its line")
+	}
 	const past = `[...document.querySelectorAll("#lines .past")].every((row) => !row.title && !row.querySelector("time"))
 		&& document.querySelectorAll("#lines .past").length`
 	if got := eval[int](alice, past); got != 100 {
@@ -181,6 +191,15 @@ func testHistory(t *testing.T, b browser) {
 	alice.must(alice.reload())
 	want = slices.Delete(want[2:], 98, 99) // two more are older than that, and now is later
 	alice.waitForLines(append(want, "now ↑ before you came")...)
+
+	forgetful := start(t, "-history", "10")
+	forgetful.do(t, "POST", "/users/bob", "")
+	for i := range 50 {
+		forgetful.do(t, "POST", "/chat/bob", fmt.Sprint(i))
+	}
+	alice.must(alice.goTo(forgetful.url))
+	alice.join("alice")
+	alice.waitForLines("came alice came in") // and no gap: she missed nothing
 }
 
 // Over HTTP/1.1 a browser has six connections to a host: five tabs have streams, and no more.
@@ -225,4 +244,8 @@ func testSixTabs(t *testing.T, b browser) {
 	tabs[0].waitFor(`document.getElementById("lines").lastChild.textContent.endsWith("at last")`)
 	sixth.click("#leave")
 	waitForUsers(t, s, "seventh", "user0", "user1", "user3", "user4")
+	late := tabs[2]
+	late.must(late.goTo(f.URL))
+	late.join("late")
+	late.waitForState("live")
 }

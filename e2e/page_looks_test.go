@@ -179,6 +179,9 @@ func testLooks(t *testing.T, b browser) {
 	ada.look("huge-light", 3840, 2160)
 	ada.look("narrow-dark", 390, 844)
 	ada.look("short-light", 740, 360)
+	if high := eval[int](ada, `document.getElementById("log").clientHeight`); high < 150 {
+		t.Errorf("the conversation on a screen of 360 px: got %d px, want 150 or more", high)
+	}
 
 	long := strings.Repeat("LongName", 8)
 	s.do(t, "POST", "/users/"+long, "")

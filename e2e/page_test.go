@@ -405,9 +405,11 @@ func testLostAnswer(t *testing.T, b browser) {
 	})
 	alice.write("#text", "was it said?")
 	alice.press(enter)
-	alice.waitForError("was it said?")
+	alice.write("#text", "and this?")
+	alice.press(enter) // it waits for its turn
+	alice.waitForError("and this?Not sent. The server does not answer.")
 	alice.waitForLines("came alice came in", "said alice was it said?")
-	alice.waitFor(`document.getElementById("outbox").childElementCount === 0`)
+	alice.waitFor(`document.getElementById("outbox").childElementCount === 1`)
 }
 
 func testMarkup(t *testing.T, b browser) {
@@ -442,6 +444,14 @@ func testFolding(t *testing.T, b browser) {
 		s.do(t, "DELETE", fmt.Sprint("/users/user", i), "")
 	}
 	alice.waitForLines(append(history, "crowd 21 people came in, 3 people left")...)
+	hues := eval[[]float64](alice, `[...document.querySelectorAll("#people .name")]
+		.filter((tag) => /^user[1-9]$/.test(tag.textContent))
+		.map((tag) => Number(tag.style.getPropertyValue("--hue"))).sort((a, b) => a - b)`)
+	for i := range hues[1:] {
+		if hues[i+1]-hues[i] < 15 {
+			t.Errorf("hues of names that differ little: got %.0f, want each 15 or more apart", hues)
+		}
+	}
 	alice.click("summary")
 	alice.waitFor(`document.querySelectorAll("details .line").length === 24`)
 	s.do(t, "POST", "/users/late", "")

@@ -265,7 +265,8 @@ func (f *firefoxTab) close() { f.b.command("browsingContext.close", fields{"cont
 type webkit struct {
 	session string // the URL of the session
 
-	mu      sync.Mutex // held for each command, and for what belongs together
+	mu      sync.Mutex // held while a command is under way
+	first   string     // the window that the browser began with, which stays open
 	current string     // the window that commands go to
 }
 
@@ -297,6 +298,9 @@ func startWebKit(t *testing.T) browser {
 	}
 	w.session += "/" + session.SessionID
 	t.Cleanup(func() { w.command("DELETE", "", nil, nil) })
+	if err := w.command("GET", "/window", nil, &w.first); err != nil {
+		t.Fatal(err)
+	}
 	return w
 }
 
@@ -368,12 +372,24 @@ func (w *webkit) command(method, path string, params, result any) error {
 	return json.Unmarshal(answer.Value, result)
 }
 
+// switchTo makes a window the one that commands go to. The caller holds mu.
+func (w *webkit) switchTo(window string) error {
+	if w.current == window {
+		return nil
+	}
+	w.current = window
+	return w.command("POST", "/window", fields{"handle": window}, nil)
+}
+
 func (w *webkit) open(t *testing.T) *tab {
 	t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var created struct{ Handle string }
-	err := w.command("POST", "/window/new", fields{"type": "window"}, &created)
+	err := w.switchTo(w.first) // the current one may have been closed
+	if err == nil {
+		err = w.command("POST", "/window/new", fields{"type": "window"}, &created)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -389,11 +405,8 @@ type webkitTab struct {
 func (k *webkitTab) command(method, path string, params, result any) error {
 	k.w.mu.Lock()
 	defer k.w.mu.Unlock()
-	if k.w.current != k.window {
-		if err := k.w.command("POST", "/window", fields{"handle": k.window}, nil); err != nil {
-			return err
-		}
-		k.w.current = k.window
+	if err := k.w.switchTo(k.window); err != nil {
+		return err
 	}
 	return k.w.command(method, path, params, result)
 }

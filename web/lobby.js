@@ -106,8 +106,8 @@ function stopWaiting() {
 	timer = 0;
 }
 
-// overdue is called when what had to come did not. A stream that was live is dead. One that has
-// brought nothing yet may still do so.
+// overdue is called when what had to come did not. A stream that was live is dead; a new one may
+// still come.
 function overdue() {
 	stopWaiting();
 	if (state === "live") return connect();
@@ -163,7 +163,7 @@ async function lost() {
 	if (source.readyState === EventSource.CONNECTING && failures === 0) {
 		failures = 1;
 		show("reconnecting");
-		expectWithin(8); // the browser may wait 3 s before it asks
+		expectWithin(8); // of which the browser may wait 3
 		return;
 	}
 	const refused = source.readyState === EventSource.CLOSED;
@@ -177,7 +177,7 @@ async function lost() {
 	if (question === lastQuestion) tryLater(reason);
 }
 
-// tryLater connects again: later each time, and not in step with others who lost the server.
+// tryLater connects again: later each time, and not in step with others.
 function tryLater(error) {
 	disconnect();
 	if (error.status === 400) return leave(error.message); // the server never takes this name
@@ -323,7 +323,7 @@ function write(line) {
 
 // --- How we speak ---
 
-const [maxBytes, maxLines] = [4096, 32]; // of a message, as the server takes it
+const [maxBytes, maxLines] = [4096, 32]; // of a message
 
 // What we said and the stream has not brought yet. A message is waiting, sending, sent (it has the
 // id of its event then) or failed.
@@ -581,7 +581,7 @@ function messageRow(message) {
 	return row;
 }
 
-// drawPeople keeps the rows of those who stay, so that a reader does not lose the place.
+// drawPeople keeps the rows of those who stay, so that no reader loses the place.
 function drawPeople() {
 	peopleChanged = false;
 	const wanted = $("find").value.trim().toLowerCase();
