@@ -425,3 +425,18 @@ func TestRequestsAreRefusedBeforeTheBodyCame(t *testing.T) {
 		}
 	})
 }
+
+// Whoever sends a body that is refused can read why, even if the server closes the
+// connection while the body still comes.
+func TestRefusalsReachTheirClients(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	body := strings.Repeat("x", 200_000)
+	for range 20 {
+		for _, headers := range []h{{}, {"Connection", "close"}} {
+			if r := s.send(t, "POST /users/alice", body, headers...); !r.isError(413) {
+				t.Fatalf("%v: got %d %q, want 413", headers, r.status, r.body)
+			}
+		}
+	}
+}
