@@ -262,6 +262,24 @@ func (st *stream) mustBeCut(t testing.TB) {
 	}
 }
 
+// slowly reads size bytes at a time, with a pause before each, until it has had
+// enough. Then it reads as fast as others.
+type slowly struct {
+	io.Reader
+	size   int
+	pause  time.Duration
+	enough chan struct{} // closed then, or nil if it never has
+}
+
+func (s *slowly) Read(p []byte) (int, error) {
+	select {
+	case <-s.enough:
+		return s.Reader.Read(p)
+	case <-time.After(s.pause):
+		return s.Reader.Read(p[:min(len(p), s.size)])
+	}
+}
+
 // lastWord is the data of sayLastWord's event.
 const lastWord = "last: word"
 

@@ -154,6 +154,25 @@ func (s *server) memory(t testing.TB, field string) int {
 	return kib << 10
 }
 
+// processorTime returns the processor time that the server has used.
+func (s *server) processorTime(t testing.TB) time.Duration {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(stat), ") ") // the program's name
+	fields, ticks := strings.Fields(after), 0
+	for _, field := range fields[11:13] { // utime and stime, in hundredths of a second
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
 // needProc skips a test that looks into processes if there is no /proc, or if the
 // test may not open so many files.
 func needProc(t *testing.T, files uint64) {

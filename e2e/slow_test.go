@@ -257,7 +257,9 @@ func TestSlowReadersHarmNobody(t *testing.T) {
 			}
 		})
 	}
-	trickling := trickle{s.subscribe(t, "/chat/trickling").r, make(chan struct{})}
+	trickling := &slowly{ // 50 KB/s, until it has had enough
+		s.subscribe(t, "/chat/trickling").r, 1000, 20 * time.Millisecond, make(chan struct{}),
+	}
 	reading.Go(func() {
 		gaps, err := skim(trickling, epoch)
 		if errors.Is(err, errHole) || err == nil && gaps == 0 {
@@ -321,20 +323,5 @@ func TestSlowReadersHarmNobody(t *testing.T) {
 	t.Logf("%d bytes of memory at the peak", memory)
 	if memory > maxMemory {
 		t.Errorf("%d bytes of memory at the peak, want at most %d", memory, maxMemory)
-	}
-}
-
-// trickle reads 50 KB/s until it had enough, and then as fast as others.
-type trickle struct {
-	io.Reader
-	enough chan struct{}
-}
-
-func (r trickle) Read(p []byte) (int, error) {
-	select {
-	case <-r.enough:
-		return r.Reader.Read(p)
-	case <-time.After(20 * time.Millisecond):
-		return r.Reader.Read(p[:min(len(p), 1000)])
 	}
 }
