@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +12,10 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -324,4 +327,60 @@ func TestSlowReadersHarmNobody(t *testing.T) {
 	if memory > maxMemory {
 		t.Errorf("%d bytes of memory at the peak, want at most %d", memory, maxMemory)
 	}
+}
+
+// Readers that stall at different places of a flood hold little each, so that 10,000
+// of them stay below 600 MB. LOBBY_STALLED says how many there are to be, for which a
+// machine is needed that opens that many streams in the 10 s until the first is cut.
+func TestReadersStalledAtDifferentPlacesHoldLittle(t *testing.T) {
+	t.Parallel()
+	const (
+		messages  = 16       // of 4 KiB, from one reader to the next: about a batch
+		program   = 60 << 20 // bytes of memory for the program, the history and garbage
+		perReader = 54 << 10 // bytes of memory
+	)
+	readers, err := strconv.Atoi(cmp.Or(os.Getenv("LOBBY_STALLED"), "2000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	needProc(t, uint64(readers)+2000)
+	s := startForMinutes(t, "-grace", "0")
+	s.do(t, "POST", "/users/alice", "")
+	speaker := s.dial(t)
+	speaker.SetDeadline(time.Time{})
+	answers := bufio.NewReader(speaker)
+	say := strings.Repeat(s.text("POST /chat/alice", strings.Repeat("x", 4096)), messages)
+	for n := range readers {
+		io.WriteString(s.dialNarrow(t), s.text(fmt.Sprintf("GET /chat/reader-%d", n), ""))
+		io.WriteString(speaker, say)
+		for range messages {
+			if r := mustRead(t, answers, "POST"); r.status != 200 {
+				t.Fatalf("say: got %d %q, want 200", r.status, r.body)
+			}
+		}
+	}
+	memory := s.memory(t, "VmHWM")
+	stalled := strings.Count(s.do(t, "GET", "/users", "").body, "User: reader-")
+	t.Logf("%d MiB of memory at the peak, with %d readers stalled", memory>>20, stalled)
+	if most := program + stalled*perReader; memory > most {
+		t.Errorf("%d MiB of memory at the peak, want at most %d", memory>>20, most>>20)
+	}
+}
+
+// dialNarrow opens a connection on which the client's system takes a few KiB that the
+// test does not read. The test closes it.
+func (s *server) dialNarrow(t testing.TB) net.Conn {
+	t.Helper()
+	dialer := net.Dialer{Control: func(_, _ string, conn syscall.RawConn) (err error) {
+		conn.Control(func(fd uintptr) {
+			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10)
+		})
+		return err
+	}}
+	conn, err := dialer.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
 }
