@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// A plan says how much is done. Its numbers of streams may be lowered to what the machine's limit
-// of open files allows.
+// A plan says how much is done. The numbers of streams are lowered to what the machine's limit of
+// open files allows.
 type plan struct {
 	rounds  int
-	length  time.Duration // of each load that has one
-	few     int           // streams
-	streams int
-	crowd   int
-	storm   int
-	users   int
+	length  time.Duration // of each load that is not over by itself
+	few     int           // streams, for a fan-out to few
+	streams int           // streams, for a fan-out at several rates
+	crowd   int           // streams, for their memory and a fan-out to many
+	storm   int           // streams that are announced
+	users   int           // in the list that is asked for
 }
 
 var (

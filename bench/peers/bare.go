@@ -4,7 +4,6 @@ package peers
 // written to one after another.
 
 import (
-	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -29,8 +28,9 @@ func serveBare(listener net.Listener, announce bool) error {
 	return http.Serve(listener, router)
 }
 
-// constant answers with body and the headers that lobby sends with such an answer.
-func constant(body string) httprouter.Handle {
+// constant answers with text and the headers that lobby sends with such an answer.
+func constant(text string) httprouter.Handle {
+	body := []byte(text) // net/http would send a long string in pieces
 	return func(w http.ResponseWriter, _ *http.Request, _ httprouter.Params) {
 		h := w.Header()
 		h.Set("Content-Type", "text/plain; charset=utf-8")
@@ -39,7 +39,7 @@ func constant(body string) httprouter.Handle {
 		h.Set("Vary", "Accept")
 		h.Set("Cache-Control", "no-store")
 		h.Set("Content-Length", strconv.Itoa(len(body)))
-		io.WriteString(w, body)
+		w.Write(body)
 	}
 }
 
