@@ -26,6 +26,7 @@ func TestPageInEveryBrowser(t *testing.T) {
 				run  func(*testing.T, browser)
 			}{
 				{"the way back", testBack},
+				{"the way back of a page that did not see it go", testBackUnseen},
 				{"a stream that brings nothing any more", testDeadStream},
 				{"quick messages stay apart and in order", testQuickMessages},
 				{"a message that is not sent", testNotSent},
@@ -70,6 +71,38 @@ func testBack(t *testing.T, b browser) {
 	alice.click("#leave")
 	waitForUsers(t, s, "bob")
 	f.waitForOpen(t, 0)
+}
+
+// WebKit opens streams again that were open when the page went, even if the page closes them as it
+// comes back. It has one all the same. (Pages of other machines, over plain HTTP, have no locks.)
+func testBackUnseen(t *testing.T, b browser) {
+	s := start(t)
+	f := newFront(t, s)
+	script := s.do(t, "GET", "/lobby.js", "").body
+	f.setAnswer(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/lobby.js" {
+			return false
+		}
+		w.Header().Set("Content-Type", "text/javascript")
+		io.WriteString(w, `Object.defineProperty(navigator, "locks", { value: undefined });`+script)
+		return true
+	})
+	alice := visit(t, b, f.URL, "alice")
+	alice.waitForState("live")
+	alice.do(`addEventListener("pagehide", (event) => event.stopImmediatePropagation(), true)`)
+	alice.must(alice.goTo(s.url + "/users"))
+	alice.must(alice.back())
+	alice.waitFor(`document.getElementById("state")?.dataset.state === "live"`)
+	time.Sleep(3500 * time.Millisecond) // the server lets streams wait 3 s before they open again
+	for _, text := range []string{"one", "two"} {
+		s.do(t, "POST", "/chat/alice", text)
+	}
+	alice.waitForLastLine("alicetwo")
+	lines := alice.lines()
+	if n := len(lines); !slices.Equal(lines[n-2:], []string{"said alice one", "said alice two"}) {
+		t.Errorf("lines after the way back: got %q, want each once", lines)
+	}
+	f.waitForOpen(t, 1)
 }
 
 // A connection that something between swallows is found by what we say ourselves.
@@ -162,7 +195,7 @@ func testNotSent(t *testing.T, b browser) {
 
 // A newcomer sees the last 100 events, as what they are, if the server still has them.
 func testHistory(t *testing.T, b browser) {
-	s := start(t)
+	s := start(t, "-grace", "1m") // for a reload on a busy machine
 	s.do(t, "POST", "/users/bob", "")
 	for i := range 150 {
 		s.do(t, "POST", "/chat/bob", fmt.Sprint(i))

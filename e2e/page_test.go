@@ -70,6 +70,8 @@ func TestPage(t *testing.T) {
 		{"a name that can't be", testName},
 		{"a text that is too long", testLongText},
 		{"a message whose answer is lost", testLostAnswer},
+		{"a message whose answer is late", testLateAnswer},
+		{"what was news before the list", testOldNews},
 		{"text is text", testMarkup},
 		{"a crowd is one line", testFolding},
 		{"lines of one speaker stand together, with times", testGrouping},
@@ -410,6 +412,53 @@ func testLostAnswer(t *testing.T, b browser) {
 	alice.waitForError("and this?Not sent. The server does not answer.")
 	alice.waitForLines("came alice came in", "said alice was it said?")
 	alice.waitFor(`document.getElementById("outbox").childElementCount === 1`)
+}
+
+// A message is known by its id if the server changed its text: half a character can't be sent.
+func testLateAnswer(t *testing.T, b browser) {
+	s := start(t)
+	f := newFront(t, s)
+	alice := visit(t, b, f.URL, "alice")
+	alice.waitForState("live")
+	goOn := make(chan struct{})
+	f.setAnswer(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost {
+			return false
+		}
+		body, _ := io.ReadAll(r.Body)
+		answer := s.do(t, "POST", "/chat/alice", string(body))
+		<-goOn
+		w.Header().Set("Last-Event-ID", answer.header.Get("Last-Event-ID"))
+		return true
+	})
+	alice.do(`(document.getElementById("text").value = "half \ud83d")`)
+	alice.press(enter)
+	alice.waitForLastLine("alicehalf \ufffd")
+	close(goOn)
+	alice.waitFor(`document.getElementById("outbox").childElementCount === 0`)
+}
+
+// The list counts, and not what the stream says of the time before it.
+func testOldNews(t *testing.T, b browser) {
+	f := newFront(t, start(t))
+	f.setAnswer(func(w http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case r.URL.Path == "/users":
+			w.Header().Set("Last-Event-ID", "epoch-2")
+			io.WriteString(w, `{"users":["alice"]}`)
+		case isStream(r):
+			w.Header().Set("Content-Type", "text/event-stream")
+			io.WriteString(w, "id: epoch-1\ndata: User dave connected to the chat.\n\n")
+			http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		default:
+			return false
+		}
+		return true
+	})
+	alice := visit(t, b, f.URL, "alice")
+	alice.waitForLines("came dave came in")
+	alice.waitForPeople("alice")
 }
 
 func testMarkup(t *testing.T, b browser) {

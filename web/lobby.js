@@ -234,8 +234,7 @@ function takeSlot() {
 		const { signal } = waiting;
 		giveSlotBack = () => waiting.abort();
 		const take = () => {
-			if (signal.aborted) return; // two were free at once, so this one goes back
-			waiting.abort();
+			waiting.abort(); // so that we get none of the others
 			taken();
 			return new Promise((free) => (giveSlotBack = free));
 		};
