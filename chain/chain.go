@@ -13,8 +13,9 @@ const (
 	// line breaks included.
 	MaxEvent = 5 << 10
 
-	// maxBatch is how many bytes a batch holds at most, so that a reader can write it at once.
-	maxBatch = 64 << 10
+	// maxBatch is how many bytes a batch holds at most. Readers that stall keep one each, at the worst
+	// all of them different ones.
+	maxBatch = 16 << 10
 
 	// recentBatches is how many batches are kept even if the history is shorter, so that a reader
 	// that is a moment late loses nothing.
