@@ -188,11 +188,8 @@ func (f *front) waitForOpen(t *testing.T, n int) {
 func waitForUsers(t *testing.T, s *server, names ...string) {
 	t.Helper()
 	want := "Connected users:\n"
-	for i, name := range names {
-		if i > 0 {
-			want += "\n"
-		}
-		want += "User: " + name
+	if len(names) > 0 {
+		want += "User: " + strings.Join(names, "\nUser: ")
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		got := s.do(t, "GET", "/users", "").body

@@ -1,10 +1,12 @@
 package e2e
 
-// How the page looks and is read aloud, and how it bears a crowd, in Chromium.
+// How large the page is, how it looks and is read aloud, and how it bears a crowd, in Chromium.
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +16,39 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/page"
 )
+
+func TestPageIsSmallAndSelfContained(t *testing.T) {
+	s := start(t)
+	size := 0
+	for path, contentType := range map[string]string{
+		"/":          "text/html; charset=utf-8",
+		"/lobby.css": "text/css; charset=utf-8",
+		"/lobby.js":  "text/javascript; charset=utf-8",
+		"/icon.svg":  "image/svg+xml",
+	} {
+		r := s.do(t, "GET", path, "")
+		if got := r.header.Get("Content-Type"); r.status != 200 || got != contentType {
+			t.Errorf("GET %s: got %d %q, want 200 %q", path, r.status, got, contentType)
+		}
+		if path == "/" {
+			want := "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+			if got := r.header.Get("Content-Security-Policy"); got != want {
+				t.Errorf("Content-Security-Policy: got %q, want %q", got, want)
+			}
+		}
+		size += len(r.body)
+	}
+	picture, err := os.ReadFile("../docs/page.png")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if limit := 150_000; len(picture) >= limit || !bytes.HasPrefix(picture, []byte("\x89PNG\r\n")) {
+		t.Errorf("the picture of the page: got %d bytes, want a PNG of less than %d", len(picture), limit)
+	}
+	if limit := 40_000; size >= limit {
+		t.Errorf("the page with all that it loads: got %d bytes, want less than %d", size, limit)
+	}
+}
 
 // With 5,000 users and 1,000 events a second, the page stays smooth. No other test runs meanwhile.
 func TestPageBearsACrowd(t *testing.T) {
@@ -132,15 +167,17 @@ func testLooks(t *testing.T, b browser) {
 		"radia", "josé", "שירה"} {
 		s.do(t, "POST", "/users/"+name, "")
 	}
-	ada := visit(t, b, s.url, "")
+	f := newFront(t, s)
+	ada := visit(t, b, f.URL, "")
 	ada.look("join-light", 1280, 720)
 
 	// The page's clock is the test's, so that a minute takes a second or two.
 	call(ada, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{
 		Source: `window.seconds = 0;
 			performance.now = () => 1000 * window.seconds;
-			const ahead = new Date(2026, 0, 31, 14, 5).getTime() - Date.now(), now = Date.now;
-			Date.now = () => now() + ahead;`,
+			window.ahead = new Date(2026, 0, 31, 14, 5).getTime() - Date.now();
+			const now = Date.now;
+			Date.now = () => now() + window.ahead;`,
 	})
 	ada.must(ada.reload())
 	ada.join("ada")
@@ -155,6 +192,9 @@ func testLooks(t *testing.T, b browser) {
 		ada.waitForLastLine("metronome" + last)
 		ada.do(`window.seconds++`)
 	}
+	ada.do(`window.ahead += 60_000`) // so that the next line begins a minute
+	f.waitForAsked(t, 2)             // to the page, it slept
+	ada.waitForState("live")
 	for _, line := range [][2]string{
 		{"grace", "Did you see that? No reload, no polling: it just appears."},
 		{"edsger", "One goroutine owns all state. Everyone else asks it, over a channel."},
@@ -267,7 +307,8 @@ const tooPale = `(() => {
 	};
 	return [...document.querySelectorAll("body *")]
 		.filter((element) => element.checkVisibility())
-		.filter((element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))
+		.filter((element) => [...element.childNodes].some((node) =>
+			node.nodeType === 3 && node.data.trim()))
 		.filter((element) => contrast(element) < 4.5)
 		.map((element) => element.localName + " " + element.textContent);
 })()`

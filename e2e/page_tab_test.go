@@ -141,12 +141,6 @@ func (p *tab) click(selector string) {
 	p.must(p.clickAt(int(at[0]), int(at[1])))
 }
 
-// text returns what stands in the element with the id.
-func (p *tab) text(id string) string {
-	p.t.Helper()
-	return eval[string](p, fmt.Sprintf(`document.getElementById(%q).textContent`, id))
-}
-
 // waitFor waits until the JavaScript condition is true.
 func (p *tab) waitFor(condition string) {
 	p.t.Helper()
@@ -171,7 +165,15 @@ func (p *tab) waitForText(id, text string) {
 func (p *tab) waitForLastLine(text string) {
 	p.t.Helper()
 	p.waitFor(fmt.Sprintf(`[...document.getElementById("lines").lastChild?.childNodes ?? []]
-		.filter((node) => node.localName !== "time").map((node) => node.textContent).join("") === %q`, text))
+		.filter((node) => node.localName !== "time")
+		.map((node) => node.textContent).join("") === %q`, text))
+}
+
+// waitForEnd waits until the conversation ends with that text.
+func (p *tab) waitForEnd(text string) {
+	p.t.Helper()
+	p.waitFor(fmt.Sprintf(
+		`document.getElementById("lines").lastChild?.textContent.endsWith(%q)`, text))
 }
 
 // waitForError waits until the last of our messages stands as not sent, with that text and those
@@ -205,7 +207,8 @@ func (p *tab) waitForLines(lines ...string) {
 // lines returns the lines of the conversation without their times, each its kind and its text.
 func (p *tab) lines() []string {
 	p.t.Helper()
-	return eval[[]string](p, `[...document.querySelectorAll("#lines > .line, #lines > li > .line")].map((line) =>
+	const all = `[...document.querySelectorAll("#lines > .line, #lines > li > .line")]`
+	return eval[[]string](p, all+`.map((line) =>
 		line.classList[1] + " " + [...line.childNodes].filter((node) => node.localName !== "time")
 			.map((node) => node.textContent.trim()).join(" "))`)
 }

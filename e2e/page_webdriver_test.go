@@ -259,7 +259,9 @@ func (f *firefoxTab) picture() ([]byte, error) {
 	return shot.Data, err
 }
 
-func (f *firefoxTab) close() { f.b.command("browsingContext.close", fields{"context": f.context}, nil) }
+func (f *firefoxTab) close() {
+	f.b.command("browsingContext.close", fields{"context": f.context}, nil)
+}
 
 // webkit is WebKitGTK's small browser, on a screen of its own that nobody sees.
 type webkit struct {
