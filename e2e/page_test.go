@@ -331,7 +331,7 @@ func testLongText(t *testing.T, b browser) {
 	alice.fill("#text", strings.Repeat("é", 2000))
 	alice.waitForText("text-left", "96 bytes left")
 	alice.fill("#text", strings.Repeat("é", 2500))
-	alice.waitForText("text-left", "-904 bytes left")
+	alice.waitForText("text-left", "904 bytes too long")
 	alice.press(enter)
 	alice.waitForText("send-error", "This is 904 bytes too long for one message.")
 	alice.fill("#text", strings.Repeat("x\n", 40)+"x")

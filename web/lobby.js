@@ -406,7 +406,8 @@ function problemWithText() {
 // boxChanged makes true again how much room is left, an error that may be cured, and the height.
 function boxChanged() {
 	const [box, left] = [$("text"), bytesLeft()];
-	put("text-left", left < maxBytes / 4 ? `${inWords(left)} bytes left` : "");
+	const room = left < 0 ? `${inWords(-left)} bytes too long` : `${inWords(left)} bytes left`;
+	put("text-left", left < maxBytes / 4 ? room : "");
 	if ($("send-error").textContent) put("send-error", problemWithText());
 	if (CSS.supports("field-sizing", "content")) return;
 	box.style.height = "auto";
