@@ -96,16 +96,16 @@ type Hub struct {
 
 	// From callers to Run. Each request brings a channel for its answer.
 	joins      chan request[chat.Name, joined]
-	leaves     chan request[chat.Name, done]
-	messages   chan request[message, done]
+	leaves     chan request[chat.Name, outcome]
+	messages   chan request[message, outcome]
 	lists      chan request[struct{}, listed]
 	releases   chan *chat.List // a list has been sent
 	watches    chan request[string, opened]
 	subscribes chan request[subscription, opened]
 
 	// From open streams to Run.
-	resumes chan request[string, chain.Start] // a stream fell behind: where does it go on after this id?
-	closes  chan hold                         // a stream has closed; it held this
+	lags   chan request[string, chain.Start] // a stream has fallen behind: where does it go on after this id?
+	closes chan hold                         // a stream has closed, which held this
 
 	stopping chan struct{} // closed by Run, which from then on serves open streams alone
 }
@@ -130,12 +130,12 @@ type (
 
 // What Run answers. An id is that of the last event that the answer takes into account.
 type (
-	done struct {
+	outcome struct {
 		id  chain.ID
 		err error
 	}
 	joined struct {
-		done
+		outcome
 		isNew bool // whether the user was not there before
 	}
 	listed struct {
@@ -143,7 +143,7 @@ type (
 		users *chat.List
 	}
 	opened struct {
-		done
+		outcome
 		start chain.Start
 		hold  hold
 	}
@@ -170,13 +170,13 @@ func NewHub(config Config) (*Hub, error) {
 	return &Hub{
 		config:     config,
 		joins:      make(chan request[chat.Name, joined]),
-		leaves:     make(chan request[chat.Name, done]),
-		messages:   make(chan request[message, done]),
+		leaves:     make(chan request[chat.Name, outcome]),
+		messages:   make(chan request[message, outcome]),
 		lists:      make(chan request[struct{}, listed]),
 		releases:   make(chan *chat.List),
 		watches:    make(chan request[string, opened]),
 		subscribes: make(chan request[subscription, opened]),
-		resumes:    make(chan request[string, chain.Start]),
+		lags:       make(chan request[string, chain.Start]),
 		closes:     make(chan hold),
 		stopping:   make(chan struct{}),
 	}, nil
@@ -243,8 +243,8 @@ func (h *Hub) Release(users *chat.List) {
 
 // Watch opens a stream that holds nobody. The stream begins with the events after lastEventID, or
 // says that some of them are missing; if lastEventID is empty, it begins with the next event. The
-// ID is that of the event before the next one. The error can be ErrTooManyStreams; without an error,
-// the caller must Close the stream.
+// ID is that of the last event so far. The error can be ErrTooManyStreams; without an error, the
+// caller must Close the stream.
 func (h *Hub) Watch(ctx context.Context, lastEventID string) (chain.ID, *Stream, error) {
 	return h.stream(ask(ctx, h.stopping, h.watches, lastEventID))
 }
@@ -275,7 +275,7 @@ type Stream struct {
 // streams until the last of them is closed, so this needs no other way out than ctx, and a nil
 // channel, which never delivers, takes the place of stopping.
 func (h *Hub) after(ctx context.Context, lastEventID string) (chain.Start, error) {
-	return ask(ctx, nil, h.resumes, lastEventID)
+	return ask(ctx, nil, h.lags, lastEventID)
 }
 
 // Close closes the stream; Next must not be called after it. A second Close does nothing.
@@ -301,7 +301,6 @@ type room struct {
 // user is someone who is there.
 type user struct {
 	hold         // what the user's streams have
-	index   int  // in room.names
 	stays   bool // whether the user stays until Leave, because of Join
 	streams int  // how many streams hold the user, those in their grace included
 }
@@ -352,7 +351,7 @@ func (h *Hub) Run(ctx context.Context) {
 		case q := <-h.subscribes:
 			q.answer <- r.subscribe(q.query)
 
-		case q := <-h.resumes:
+		case q := <-h.lags:
 			q.answer <- r.chain.After(q.query)
 
 		case hold := <-h.closes:
@@ -367,17 +366,17 @@ func (h *Hub) Run(ctx context.Context) {
 		case <-ctx.Done():
 			close(h.stopping)
 			r.chain.End()
-			r.drain(h.resumes, h.closes)
+			r.drain(h.lags, h.closes)
 			return
 		}
 	}
 }
 
 // drain serves the streams until the last of them is closed.
-func (r *room) drain(resumes <-chan request[string, chain.Start], closes <-chan hold) {
+func (r *room) drain(lags <-chan request[string, chain.Start], closes <-chan hold) {
 	for r.chain.Readers > 0 {
 		select {
-		case q := <-resumes:
+		case q := <-lags:
 			q.answer <- r.chain.After(q.query)
 
 		case <-closes:
@@ -391,37 +390,37 @@ func (r *room) join(name chat.Name) joined {
 	isNew := u == nil
 	if isNew {
 		if len(r.users) >= r.config.MaxUsers {
-			return joined{done: done{r.chain.LastID(), ErrTooManyUsers}}
+			return joined{outcome: outcome{r.chain.LastID(), ErrTooManyUsers}}
 		}
 		u = r.add(name)
 	}
 	u.stays = true
-	return joined{done{id: r.chain.LastID()}, isNew}
+	return joined{outcome{id: r.chain.LastID()}, isNew}
 }
 
-func (r *room) leave(name chat.Name) done {
+func (r *room) leave(name chat.Name) outcome {
 	u := r.users[name.String()]
 	if u == nil {
-		return done{r.chain.LastID(), ErrNotConnected}
+		return outcome{r.chain.LastID(), ErrNotConnected}
 	}
 	r.remove(u)
-	return done{id: r.chain.LastID()}
+	return outcome{id: r.chain.LastID()}
 }
 
-func (r *room) say(m message) done {
+func (r *room) say(m message) outcome {
 	if r.users[m.from.String()] == nil {
-		return done{r.chain.LastID(), ErrNotConnected}
+		return outcome{r.chain.LastID(), ErrNotConnected}
 	}
 	r.chain.Append(m.from.String(), ": ", m.text.String())
-	return done{id: r.chain.LastID()}
+	return outcome{id: r.chain.LastID()}
 }
 
 func (r *room) watch(lastEventID string) opened {
 	if r.chain.Readers == r.config.MaxStreams {
-		return opened{done: done{r.chain.LastID(), ErrTooManyStreams}}
+		return opened{outcome: outcome{r.chain.LastID(), ErrTooManyStreams}}
 	}
 	r.chain.Readers++
-	return opened{done: done{id: r.chain.LastID()}, start: r.chain.After(lastEventID)}
+	return opened{outcome: outcome{id: r.chain.LastID()}, start: r.chain.After(lastEventID)}
 }
 
 func (r *room) subscribe(s subscription) opened {

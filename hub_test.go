@@ -379,7 +379,7 @@ func TestPauseDoesNotCountForTheGrace(t *testing.T) {
 			b.close(carol)
 
 			// Run waits for this request's answer to be taken, as if the process were paused.
-			q := request[chat.Name, done]{mustName(t, "nobody"), make(chan done)}
+			q := request[chat.Name, outcome]{mustName(t, "nobody"), make(chan outcome)}
 			b.hub.leaves <- q
 			time.Sleep(pause)
 			back := make(chan *Stream)
