@@ -104,7 +104,11 @@ func (c chart) svg(r *results, sides []string) string {
 		for i, s := range c.series {
 			t := r.table(s.title)
 			if spread, ok := t.spread(side, s.column); ok {
-				c.bar(&group, y, i, spread, axis, c.note(t, side))
+				note := ""
+				if i == 0 {
+					note = c.note(t, side)
+				}
+				c.bar(&group, y, i, spread, axis, note)
 				y += barHeight
 			}
 		}
@@ -163,14 +167,14 @@ func (c chart) bar(b *strings.Builder, y, i int, s spread, axis axis, note strin
 		max(axis.x(s.median), axis.x(s.most))+6, y+barHeight-3, number(s.median), note)
 }
 
-// note says what else must be known of a side's bars: that it lost something, or did not reach
-// nine tenths of the rate that was asked for.
+// note says what else one must know of a side: that it lost something, or did not reach nine
+// tenths of the rate that was asked for.
 func (c chart) note(t *table, side string) (note string) {
 	if s, ok := t.spread(side, lost); ok && s.median > 0 {
 		note += " (lost " + number(s.median) + " %)"
 	}
 	if s, ok := t.spread(side, reached); ok && s.median < 0.9*c.rate {
-		note += " (at only " + number(s.median) + " messages/s)"
+		note += " (at only " + number(s.median) + "/s)"
 	}
 	return note
 }

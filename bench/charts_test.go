@@ -36,7 +36,7 @@ func TestChart(t *testing.T) {
 			t.Errorf("log %v: %d bars, want 2", log, bars)
 		}
 		for _, want := range []string{"prefers-color-scheme: dark", "a&lt;b",
-			"500 (lost 7.00 %) (at only 89.0 messages/s)"} {
+			"500 (lost 7.00 %) (at only 89.0/s)"} {
 			if !strings.Contains(svg, want) {
 				t.Errorf("log %v: the chart lacks %q", log, want)
 			}
