@@ -92,18 +92,24 @@ func prepareConn(ctx context.Context, conn net.Conn) context.Context {
 	tcpConn := conn.(*tcp.Conn)
 	tcpConn.SetWriteBuffer(sendBuffer)
 	tcp.GiveUpAfter(tcpConn.TCPConn, vanishTimeout)
-	tcpConn.LimitNext(idleTimeout, headTimeout)
+	tcpConn.ExpectHead(&firstHead)
 	return ctx
 }
 
-// limitNextHead has the time for the next head on a connection begin with its first byte. net/http
-// would take up to three bytes for idle time.
+// The limits of the first head on a connection, and of those that follow, for which net/http itself
+// waits.
+var (
+	firstHead = tcp.HeadLimits{Wait: idleTimeout, Time: headTimeout, Lines: maxHeadLines + 1, Refuse: refuseHead}
+	nextHead  = tcp.HeadLimits{Time: headTimeout, Lines: maxHeadLines + 1, Refuse: refuseHead}
+)
+
+// limitNextHead limits the heads that come after an answer, as an http.Server's ConnState.
 func limitNextHead(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateIdle:
-		conn.(*tcp.Conn).LimitNext(0, headTimeout)
-	case http.StateActive: // from here on net/http alone sets deadlines
-		conn.(*tcp.Conn).LimitNext(0, 0)
+		conn.(*tcp.Conn).ExpectHead(&nextHead)
+	case http.StateActive: // net/http has the head
+		conn.(*tcp.Conn).ExpectHead(nil)
 	}
 }
 
@@ -126,7 +132,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case size > maxHead:
 		failHead(w, r, fmt.Sprintf("the request's head is longer than %d bytes", maxHead))
 	case lines > maxHeadLines:
-		failHead(w, r, fmt.Sprintf("the request has more than %d header lines", maxHeadLines))
+		failHead(w, r, tooManyLines)
 	case r.Host != "" && !s.answersTo(origin.HostOf(r.Host)):
 		fail(w, r, http.StatusMisdirectedRequest, fmt.Sprintf("the Host %q is not this server's; allow it with the flag -host", r.Host))
 	case !isPage(r) && origin.IsCross(r):
@@ -393,10 +399,21 @@ func retryAfter() string {
 
 // turnAway writes the answer for a connection beyond the limit, of which no request is read.
 func turnAway(w io.Writer) {
-	const body = "The server has as many connections as it takes; try again later.\n"
-	fmt.Fprintf(w, "HTTP/1.1 503 Service Unavailable\r\n"+
-		"Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"+
-		"Retry-After: %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", retryAfter(), len(body), body)
+	writeRefusal(w, "503 Service Unavailable", "Retry-After: "+retryAfter()+"\r\n",
+		"The server has as many connections as it takes; try again later.\n")
+}
+
+// refuseHead writes the answer to a head whose lines do not end.
+func refuseHead(w io.Writer) {
+	writeRefusal(w, "431 Request Header Fields Too Large", "", tooManyLines+".\n")
+}
+
+var tooManyLines = fmt.Sprintf("The request has more than %d header lines", maxHeadLines)
+
+// writeRefusal writes an answer where net/http has no request yet.
+func writeRefusal(w io.Writer, status, header, body string) {
+	fmt.Fprintf(w, "HTTP/1.1 %s\r\n%sContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"+
+		"Connection: close\r\nContent-Length: %d\r\n\r\n%s", status, header, len(body), body)
 }
 
 // fail answers with an error. If the request had a body, which may not have been read, neither the
@@ -413,7 +430,7 @@ func fail(w http.ResponseWriter, r *http.Request, status int, sentence string) {
 
 // failHead answers that the request's head is too large, and ends the connection.
 func failHead(w http.ResponseWriter, r *http.Request, sentence string) {
-	r.Header = nil // of 2,000 lines takes 300 KB, for as long as the answer does
+	r.Header = nil // which takes 80 KB or more, for as long as the answer does
 	w.Header().Set("Connection", "close")
 	fail(w, r, http.StatusRequestHeaderFieldsTooLarge, sentence)
 }

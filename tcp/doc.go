@@ -1,5 +1,5 @@
-// Package tcp offers three things that a server of long-lived connections needs from TCP and that
-// package net does not have.
+// Package tcp offers four things that an HTTP server of long-lived connections needs and that packages
+// net and net/http do not have.
 //
 // A client can vanish without a word: somebody pulls a cable, or a phone leaves the network. While
 // nothing is sent, keep-alive probes find that out. But once something has been sent, the kernel
@@ -13,4 +13,6 @@
 // hears nothing, while idle clients fill the server. [Limit] makes a listener that takes a certain
 // number of connections at a time. It tells all others that the server is full, and it tells the
 // server when it is time to let idle connections go.
+// And the head of a request takes memory and time before an http.Server looks at it. [Conn.ExpectHead]
+// bounds both.
 package tcp

@@ -42,9 +42,7 @@ type listener interface {
 type Conn struct {
 	*net.TCPConn
 	places chan struct{}
-	wait   time.Duration // for what comes next to begin; 0 for no limit beside the one that is set
-	limit  time.Duration // for what comes next, once it has begun; 0 for no limit
-	buffer int           // how many bytes the first Read asked for
+	head   head
 }
 
 // Limit returns a listener that takes connections from l while fewer than n of them are open. Any
@@ -103,7 +101,11 @@ func (l *Limited) turnAway(conn *net.TCPConn) {
 	select {
 	case l.refusals <- struct{}{}:
 		go func() {
-			l.answer(conn)
+			// A client that gets an answer before it has asked may take the connection for broken. One that
+			// does not ask at all gets the answer after a second.
+			conn.SetReadDeadline(time.Now().Add(refusalTimeout))
+			conn.Read(make([]byte, 1))
+			answer(conn, l.refuse)
 			conn.Close()
 			<-l.refusals
 		}()
@@ -112,15 +114,12 @@ func (l *Limited) turnAway(conn *net.TCPConn) {
 	}
 }
 
-// answer has refuse write to conn, so that the client sees the answer. A client that gets an answer
-// before it has asked may take the connection for broken, so answer waits for a request. And if a
-// connection is closed before all that came on it was read, the kernel sends a reset, which can
-// overtake the answer; so answer reads until the client has closed, too.
-func (l *Limited) answer(conn *net.TCPConn) {
+// answer has refuse write to conn, so that the client sees the answer. If a connection is closed
+// before all that came on it was read, the kernel sends a reset, which can overtake the answer. So
+// answer reads until the client has closed, too.
+func answer(conn *net.TCPConn, refuse func(io.Writer)) {
 	conn.SetDeadline(time.Now().Add(refusalTimeout))
-	conn.Read(make([]byte, 1)) // a client that sends nothing gets the answer as well
-	conn.SetDeadline(time.Now().Add(refusalTimeout))
-	l.refuse(conn)
+	refuse(conn)
 	conn.CloseWrite()
 	io.Copy(io.Discard, io.LimitReader(conn, maxDropped))
 }
@@ -152,38 +151,4 @@ func (c *Conn) Close() error {
 		<-c.places
 	}
 	return err
-}
-
-// LimitNext gives whatever comes next on the connection d to come, from its first byte on. It has
-// wait to begin, or, if wait is 0, until the read deadline that is set already. If d is 0, Read leaves
-// deadlines alone.
-//
-// An http.Server counts a first request from the moment at which the connection is there, and takes
-// up to three bytes of any other for idle time. LimitNext mends both.
-func (c *Conn) LimitNext(wait, d time.Duration) {
-	c.wait, c.limit = wait, d
-}
-
-// Read reads as a TCPConn does, and sets the deadlines that LimitNext has asked for. It must be
-// called by a reader with a buffer, as http.Server does: such a reader asks for less than its buffer
-// can hold if it has a byte already.
-func (c *Conn) Read(b []byte) (int, error) {
-	if c.buffer == 0 {
-		c.buffer = len(b)
-	}
-	if c.limit == 0 {
-		return c.TCPConn.Read(b)
-	}
-	begun := len(b) < c.buffer
-	if begun {
-		c.SetReadDeadline(time.Now().Add(c.limit))
-	} else if c.wait > 0 {
-		c.SetReadDeadline(time.Now().Add(c.wait))
-	}
-	n, err := c.TCPConn.Read(b)
-	if !begun && n > 0 && (c.wait > 0 || n < 4) {
-		c.SetReadDeadline(time.Now().Add(c.limit))
-	}
-	c.limit = 0
-	return n, err
 }

@@ -1,7 +1,6 @@
 package tcp
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -461,48 +460,5 @@ func TestPlacesAreNeverExceededAndAllComeBack(t *testing.T) {
 	}
 	if answers.Load() == 0 {
 		t.Error("no client got an answer")
-	}
-}
-
-func TestConnGivesWhatBeginsLittleTime(t *testing.T) {
-	l := listen(t, 1, nil)
-	client := dial(t, l)
-	conn := mustAccept(t, l)
-	reader := bufio.NewReader(conn)
-	// With time that is over as soon as it begins, the next read tells whether it has begun.
-	for _, c := range []struct {
-		before, sent string // what came before LimitNext, and after it
-		wait, limit  time.Duration
-		want         bool // whether there is a deadline
-	}{
-		{sent: "GET ", limit: time.Nanosecond}, // net/http sets its own
-		{sent: "G"},
-		{sent: "G", limit: time.Nanosecond, want: true},
-		{before: "G", sent: "ET", limit: time.Nanosecond, want: true},
-		{sent: "GET ", wait: time.Hour, limit: time.Nanosecond, want: true},
-	} {
-		io.WriteString(client, c.before)
-		reader.Peek(len(c.before))
-		conn.LimitNext(c.wait, c.limit)
-		io.WriteString(client, c.sent)
-		reader.Peek(len(c.before + c.sent))
-		io.WriteString(client, "x")
-		_, err := reader.Peek(len(c.before+c.sent) + 1)
-		if got := errors.Is(err, os.ErrDeadlineExceeded); got != c.want {
-			t.Errorf("%+v: got %v", c, err)
-		}
-		conn.SetReadDeadline(time.Time{})
-		reader.Peek(len(c.before+c.sent) + 1)
-		reader.Discard(reader.Buffered())
-	}
-}
-
-func TestConnWaitsForWhatComesNext(t *testing.T) {
-	l := listen(t, 1, nil)
-	dial(t, l)
-	conn := mustAccept(t, l)
-	conn.LimitNext(time.Millisecond, time.Hour)
-	if _, err := conn.Read(make([]byte, 4)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("got %v", err)
 	}
 }

@@ -1,0 +1,87 @@
+package tcp
+
+import (
+	"bytes"
+	"io"
+	"time"
+)
+
+// HeadLimits are what the head of an HTTP request may take while it comes. An http.Server looks at a
+// head when it is whole; until then it counts only its bytes, and its time in part: a first head has
+// no time to begin, and up to three bytes of any other are idle time. And 16 KiB of short lines take
+// 80 KB of memory.
+type HeadLimits struct {
+	Wait   time.Duration   // for the first byte; 0 for the read deadline that is set already
+	Time   time.Duration   // from the first byte on
+	Lines  int             // with the request line
+	Refuse func(io.Writer) // writes the answer to a head with more lines
+}
+
+// head is what a Conn knows of the head that comes.
+type head struct {
+	limits  *HeadLimits // nil while no head is expected
+	buffer  int         // how many bytes the connection's first Read asked for
+	begun   bool
+	ended   bool // with an empty line; more requests may follow it
+	lines   int  // that have come whole
+	partial bool // whether some of the next line has come
+}
+
+// ExpectHead has what comes next on the connection be the head of a request, within limits. With nil
+// it is anything.
+func (c *Conn) ExpectHead(limits *HeadLimits) {
+	c.head = head{limits: limits, buffer: c.head.buffer}
+}
+
+// Read reads as a TCPConn does, within the limits of a head that is expected. If the head has too many
+// lines, Read has it refused, and returns io.EOF. Read must be called by a reader with a buffer, as
+// http.Server does: such a reader asks for less than its buffer can hold if it has a byte already.
+func (c *Conn) Read(b []byte) (int, error) {
+	h := &c.head
+	if h.buffer == 0 {
+		h.buffer = len(b)
+	}
+	if h.limits == nil {
+		return c.TCPConn.Read(b)
+	}
+	has := h.begun || len(b) < h.buffer // whether the reader has some of the head
+	switch {
+	case h.begun:
+	case has:
+		c.SetReadDeadline(time.Now().Add(h.limits.Time))
+	case h.limits.Wait > 0:
+		c.SetReadDeadline(time.Now().Add(h.limits.Wait))
+	}
+	n, err := c.TCPConn.Read(b)
+	if !has && n > 0 && (h.limits.Wait > 0 || n < 4) {
+		c.SetReadDeadline(time.Now().Add(h.limits.Time))
+	}
+	h.begun = has || n > 0
+	if h.hasTooManyLines(b[:n]) {
+		answer(c.TCPConn, h.limits.Refuse)
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+// hasTooManyLines counts the lines of the head in b, which follows what has come.
+func (h *head) hasTooManyLines(b []byte) bool {
+	for !h.ended {
+		line, rest, found := bytes.Cut(b, []byte("\n"))
+		isEmpty := !h.partial && len(bytes.TrimSuffix(line, []byte("\r"))) == 0
+		if !found {
+			h.partial = !isEmpty
+			return false
+		}
+		if isEmpty {
+			h.ended = true
+			return false
+		}
+		h.lines++
+		if h.lines > h.limits.Lines {
+			return true
+		}
+		h.partial, b = false, rest
+	}
+	return false
+}
