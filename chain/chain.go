@@ -9,13 +9,9 @@ import (
 )
 
 const (
-	// MaxEvent is how many bytes an event may take in the event stream format, its id and its
-	// line breaks included.
-	MaxEvent = 5 << 10
-
-	// maxBatch is how many bytes a batch holds at most. Readers that stall keep one each, at the worst
-	// all of them different ones.
-	maxBatch = 16 << 10
+	// maxBatch is how many bytes a batch holds at most, unless one event alone takes more. Readers
+	// that stall keep a batch each, at the worst all of them different ones.
+	maxBatch = 20 << 10
 
 	// recentBatches is how many batches are kept even if the history is shorter, so that a reader
 	// that is a moment late loses nothing.
@@ -46,7 +42,7 @@ func (id ID) String() string {
 // batch is a piece of the chain: events and comments that leave together.
 type batch struct {
 	sealed chan struct{}       // closed when nothing below will change any more
-	data   []byte              // whole blocks of the event stream format, at most maxBatch bytes
+	data   []byte              // whole blocks of the event stream format
 	end    ID                  // the last event up to the end of data; zero until the batch is sealed
 	next   weak.Pointer[batch] // the batch that follows; nil until the batch is sealed
 	final  bool                // whether the chain ends here
@@ -66,6 +62,7 @@ type Chain struct {
 	Readers int
 
 	last     ID                    // the last event
+	event    []byte                // the bytes of the event that is being appended, kept for the next
 	filling  *batch                // the end of the chain, which is not sealed yet
 	gathered int                   // how many events there are in filling
 	history  []place               // a ring of where the last events begin; event n is at (n-1) % maxHistory
@@ -97,26 +94,32 @@ func newBatch() *batch { return &batch{sealed: make(chan struct{})} }
 func (c *Chain) LastID() ID { return c.last }
 
 // Append appends an event, whose text is parts, concatenated. Each line of the text becomes a line
-// of data. The event may take at most MaxEvent bytes in all.
+// of data.
 func (c *Chain) Append(parts ...string) {
+	id := ID{c.last.epoch, c.last.seq + 1}
+	c.event = append(c.event[:0], "id: "...)
+	c.event = append(c.event, id.epoch...)
+	c.event = append(c.event, '-')
+	c.event = strconv.AppendUint(c.event, id.seq, 10)
+	c.event = append(c.event, "\nevent: message\ndata: "...)
+	for _, part := range parts {
+		c.event = append(c.event, strings.ReplaceAll(part, "\n", "\ndata: ")...)
+	}
+	c.event = append(c.event, "\n\n"...)
+
+	if c.gathered > 0 && len(c.filling.data)+len(c.event) > maxBatch {
+		c.seal()
+	}
 	b := c.filling
 	if begin := (place{b, len(b.data)}); len(c.history) < c.maxHistory {
 		c.history = append(c.history, begin)
 	} else {
 		c.history[c.last.seq%uint64(c.maxHistory)] = begin
 	}
-	c.last.seq++
+	b.data = append(b.data, c.event...)
+	c.last = id
 	c.gathered++
-	b.data = append(b.data, "id: "...)
-	b.data = append(b.data, c.last.epoch...)
-	b.data = append(b.data, '-')
-	b.data = strconv.AppendUint(b.data, c.last.seq, 10)
-	b.data = append(b.data, "\nevent: message\ndata: "...)
-	for _, part := range parts {
-		b.data = append(b.data, strings.ReplaceAll(part, "\n", "\ndata: ")...)
-	}
-	b.data = append(b.data, "\n\n"...)
-	if !c.gathering || len(b.data) > maxBatch-MaxEvent {
+	if !c.gathering {
 		c.seal()
 	}
 }

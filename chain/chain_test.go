@@ -195,7 +195,7 @@ func TestManyReadersMakeLongRounds(t *testing.T) {
 
 func TestFullBatchIsNotHeldBack(t *testing.T) {
 	inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
-		text := strings.Repeat("x", MaxEvent-100)
+		text := strings.Repeat("x", 4<<10)
 		r := b.open("")
 		const events = 100
 		for range events {
@@ -368,7 +368,7 @@ func FuzzAppend(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if strings.Contains(text, "\r") || len(text) > MaxEvent/8 {
+		if strings.Contains(text, "\r") || len(text) > 1<<10 {
 			t.Skip() // which callers do not append
 		}
 		inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {

@@ -13,6 +13,7 @@
 // hears nothing, while idle clients fill the server. [Limit] makes a listener that takes a certain
 // number of connections at a time. It tells all others that the server is full, and it tells the
 // server when it is time to let idle connections go.
+//
 // And the head of a request takes memory and time before an http.Server looks at it. [Conn.ExpectHead]
 // bounds both.
 package tcp
