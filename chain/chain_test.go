@@ -114,7 +114,7 @@ func TestCommentComesAfterQuietOnly(t *testing.T) {
 		for range 2 {
 			time.Sleep(defaultKeepAlive - 1)
 			b.expect(r)
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			b.expect(r, "(comment)")
 		}
 		time.Sleep(10 * time.Second)
@@ -123,7 +123,7 @@ func TestCommentComesAfterQuietOnly(t *testing.T) {
 		for range 2 {
 			time.Sleep(defaultKeepAlive - 1)
 			b.expect(r)
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			b.expect(r, "(comment)")
 		}
 		b.append("at once after a comment")
@@ -155,7 +155,7 @@ func TestEventsThatComeCloseTogetherAreGathered(t *testing.T) {
 		time.Sleep(minRound - 1)
 		b.append("third")
 		b.expect(r)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		b.expect(r, "second", "third") // one round after a batch of one
 
 		flood := slices.Repeat([]string{"more"}, maxRounds+1)
@@ -164,13 +164,13 @@ func TestEventsThatComeCloseTogetherAreGathered(t *testing.T) {
 		}
 		time.Sleep(2*minRound - 1)
 		b.expect(r)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		b.expect(r, flood...) // two rounds after a batch of two
 
 		b.append("last")
 		time.Sleep(maxRounds*minRound - 1)
 		b.expect(r)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		b.expect(r, "last") // no later than that, after any number
 
 		time.Sleep(minRound)
@@ -188,7 +188,7 @@ func TestManyReadersMakeLongRounds(t *testing.T) {
 		b.append("two")
 		time.Sleep(readers*roundPerReader - 1)
 		b.expect(r, "one")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		b.expect(r, "two")
 	})
 }
