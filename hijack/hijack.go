@@ -49,12 +49,12 @@ func Send(w http.ResponseWriter, r *http.Request, body Body) {
 	}
 	// From here on the body has the connection to itself, and returning frees net/http's goroutine
 	// and buffers. net/http has said in the head whether the body is chunked.
-	conn, _, err := rc.Hijack()
+	conn, buffered, err := rc.Hijack()
 	if err != nil {
 		body.Close()
 		panic(err)
 	}
-	s := &sender{conn: conn, chunked: r.ProtoAtLeast(1, 1)}
+	s := &sender{conn: conn, chunked: r.ProtoAtLeast(1, 1), heard: buffered.Reader.Buffered()}
 	go s.sendAll(body)
 }
 
@@ -62,6 +62,7 @@ func Send(w http.ResponseWriter, r *http.Request, body Body) {
 type sender struct {
 	conn     net.Conn
 	chunked  bool
+	heard    int       // bytes that the client has sent
 	deadline time.Time // of the next write
 
 	// What one send needs, kept for the next.
@@ -78,7 +79,7 @@ func (s *sender) sendAll(body Body) {
 	defer cancel()
 	go func() {
 		defer cancel()
-		awaitLeave(s.conn)
+		s.awaitLeave()
 	}()
 	for {
 		data, err := body.Next(ctx)
@@ -90,14 +91,14 @@ func (s *sender) sendAll(body Body) {
 
 // awaitLeave reads and discards until the client hangs up, or has sent maxHeard bytes. A client that
 // only listens has nothing to say, so one that says as much is treated as gone.
-func awaitLeave(conn net.Conn) {
+func (s *sender) awaitLeave() {
 	var buffer [64]byte // small, because every client keeps one
-	for heard := 0; heard < maxHeard; {
-		n, err := conn.Read(buffer[:])
+	for s.heard < maxHeard {
+		n, err := s.conn.Read(buffer[:])
 		if err != nil {
 			return
 		}
-		heard += n
+		s.heard += n
 	}
 }
 

@@ -132,7 +132,7 @@ func TestClientMaySendALittle(t *testing.T) {
 	client, conn := net.Pipe()
 	left := make(chan struct{})
 	go func() {
-		awaitLeave(conn)
+		(&sender{conn: conn}).awaitLeave()
 		close(left)
 	}()
 	client.Write(make([]byte, maxHeard-1))
@@ -170,7 +170,9 @@ type hijackable struct {
 	conn net.Conn
 }
 
-func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) { return h.conn, nil, nil }
+func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return h.conn, bufio.NewReadWriter(bufio.NewReader(h.conn), nil), nil
+}
 
 // unflushable is a connection that takes a write in part.
 type unflushable struct{ hijackable }
