@@ -99,13 +99,13 @@ type Hub struct {
 	leaves     chan request[chat.Name, outcome]
 	messages   chan request[message, outcome]
 	lists      chan request[struct{}, listed]
-	releases   chan *chat.List // a list has been sent
+	releases   chan *chat.List // a caller no longer needs this list
 	watches    chan request[string, opened]
 	subscribes chan request[subscription, opened]
 
 	// From open streams to Run.
 	lags   chan request[string, chain.Start] // a stream has fallen behind: where does it go on after this id?
-	closes chan hold                         // a stream has closed, which held this
+	closes chan visit                        // a stream has closed, which held this visit
 
 	stopping chan struct{} // closed by Run, which from then on serves open streams alone
 }
@@ -145,14 +145,15 @@ type (
 	opened struct {
 		outcome
 		start chain.Start
-		hold  hold
+		visit visit
 	}
 )
 
-// hold is what a stream has on its user. A stream that holds nobody has the zero hold.
-type hold struct {
-	name  string
-	since chain.ID // the user's arrival; a user who left and came again has another
+// visit is one stay of a user. A stream remembers the visit that it holds: a user who has left and
+// come again is on another one. The zero visit is that of a stream that holds nobody.
+type visit struct {
+	name    string
+	arrival chain.ID
 }
 
 // NewHub returns a hub that waits for Run. The error says what in config makes no sense.
@@ -177,7 +178,7 @@ func NewHub(config Config) (*Hub, error) {
 		watches:    make(chan request[string, opened]),
 		subscribes: make(chan request[subscription, opened]),
 		lags:       make(chan request[string, chain.Start]),
-		closes:     make(chan hold),
+		closes:     make(chan visit),
 		stopping:   make(chan struct{}),
 	}, nil
 }
@@ -260,14 +261,14 @@ func (h *Hub) stream(a opened, err error) (chain.ID, *Stream, error) {
 	if err = cmp.Or(err, a.err); err != nil {
 		return a.id, nil, err
 	}
-	return a.id, &Stream{hub: h, Reader: chain.NewReader(a.start, h.after), hold: a.hold}, nil
+	return a.id, &Stream{hub: h, Reader: chain.NewReader(a.start, h.after), visit: a.visit}, nil
 }
 
 // Stream is one reader of the hub's events. Next, of chain.Reader, returns what comes.
 type Stream struct {
 	*chain.Reader
 	hub    *Hub
-	hold   hold
+	visit  visit
 	closed bool
 }
 
@@ -282,7 +283,7 @@ func (h *Hub) after(ctx context.Context, lastEventID string) (chain.Start, error
 func (s *Stream) Close() {
 	if !s.closed {
 		s.closed = true
-		s.hub.closes <- s.hold
+		s.hub.closes <- s.visit
 	}
 }
 
@@ -300,14 +301,14 @@ type room struct {
 
 // user is someone who is there.
 type user struct {
-	hold         // what the user's streams have
+	visit        // the present one
 	stays   bool // whether the user stays until Leave, because of Join
 	streams int  // how many streams hold the user, those in their grace included
 }
 
 // grace is the time for which a stream that has closed still holds its user.
 type grace struct {
-	hold
+	visit
 	end time.Time
 }
 
@@ -316,7 +317,7 @@ const (
 	// does not grow however fast somebody opens and closes streams.
 	maxGraces = 1 << 17
 
-	// maxLate is how late Run may notice the end of a grace. If it is later, the process was paused.
+	// maxLate is how late Run may notice the end of a grace before it takes the process for paused.
 	maxLate = 10 * time.Millisecond
 )
 
@@ -354,8 +355,8 @@ func (h *Hub) Run(ctx context.Context) {
 		case q := <-h.lags:
 			q.answer <- r.chain.After(q.query)
 
-		case hold := <-h.closes:
-			r.closeStream(hold)
+		case v := <-h.closes:
+			r.closeStream(v)
 
 		case <-r.chain.Due():
 			r.chain.Tick()
@@ -373,7 +374,7 @@ func (h *Hub) Run(ctx context.Context) {
 }
 
 // drain serves the streams until the last of them is closed.
-func (r *room) drain(lags <-chan request[string, chain.Start], closes <-chan hold) {
+func (r *room) drain(lags <-chan request[string, chain.Start], closes <-chan visit) {
 	for r.chain.Readers > 0 {
 		select {
 		case q := <-lags:
@@ -433,20 +434,20 @@ func (r *room) subscribe(s subscription) opened {
 		u = r.add(s.name)
 	}
 	u.streams++
-	a.id, a.hold = r.chain.LastID(), u.hold
+	a.id, a.visit = r.chain.LastID(), u.visit
 	return a
 }
 
 // closeStream begins the grace of a stream that has closed, unless its user is gone already.
-func (r *room) closeStream(h hold) {
+func (r *room) closeStream(v visit) {
 	r.chain.Readers--
-	if r.held(h) == nil {
+	if r.visitor(v) == nil {
 		return
 	}
 	if len(r.graces) == maxGraces {
 		r.endFirstGrace()
 	}
-	r.graces = append(r.graces, grace{h, time.Now().Add(r.config.Grace)})
+	r.graces = append(r.graces, grace{v, time.Now().Add(r.config.Grace)})
 	if len(r.graces) == 1 {
 		r.over = time.After(r.config.Grace)
 	}
@@ -456,13 +457,15 @@ func (r *room) closeStream(h hold) {
 // so that no request waits while a crowd leaves.
 func (r *room) checkGraces() {
 	now := time.Now()
-	late := now.Sub(r.graces[0].end) // negative if the one that the timer was set for ended early
+	late := now.Sub(r.graces[0].end) // negative if maxGraces ended the grace that the timer was set for
 	if late > maxLate {
-		// The process was paused, and whoever has come back meanwhile has not been heard yet. So the
-		// pause does not count, as long as it is no longer than another grace.
+		// We take it that the process was paused, and Run has not yet heard who came back meanwhile.
+		// So no grace ends before the time by which this one is late has passed again, but at most
+		// one grace. Later ends stay as they are, so the first to end stays in front.
+		until := now.Add(min(late, r.config.Grace))
 		for i := range r.graces {
-			if g := &r.graces[i]; g.end.Before(now) {
-				g.end = now.Add(min(late, r.config.Grace))
+			if g := &r.graces[i]; g.end.Before(until) {
+				g.end = until
 			}
 		}
 	} else if late >= 0 {
@@ -476,7 +479,7 @@ func (r *room) checkGraces() {
 
 // endFirstGrace takes the first of the graces off its user, who leaves if nothing else holds it.
 func (r *room) endFirstGrace() {
-	if u := r.held(r.graces[0].hold); u != nil {
+	if u := r.visitor(r.graces[0].visit); u != nil {
 		u.streams--
 		if u.streams == 0 && !u.stays {
 			r.remove(u)
@@ -485,10 +488,9 @@ func (r *room) endFirstGrace() {
 	r.graces = r.graces[1:]
 }
 
-// held returns the user whom h holds, or nil if that user has left, even if another one of the same
-// name has come since.
-func (r *room) held(h hold) *user {
-	if u := r.users[h.name]; u != nil && u.hold == h {
+// visitor returns the user who is on that visit, or nil if it has ended.
+func (r *room) visitor(v visit) *user {
+	if u := r.users[v.name]; u != nil && u.visit == v {
 		return u
 	}
 	return nil
@@ -496,7 +498,7 @@ func (r *room) held(h hold) *user {
 
 func (r *room) add(name chat.Name) *user {
 	r.chain.Append("User ", name.String(), " connected to the chat.")
-	u := &user{hold: hold{name.String(), r.chain.LastID()}}
+	u := &user{visit: visit{name.String(), r.chain.LastID()}}
 	r.users[u.name] = u
 	r.roster.Add(u.name)
 	return u

@@ -398,6 +398,40 @@ func TestPauseDoesNotCountForTheGrace(t *testing.T) {
 	}
 }
 
+// After a pause, those who go later have the grace that they would have had without it.
+func TestPauseDelaysOnlyWhoWasToLeaveInIt(t *testing.T) {
+	const grace, apart = 5 * time.Second, 50 * time.Millisecond
+	config := DefaultConfig
+	config.KeepAlive = time.Hour
+	inBubble(t, config, func(b *bubble) {
+		bob := b.mustOpen("bob")
+		visit := func(n int) {
+			b.close(b.mustOpen(fmt.Sprint(n)))
+			time.Sleep(apart)
+		}
+		const before = int(grace / apart)
+		for n := range before {
+			visit(n)
+		}
+		q := request[chat.Name, outcome]{mustName(t, "nobody"), make(chan outcome)}
+		b.hub.leaves <- q
+		time.Sleep(time.Second)
+		<-q.answer
+		for n := range 2 * before {
+			visit(before + n)
+		}
+		b.read(bob)
+		b.close(b.mustOpen("last"))
+		time.Sleep(grace - 1)
+		events, _ := b.read(bob)
+		if slices.Contains(texts(events), departure("last")) {
+			t.Error("the last one has left before the grace was over")
+		}
+		time.Sleep(time.Nanosecond)
+		b.expect(bob, departure("last"))
+	})
+}
+
 func TestGracesAreBounded(t *testing.T) {
 	config := DefaultConfig
 	config.Grace = time.Hour
