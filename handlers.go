@@ -34,8 +34,8 @@ const (
 	writeTimeout = 10 * time.Second               // for a short answer
 	minListRate  = 256 << 10                      // bytes a second, after writeTimeout, for a list
 
-	// Lists that are being sent may take 64 MiB: what chat.MaxOld allows for old lists, and a piece
-	// for each list, whose body it is or a part of it. A list waits for its place this long.
+	// Lists that are being sent may take 64 MiB: chat.MaxOld for old lists, and up to chat.MaxPiece
+	// of a body for each list. So at most maxLists are sent at a time; others wait for listTimeout.
 	maxLists    = (64<<20 - chat.MaxOld) / chat.MaxPiece
 	listTimeout = 5 * time.Second
 
@@ -96,8 +96,8 @@ func prepareConn(ctx context.Context, conn net.Conn) context.Context {
 	return ctx
 }
 
-// The limits of the first head on a connection, and of those that follow, for which net/http itself
-// waits.
+// The limits of the first head on a connection, and of those that follow. nextHead has no Wait,
+// because net/http's IdleTimeout bounds that.
 var (
 	firstHead = tcp.HeadLimits{Wait: idleTimeout, Time: headTimeout, Lines: maxHeadLines + 1, Refuse: refuseHead}
 	nextHead  = tcp.HeadLimits{Time: headTimeout, Lines: maxHeadLines + 1, Refuse: refuseHead}
@@ -454,7 +454,7 @@ func options(w http.ResponseWriter, r *http.Request) {
 }
 
 // head returns how long the request's head is, counting one space after each colon, and how many
-// header lines it has. net/http itself lets 4 KiB more than it is told through.
+// header lines it has. On a connection that was used before, net/http lets longer heads through.
 func head(r *http.Request) (size, lines int) {
 	size = len(r.Method) + len(r.RequestURI) + len(r.Proto) + len("  \r\n") + len("Host: ") + len(r.Host) + len("\r\n\r\n")
 	for name, values := range r.Header {

@@ -27,13 +27,10 @@ const (
 	// theirs for up to 90 s, and a request that they send as the server closes is lost.
 	idleTimeout = 2 * time.Minute
 
-	// maxHeader makes net/http, which adds 4 KiB, take heads of up to 16 KiB.
-	maxHeader = 12 << 10
-
 	// The kernel probes a connection on which nothing moves, and gives the client up at the first
-	// probe after vanishTimeout (on Linux; elsewhere after so many probes). A message that is sent
-	// just before that begins a vanishTimeout of its own. Together with the grace that is 36 s, in
-	// which a client that vanished is taken for present.
+	// probe after vanishTimeout (on Linux; elsewhere after so many probes). So a client that vanished
+	// is taken for present for 36 s at worst: 16 s until that probe, 15 s for a message that was sent
+	// just before it, and 5 s of grace.
 	probeIdle     = 10 * time.Second
 	probeInterval = 2 * time.Second
 	probeCount    = 3
@@ -140,14 +137,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		ReadHeaderTimeout:            headTimeout,
 		WriteTimeout:                 writeTimeout,
 		IdleTimeout:                  idleTimeout,
-		MaxHeaderBytes:               maxHeader,
-		DisableGeneralOptionsHandler: true, // "OPTIONS *" is checked like every other request
+		MaxHeaderBytes:               maxHead - 4<<10, // to which net/http adds 4 KiB
+		DisableGeneralOptionsHandler: true,            // "OPTIONS *" is checked like every other request
 		ConnContext:                  prepareConn,
 		ConnState:                    limitNextHead,
 	}
 
-	// The hub does not get ctx, because it must not stop before the server has stopped to take
-	// requests: a request that the server took would be refused.
+	// The hub does not get ctx: it stops only after the listener is closed, so that no connection is
+	// taken just to be refused. A request that has not reached the hub by then gets 503.
 	hubCtx, stopHub := context.WithCancel(context.Background())
 	defer stopHub()
 	server.RegisterOnShutdown(stopHub) // which ends the streams
@@ -195,8 +192,8 @@ func limitStreams(config *Config) (connections int, warning string) {
 	return min(available, config.MaxStreams+maxOthers), warning
 }
 
-// listen listens at addr, HOST:PORT. An unspecified IP address is that of its own version of IP
-// only; an empty host is both. The error says what to try instead.
+// listen listens at addr, HOST:PORT. 0.0.0.0 is every address of IPv4, [::] is every one of IPv6, and
+// an empty host is both. The error says what to try instead.
 func listen(addr string) (*net.TCPListener, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err == nil && port == "" {

@@ -27,7 +27,7 @@ const (
 
 // ID names an event: the epoch of its chain, and its number.
 type ID struct {
-	epoch string // of [0-9a-z]; no two chains share one
+	epoch string // of [0-9a-z], and so random that no two chains share one
 	seq   uint64 // counts the events of a chain from 1; 0 is before the first
 }
 
@@ -67,17 +67,17 @@ type Chain struct {
 	gathered int                   // how many events there are in filling
 	history  []place               // a ring of where the last events begin; event n is at (n-1) % maxHistory
 	recent   [recentBatches]*batch // a ring of the batches that were sealed last
-	sealed   int                   // how many batches were sealed; the last is at (sealed-1) % recentBatches
+	batches  int                   // how many batches were sealed; the last is at (batches-1) % recentBatches
 
 	maxHistory int
 	keepAlive  time.Duration
 	timer      *time.Timer // runs until Tick is due
-	gathering  bool        // whether an event waits for those that follow it, until Tick
+	gathering  bool        // whether the next event waits until Tick, because others left just before
 	commentAt  time.Time   // when to send a comment, unless an event comes first
 }
 
-// New returns a chain of a new epoch. Its history, from which readers can resume, is as many events
-// as that says, at least 1. After keepAlive, at least 1 ms, without an event it sends a comment.
+// New returns a chain of a new epoch. Readers can resume from the last history events, at least 1.
+// After keepAlive, at least 1 ms, without an event the chain sends a comment.
 func New(history int, keepAlive time.Duration) *Chain {
 	return &Chain{
 		last:       ID{epoch: strings.ToLower(rand.Text()[:8])}, // 40 random bits
@@ -146,8 +146,8 @@ func (c *Chain) Tick() {
 func (c *Chain) seal() {
 	b := c.filling
 	c.filling = newBatch()
-	c.recent[c.sealed%recentBatches] = b
-	c.sealed++
+	c.recent[c.batches%recentBatches] = b
+	c.batches++
 	b.end, b.next = c.last, weak.Make(c.filling)
 	// A goroutine of its own, because to wake 10,000 readers takes milliseconds, in which the owner
 	// has better things to do. Which of two batches wakes its readers first does not matter: they

@@ -14,8 +14,8 @@ const minRetry, maxRetry = time.Second, 3 * time.Second
 
 // Reader is one walk along the chain, by one goroutine at a time.
 type Reader struct {
-	place          // where it stands
-	passed  bool   // whether Next has returned everything in the place's batch
+	place          // the batch that it reads, and where in it it began
+	passed  bool   // whether Next has returned everything in that batch
 	opening []byte // what Next returns first; nil after that
 	after   func(ctx context.Context, lastEventID string) (Start, error)
 }

@@ -65,7 +65,7 @@ func (r *Roster) replace(bytes int) {
 // giveUpOldest gives up the oldest Lists until the others keep so little that they
 // stay within MaxOld until checkEvery more has been replaced.
 //
-// Count a List for what neither the roster nor a younger List has. That is at most
+// A List counts for what neither the roster nor a younger List has. That is at most
 // what was replaced between the making of the List and of the next younger one,
 // because what was replaced later is in the younger one too. And it is at most all
 // that the List consists of.

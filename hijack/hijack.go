@@ -1,10 +1,10 @@
 // Package hijack sends response bodies that last, on connections that it takes from net/http.
 //
 // A handler that waits for events keeps net/http's goroutine, with a stack that has grown, and its
-// buffers for as long as the client listens: 24 KB for each. And each event is copied into a buffer
-// and leaves in up to three write(2)s. So [Send] lets net/http send the head, takes the connection,
-// and returns; a goroutine that does nothing but wait and write sends the rest. That leaves 10 KB
-// for a client to whom nothing happens, and one writev(2) for each piece.
+// buffers for as long as the client listens. And each event is copied into a buffer and leaves in up
+// to three write(2)s. So [Send] lets net/http send the head, takes the connection, and returns; a
+// goroutine that does nothing but wait and write sends the rest. That takes less than half of the
+// memory for a client to whom nothing happens, and one writev(2) for each piece.
 package hijack
 
 import (
@@ -31,7 +31,7 @@ type Body interface {
 
 // Send answers with the head that w has, and with body, until body ends, the client leaves, or the
 // client does not take a write within 10 s. What Next returns first must be there at once. When Send
-// returns, the head and that have left, and the handler must return. Without an http.Server that
+// returns, the head and the first bytes have left, and the handler must return. Without an http.Server that
 // speaks HTTP/1 behind w, Send panics.
 func Send(w http.ResponseWriter, r *http.Request, body Body) {
 	// The body of an HTTP/1.1 response is chunked, so the client sees where it ends. The connection

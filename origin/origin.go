@@ -1,9 +1,9 @@
-// Package origin tells whether a request may come from where it comes from.
+// Package origin decides whether a page in a browser may make a request.
 //
 // Any web page can have a browser send requests to any server, and a page whose own name its owner
 // points at 127.0.0.1 (DNS rebinding) can even read the answers. Two checks stop both: the request
 // must be for a [Host] that is the server's, and if a page makes it, that must be the server's own
-// page ([IsCross]). Programs that are no browsers send no such headers, and are let in.
+// page ([IsCross]). Programs other than browsers send neither Sec-Fetch-Site nor Origin, and are let in.
 package origin
 
 import (

@@ -7,9 +7,9 @@ import (
 )
 
 // HeadLimits are what the head of an HTTP request may take while it comes. An http.Server looks at a
-// head when it is whole; until then it counts only its bytes, and its time in part: a first head has
-// no time to begin, and up to three bytes of any other are idle time. And 16 KiB of short lines take
-// 80 KB of memory.
+// head only when it is whole. Until then it limits the bytes but not the lines, of which 16 KiB can
+// take 80 KB of memory. And it limits the time only in part: for the first head it counts the wait
+// for the first byte, and for any other the first three bytes are idle time.
 type HeadLimits struct {
 	Wait   time.Duration   // for the first byte; 0 for the read deadline that is set already
 	Time   time.Duration   // from the first byte on
@@ -53,7 +53,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 		c.SetReadDeadline(time.Now().Add(h.limits.Wait))
 	}
 	n, err := c.TCPConn.Read(b)
-	if !has && n > 0 && (h.limits.Wait > 0 || n < 4) {
+	if !has && n > 0 && (h.limits.Wait > 0 || n < 4) { // from 4 on, the server sets its own
 		c.SetReadDeadline(time.Now().Add(h.limits.Time))
 	}
 	h.begun = has || n > 0

@@ -46,8 +46,8 @@ type Conn struct {
 }
 
 // Limit returns a listener that takes connections from l while fewer than n of them are open. Any
-// other connection gets what refuse writes, in a goroutine of its own and within a second, and is
-// closed. At most n/8 + 1 such refusals, and never more than 64, are under way at a time; beyond
+// other connection gets what refuse writes, in a goroutine of its own: when it has asked, or after
+// a second. It is closed when the client has closed its side, or a second later. At most n/8 + 1 such refusals, and never more than 64, are under way at a time; beyond
 // that, a connection is closed without an answer.
 //
 // So at most n connections and these refusals are open, and one that is about to be closed.
