@@ -64,7 +64,7 @@ type Chain struct {
 	last     ID                    // the last event
 	event    []byte                // the bytes of the event that is being appended, kept for the next
 	filling  *batch                // the end of the chain, which is not sealed yet
-	gathered int                   // how many events there are in filling
+	pending  int                   // how many events there are in filling
 	history  []place               // a ring of where the last events begin; event n is at (n-1) % maxHistory
 	recent   [recentBatches]*batch // a ring of the batches that were sealed last
 	batches  int                   // how many batches were sealed; the last is at (batches-1) % recentBatches
@@ -107,7 +107,7 @@ func (c *Chain) Append(parts ...string) {
 	}
 	c.event = append(c.event, "\n\n"...)
 
-	if c.gathered > 0 && len(c.filling.data)+len(c.event) > maxBatch {
+	if c.pending > 0 && len(c.filling.data)+len(c.event) > maxBatch {
 		c.seal()
 	}
 	b := c.filling
@@ -118,7 +118,7 @@ func (c *Chain) Append(parts ...string) {
 	}
 	b.data = append(b.data, c.event...)
 	c.last = id
-	c.gathered++
+	c.pending++
 	if !c.gathering {
 		c.seal()
 	}
@@ -131,7 +131,7 @@ func (c *Chain) Due() <-chan time.Time { return c.timer.C }
 // connections open and shows which of them are dead.
 func (c *Chain) Tick() {
 	switch {
-	case c.gathered > 0:
+	case c.pending > 0:
 		c.seal()
 	case c.gathering: // and nothing came, so the next event leaves at once
 		c.gathering = false
@@ -155,14 +155,14 @@ func (c *Chain) seal() {
 	go close(b.sealed)
 
 	c.commentAt = time.Now().Add(c.keepAlive)
-	c.gathering = c.gathered > 0
+	c.gathering = c.pending > 0
 	if c.gathering {
 		round := max(minRound, time.Duration(c.Readers)*roundPerReader)
-		c.timer.Reset(min(time.Duration(min(c.gathered, maxRounds))*round, c.keepAlive))
+		c.timer.Reset(min(time.Duration(min(c.pending, maxRounds))*round, c.keepAlive))
 	} else {
 		c.timer.Reset(c.keepAlive)
 	}
-	c.gathered = 0
+	c.pending = 0
 }
 
 // End ends the chain: readers get everything up to now, and then io.EOF. Only After may be called

@@ -1,5 +1,5 @@
 // Package chat holds the words of a chat: the names of its users, the texts
-// that they say, and the sorted list of who is here.
+// that they say, and the sorted list of who is there.
 //
 // # Names and texts
 //
@@ -13,10 +13,10 @@
 //	hello, err := chat.ParseText("hello\r\nthere\r\n") // "hello\nthere"
 //	_, err = chat.ParseName("Alice A.") // the name contains U+0020, which is white space; …
 //
-// # Who is here
+// # Who is there
 //
 // One goroutine owns a [Roster], to which it adds names and from which it removes
-// them. Whenever somebody asks who is here, it takes a [List] and hands it to that
+// them. Whenever somebody asks who is there, it takes a [List] and hands it to that
 // somebody's goroutine, which sends it while the owner goes on:
 //
 //	var here chat.Roster

@@ -24,7 +24,7 @@ var layouts = [...]struct{ opening, before, after, between, closing string }{
 	FormJSON: {opening: `{"users":[`, before: `"`, after: `"`, between: ",", closing: "]}"},
 }
 
-// List says who was here when it was taken from the Roster. Any goroutine may use
+// List says who was there when it was taken from the Roster. Any goroutine may use
 // it.
 //
 // A List is short if its body fits in one piece, in both forms. Such a body is

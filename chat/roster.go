@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Roster is the sorted list of who is here. One goroutine owns it and calls its
+// Roster is the sorted list of who is there. One goroutine owns it and calls its
 // methods. The zero Roster is empty and ready.
 //
 // The names stand in chunks, and a List is no more than the slice of chunks as
@@ -19,7 +19,7 @@ type Roster struct {
 	total  sums
 
 	lists int   // how many Lists have been made
-	last  *List // who is here now; nil if that has changed since the last List was made
+	last  *List // who is there now; nil if that has changed since the last List was made
 
 	sending  []sent // the long Lists that are being sent, the oldest first
 	replaced int    // bytes that were replaced or removed, ever, and may still be in Lists
@@ -71,18 +71,18 @@ func (r *Roster) Remove(name string) {
 	c := r.change(i)
 	c.names = slices.Delete(c.names, at, at+1)
 	r.total.remove(name)
-	r.replace(len(name) + nameMemory)
+	r.countReplaced(len(name) + nameMemory)
 	if i+1 < len(r.chunks) {
-		r.join(i)
+		r.merge(i)
 	}
 	if i > 0 {
-		r.join(i - 1)
+		r.merge(i - 1)
 	}
 }
 
-// join makes one chunk of the chunks i and i+1 if both together fill less than
-// half of one. An empty chunk is always joined to the other.
-func (r *Roster) join(i int) {
+// merge makes one chunk of the chunks i and i+1 if both together fill less than
+// half of one. An empty chunk is always merged with the other.
+func (r *Roster) merge(i int) {
 	n, next := len(r.chunks[i].names), r.chunks[i+1]
 	if n+len(next.names) > maxChunk/2 && n > 0 && len(next.names) > 0 {
 		return
@@ -90,7 +90,7 @@ func (r *Roster) join(i int) {
 	c := r.change(i)
 	c.names = append(c.names, next.names...)
 	r.chunks = slices.Delete(r.chunks, i+1, i+2)
-	r.replace(chunkMemory)
+	r.countReplaced(chunkMemory)
 }
 
 // find returns where name is, or where it belongs: the chunk's index, and the
@@ -112,12 +112,12 @@ func compareFirst(c *chunk, name string) int { return strings.Compare(c.names[0]
 func (r *Roster) change(i int) *chunk {
 	r.last = nil
 	if r.copied != r.lists {
-		r.replace(placeMemory * cap(r.chunks))
+		r.countReplaced(placeMemory * cap(r.chunks))
 		r.chunks = slices.Clone(r.chunks)
 		r.copied = r.lists
 	}
 	if c := r.chunks[i]; c.made != r.lists {
-		r.replace(chunkMemory)
+		r.countReplaced(chunkMemory)
 		r.chunks[i] = r.newChunk(c.names)
 	}
 	return r.chunks[i]

@@ -18,7 +18,7 @@ type sent struct {
 	replaced int // value of Roster.replaced when the List was made
 }
 
-// Take returns who is here now: the same List until the next change. If the List
+// Take returns who is there now: the same List until the next change. If the List
 // is Long, Release must follow when it has been sent.
 func (r *Roster) Take() *List {
 	if r.last == nil {
@@ -53,8 +53,8 @@ func (r *Roster) memory() int {
 		len(r.chunks)*chunkMemory + cap(r.chunks)*placeMemory
 }
 
-// replace counts bytes that are gone from the roster but may still be in Lists.
-func (r *Roster) replace(bytes int) {
+// countReplaced counts bytes that are gone from the roster but may still be in Lists.
+func (r *Roster) countReplaced(bytes int) {
 	r.replaced += bytes
 	if r.replaced-r.checked >= checkEvery {
 		r.checked = r.replaced
