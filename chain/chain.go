@@ -61,13 +61,13 @@ type Chain struct {
 	// events are gathered.
 	Readers int
 
-	last     ID                    // the last event
-	event    []byte                // the bytes of the event that is being appended, kept for the next
-	filling  *batch                // the end of the chain, which is not sealed yet
-	pending  int                   // how many events there are in filling
-	history  []place               // a ring of where the last events begin; event n is at (n-1) % maxHistory
-	recent   [recentBatches]*batch // a ring of the batches that were sealed last
-	batches  int                   // how many batches were sealed; the last is at (batches-1) % recentBatches
+	last    ID                    // the last event
+	event   []byte                // the bytes of the event that is being appended, kept for the next
+	filling *batch                // the end of the chain, which is not sealed yet
+	pending int                   // how many events there are in filling
+	history []place               // a ring of where the last events begin; event n is at (n-1) % maxHistory
+	recent  [recentBatches]*batch // a ring of the batches that were sealed last
+	batches int                   // how many batches were sealed; the last is at (batches-1) % recentBatches
 
 	maxHistory int
 	keepAlive  time.Duration
