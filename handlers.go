@@ -328,7 +328,8 @@ func page(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
 }
 
 // bodyTooLong fits both requests that need a body and those that do not.
-var bodyTooLong = fmt.Sprintf("the body is too long: a message is at most %d bytes long, and nothing else needs a body", chat.MaxText)
+var bodyTooLong = fmt.Sprintf("the body is too long: a message is at most %d bytes long, "+
+	"and nothing else needs a body", chat.MaxText)
 
 // readBody returns the request's body, or answers with an error.
 func readBody(w http.ResponseWriter, r *http.Request) (body string, ok bool) {

@@ -104,7 +104,7 @@ type Hub struct {
 	subscribes chan request[subscription, opened]
 
 	// From open streams to Run.
-	lags   chan request[string, chain.Start] // a stream has fallen behind: where does it go on after this id?
+	lags   chan request[string, chain.Start] // a stream fell behind: where does it go on after this id?
 	closes chan visit                        // a stream has closed, which held this visit
 
 	stopping chan struct{} // closed by Run, which from then on serves open streams alone
@@ -184,7 +184,9 @@ func NewHub(config Config) (*Hub, error) {
 }
 
 // ask offers query to Run until ctx is done or the hub stops. The error is nil if Run took it.
-func ask[Query, Answer any](ctx context.Context, stopping <-chan struct{}, to chan<- request[Query, Answer], query Query) (answer Answer, err error) {
+func ask[Query, Answer any](
+	ctx context.Context, stopping <-chan struct{}, to chan<- request[Query, Answer], query Query,
+) (answer Answer, err error) {
 	r := request[Query, Answer]{query, make(chan Answer, 1)}
 	select {
 	case to <- r:

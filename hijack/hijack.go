@@ -39,7 +39,8 @@ func Send(w http.ResponseWriter, r *http.Request, body Body) {
 	w.Header().Set("Connection", "close")
 	rc := http.NewResponseController(w)
 	rc.SetWriteDeadline(time.Now().Add(writeTimeout))
-	first, err := body.Next(context.Background()) // not r.Context(), which is done if the client has closed its side
+	// Not with r.Context(), which is done if the client has closed its side, and still waits.
+	first, err := body.Next(context.Background())
 	w.Write(first)
 	// Flush sends the head and the first bytes. If that fails, a part of them may have gone, so
 	// nothing else can be answered.

@@ -3,7 +3,8 @@
 // Any web page can have a browser send requests to any server, and a page whose own name its owner
 // points at 127.0.0.1 (DNS rebinding) can even read the answers. Two checks stop both: the request
 // must be for a [Host] that is the server's, and if a page makes it, that must be the server's own
-// page ([IsCross]). Programs other than browsers send neither Sec-Fetch-Site nor Origin, and are let in.
+// page ([IsCross]). Programs other than browsers send neither Sec-Fetch-Site nor Origin, and are let
+// in.
 package origin
 
 import (

@@ -47,8 +47,9 @@ type Conn struct {
 
 // Limit returns a listener that takes connections from l while fewer than n of them are open. Any
 // other connection gets what refuse writes, in a goroutine of its own: when it has asked, or after
-// a second. It is closed when the client has closed its side, or a second later. At most n/8 + 1 such refusals, and never more than 64, are under way at a time; beyond
-// that, a connection is closed without an answer.
+// a second. It is closed when the client has closed its side, or a second later. At most n/8 + 1
+// such refusals, and never more than 64, are under way at a time; beyond that, a connection is
+// closed without an answer.
 //
 // So at most n connections and these refusals are open, and one that is about to be closed.
 func Limit(l *net.TCPListener, n int, refuse func(io.Writer)) *Limited {
@@ -101,8 +102,8 @@ func (l *Limited) turnAway(conn *net.TCPConn) {
 	select {
 	case l.refusals <- struct{}{}:
 		go func() {
-			// A client that gets an answer before it has asked may take the connection for broken. One that
-			// does not ask at all gets the answer after a second.
+			// A client that gets an answer before it has asked may take the connection for broken.
+			// One that does not ask at all gets the answer after a second.
 			conn.SetReadDeadline(time.Now().Add(refusalTimeout))
 			conn.Read(make([]byte, 1))
 			answer(conn, l.refuse)
