@@ -93,8 +93,11 @@ func prepareConn(ctx context.Context, conn net.Conn) context.Context {
 	tcpConn.SetWriteBuffer(sendBuffer)
 	tcp.GiveUpAfter(tcpConn.TCPConn, vanishTimeout)
 	tcpConn.ExpectHead(&firstHead)
-	return ctx
+	return context.WithValue(ctx, connKey{}, tcpConn)
 }
+
+// connKey is the key of a request's connection in its context.
+type connKey struct{}
 
 // The limits of the first head on a connection, and of those that follow. nextHead has no Wait,
 // because net/http's IdleTimeout bounds that.
@@ -125,7 +128,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if len(r.TransferEncoding) > 0 || s.crowded() {
 		w.Header().Set("Connection", "close")
 	}
-	if r.URL.Path == "" && r.Method != http.MethodConnect {
+	if r.URL.Path == "" && r.URL.Opaque == "" && r.Method != http.MethodConnect {
 		r.URL.Path = "/" // of "GET http://127.0.0.1 HTTP/1.1"
 	}
 	switch size, lines := head(r); {
@@ -232,7 +235,7 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 	case users.Long():
 		defer s.hub.Release(users)
 		if r.Method != http.MethodHead {
-			sendLong(w, users, form)
+			sendLong(w, r, users, form)
 		}
 	case r.Method != http.MethodHead:
 		w.Write(users.Body(form)) // which is all that a slow client keeps in memory
@@ -241,8 +244,11 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 
 // sendLong sends a list that is longer than one piece. A client that takes it slowly keeps an old
 // list in memory. So its time is limited, and the list may have to be given up even before that.
-func sendLong(w http.ResponseWriter, users *chat.List, form chat.Form) {
+func sendLong(w http.ResponseWriter, r *http.Request, users *chat.List, form chat.Form) {
 	rc := http.NewResponseController(w)
+	conn := r.Context().Value(connKey{}).(*tcp.Conn).TCPConn
+	tcp.GiveUpAfter(conn, 0) // a client that has read fast may pause for longer
+	defer tcp.GiveUpAfter(conn, vanishTimeout)
 	stop := context.AfterFunc(users.Context(), func() { rc.SetWriteDeadline(time.Now()) })
 	defer stop()
 	deadline := time.Now().Add(writeTimeout)
@@ -450,9 +456,7 @@ func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 }
 
 // options answers with what httprouter has set Allow to.
-func options(w http.ResponseWriter, r *http.Request) {
-	readBody(w, r)
-}
+func options(w http.ResponseWriter, r *http.Request) { readBody(w, r) }
 
 // head returns how long the request's head is, counting one space after each colon, and how many
 // header lines it has. On a connection that was used before, net/http lets longer heads through.

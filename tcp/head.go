@@ -19,18 +19,32 @@ type HeadLimits struct {
 
 // head is what a Conn knows of the head that comes.
 type head struct {
-	limits  *HeadLimits // nil while no head is expected
-	buffer  int         // how many bytes the connection's first Read asked for
-	begun   bool
-	ended   bool // with an empty line; more requests may follow it
-	lines   int  // that have come whole
-	partial bool // whether some of the next line has come
+	limits   *HeadLimits // nil while no head is expected
+	buffer   int         // how many bytes the connection's first Read asked for
+	begun    bool
+	deadline time.Time // of what has begun; zero if the server sets its own in time
+	ended    bool      // with an empty line; more requests may follow it
+	lines    int       // that have come whole
+	partial  bool      // whether some of the next line has come
 }
 
 // ExpectHead has what comes next on the connection be the head of a request, within limits. With nil
 // it is anything.
 func (c *Conn) ExpectHead(limits *HeadLimits) {
+	hadDeadline := !c.head.deadline.IsZero()
 	c.head = head{limits: limits, buffer: c.head.buffer}
+	if hadDeadline {
+		c.SetReadDeadline(time.Time{})
+	}
+}
+
+// SetReadDeadline sets the read deadline to t, or to that of the head that has begun if that is
+// earlier: an http.Server begins to count anew when it has four bytes.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	if d := c.head.deadline; !d.IsZero() && (t.IsZero() || t.After(d)) {
+		t = d
+	}
+	return c.TCPConn.SetReadDeadline(t)
 }
 
 // Read reads as a TCPConn does, within the limits of a head that is expected. If the head has too many
@@ -44,19 +58,17 @@ func (c *Conn) Read(b []byte) (int, error) {
 	if h.limits == nil {
 		return c.TCPConn.Read(b)
 	}
-	has := h.begun || len(b) < h.buffer // whether the reader has some of the head
-	switch {
-	case h.begun:
-	case has:
-		c.SetReadDeadline(time.Now().Add(h.limits.Time))
-	case h.limits.Wait > 0:
+	if !h.begun && len(b) < h.buffer {
+		c.begin()
+	}
+	if !h.begun && h.limits.Wait > 0 {
 		c.SetReadDeadline(time.Now().Add(h.limits.Wait))
 	}
 	n, err := c.TCPConn.Read(b)
-	if !has && n > 0 && (h.limits.Wait > 0 || n < 4) { // from 4 on, the server sets its own
-		c.SetReadDeadline(time.Now().Add(h.limits.Time))
+	if !h.begun && n > 0 && (h.limits.Wait > 0 || n < 4) { // from 4 on, the server sets its own
+		c.begin()
 	}
-	h.begun = has || n > 0
+	h.begun = h.begun || n > 0
 	if h.hasTooManyLines(b[:n]) {
 		answer(c.TCPConn, h.limits.Refuse)
 		return 0, io.EOF
@@ -64,7 +76,15 @@ func (c *Conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// hasTooManyLines counts the lines of the head in b, which follows what has come.
+// begin has the head have begun, and sets its deadline.
+func (c *Conn) begin() {
+	c.head.begun = true
+	c.head.deadline = time.Now().Add(c.head.limits.Time)
+	c.SetReadDeadline(c.head.deadline)
+}
+
+// hasTooManyLines counts the lines of the head in b, which follows what has come. Empty lines before
+// the head do not count (RFC 9112, section 2.2).
 func (h *head) hasTooManyLines(b []byte) bool {
 	for !h.ended {
 		line, rest, found := bytes.Cut(b, []byte("\n"))
@@ -73,15 +93,15 @@ func (h *head) hasTooManyLines(b []byte) bool {
 			h.partial = !isEmpty
 			return false
 		}
+		h.partial, b = false, rest
 		if isEmpty {
-			h.ended = true
-			return false
+			h.ended = h.lines > 0
+			continue
 		}
 		h.lines++
 		if h.lines > h.limits.Lines {
 			return true
 		}
-		h.partial, b = false, rest
 	}
 	return false
 }

@@ -38,7 +38,7 @@ func TestHeadHasLittleTimeOnceItHasBegun(t *testing.T) {
 		if got := errors.Is(err, os.ErrDeadlineExceeded); got != c.want {
 			t.Errorf("%+v: got %v", c, err)
 		}
-		conn.SetReadDeadline(time.Time{})
+		conn.ExpectHead(nil)
 		reader.Peek(len(c.before+c.sent) + 1)
 		reader.Discard(reader.Buffered())
 	}
@@ -66,6 +66,7 @@ func TestHeadHasOnlySoManyLines(t *testing.T) {
 		{name: "one more", sent: []string{strings.Repeat(line, 6)}, want: true},
 		{name: "one more without carriage returns", sent: []string{strings.Repeat("a\n", 6)}, want: true},
 		{name: "one more in pieces", sent: []string{"a", "b\r\n" + strings.Repeat(line, 4), "c", "\r", "\n"}, want: true},
+		{name: "one more after an empty line", sent: []string{"\r\n" + strings.Repeat(line, 6)}, want: true},
 		{name: "with what follows the head", sent: []string{line + "\r\n" + strings.Repeat(line, 9)}},
 		{name: "with what follows later", sent: []string{line, "\r", "\n", strings.Repeat(line, 9)}},
 	} {
@@ -103,5 +104,28 @@ func TestWhatIsNoHeadHasNoLimits(t *testing.T) {
 		if _, err := io.ReadFull(conn, make([]byte, 5)); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// An http.Server counts anew when it has four bytes.
+func TestServerCannotLengthenTheTimeOfAHead(t *testing.T) {
+	l := listen(t, 1, nil)
+	client := dial(t, l)
+	conn := mustAccept(t, l)
+	reader := bufio.NewReader(conn)
+	reader.Peek(0)
+	conn.ExpectHead(&HeadLimits{Time: time.Millisecond, Lines: 5, Refuse: sayFull})
+	io.WriteString(client, "G")
+	reader.Peek(1)
+	for _, t := range []time.Time{{}, time.Now().Add(time.Hour)} {
+		conn.SetReadDeadline(t)
+	}
+	if _, err := reader.Peek(2); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	conn.ExpectHead(nil) // the head has come
+	io.WriteString(client, "E")
+	if _, err := reader.Peek(2); err != nil {
+		t.Errorf("after that, got %v", err)
 	}
 }
