@@ -91,7 +91,7 @@ func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) 
 func prepareConn(ctx context.Context, conn net.Conn) context.Context {
 	tcpConn := conn.(*tcp.Conn)
 	tcpConn.SetWriteBuffer(sendBuffer)
-	tcp.GiveUpAfter(tcpConn.TCPConn, vanishTimeout)
+	tcpConn.GiveUpAfter(vanishTimeout)
 	tcpConn.ExpectHead(&firstHead)
 	return context.WithValue(ctx, connKey{}, tcpConn)
 }
@@ -246,9 +246,9 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 // list in memory. So its time is limited, and the list may have to be given up even before that.
 func sendLong(w http.ResponseWriter, r *http.Request, users *chat.List, form chat.Form) {
 	rc := http.NewResponseController(w)
-	conn := r.Context().Value(connKey{}).(*tcp.Conn).TCPConn
-	tcp.GiveUpAfter(conn, 0) // a client that has read fast may pause for longer
-	defer tcp.GiveUpAfter(conn, vanishTimeout)
+	conn := r.Context().Value(connKey{}).(*tcp.Conn)
+	conn.GiveUp(false) // a client that has read fast may pause for long
+	defer conn.GiveUp(true)
 	stop := context.AfterFunc(users.Context(), func() { rc.SetWriteDeadline(time.Now()) })
 	defer stop()
 	deadline := time.Now().Add(writeTimeout)

@@ -371,9 +371,15 @@ func TestReadersStalledAtDifferentPlacesHoldLittle(t *testing.T) {
 // test does not read. The test closes it.
 func (s *server) dialNarrow(t testing.TB) net.Conn {
 	t.Helper()
+	return s.dialWith(t, syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10)
+}
+
+// dialWith opens a connection whose socket has an option. The test closes it.
+func (s *server) dialWith(t testing.TB, level, option, value int) net.Conn {
+	t.Helper()
 	dialer := net.Dialer{Control: func(_, _ string, conn syscall.RawConn) (err error) {
 		conn.Control(func(fd uintptr) {
-			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10)
+			err = syscall.SetsockoptInt(int(fd), level, option, value)
 		})
 		return err
 	}}
@@ -383,4 +389,39 @@ func (s *server) dialNarrow(t testing.TB) net.Conn {
 	}
 	t.Cleanup(func() { conn.Close() })
 	return conn
+}
+
+// A stream's reader that takes little, with a small window, gets everything or a gap,
+// and goes on.
+func TestReaderThatTakesLittleGoesOn(t *testing.T) {
+	t.Parallel()
+	const (
+		rate  = 20_000 // bytes a second that the reader takes, of over 300,000 that are said
+		lasts = 40 * time.Second
+	)
+	s := startForMinutes(t, "-history", "100")
+	s.do(t, "POST", "/users/alice", "")
+	conn := s.dialWith(t, syscall.SOL_SOCKET, syscall.SO_RCVBUF, 8<<10)
+	io.WriteString(conn, s.text("GET /chat/bob", ""))
+	speaking := time.NewTicker(3 * time.Millisecond)
+	defer speaking.Stop()
+	done := make(chan struct{})
+	go func() {
+		speaker := s.caller(t)
+		for {
+			select {
+			case <-speaking.C:
+				speaker.call("POST", "/chat/alice", strings.Repeat("x", 1000))
+			case <-done:
+				return
+			}
+		}
+	}()
+	defer close(done)
+	buffer := make([]byte, rate/10)
+	for begin := time.Now(); time.Since(begin) < lasts; time.Sleep(time.Second / 10) {
+		if _, err := io.ReadFull(conn, buffer); err != nil {
+			t.Fatalf("after %v: %v", time.Since(begin), err)
+		}
+	}
 }

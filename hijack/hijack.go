@@ -18,6 +18,10 @@ import (
 const (
 	writeTimeout = 10 * time.Second // for the client to take what was written
 	maxHeard     = 64 << 10         // bytes that the client may send, all discarded
+
+	// slowWrite is how long a write takes if the client reads slowly. Between two slow writes some may
+	// be quick, because the kernel waits for room for several.
+	slowWrite = 100 * time.Millisecond
 )
 
 // Body is what there is to send. Send calls its methods from one goroutine at a time.
@@ -65,6 +69,7 @@ type sender struct {
 	chunked  bool
 	heard    int       // bytes that the client has sent
 	deadline time.Time // of the next write
+	lastSlow time.Time // when the last slow write began; zero if none did lately
 
 	// What one send needs, kept for the next.
 	size   []byte
@@ -108,7 +113,9 @@ var crlf = []byte("\r\n")
 // send sends data. In HTTP/1.1 that is one chunk (RFC 9112, section 7.1), and an empty one ends the
 // body.
 func (s *sender) send(data []byte) error {
-	s.renewDeadline()
+	begun := time.Now()
+	s.renewDeadline(begun)
+	defer s.noteSpeed(begun)
 	if !s.chunked {
 		_, err := s.conn.Write(data)
 		return err
@@ -122,9 +129,25 @@ func (s *sender) send(data []byte) error {
 
 // renewDeadline gives the client at least writeTimeout for the next write. It gives a second more,
 // so that most calls have nothing to set: that would cost 5 % of the processor time.
-func (s *sender) renewDeadline() {
-	if now := time.Now(); s.deadline.Sub(now) < writeTimeout {
+func (s *sender) renewDeadline(now time.Time) {
+	if s.deadline.Sub(now) < writeTimeout {
 		s.deadline = now.Add(writeTimeout + time.Second)
 		s.conn.SetWriteDeadline(s.deadline)
+	}
+}
+
+// noteSpeed notes whether the write that has begun then was slow. While some writes are slow, their
+// deadline tells whether the client is there, and the connection need not, if it has a way to.
+func (s *sender) noteSpeed(begun time.Time) {
+	isSlow, wasSlow := time.Since(begun) > slowWrite, !s.lastSlow.IsZero()
+	switch {
+	case isSlow:
+		s.lastSlow = begun
+	case wasSlow && begun.Sub(s.lastSlow) > writeTimeout:
+		s.lastSlow = time.Time{}
+	}
+	conn, ok := s.conn.(interface{ GiveUp(on bool) error })
+	if isLately := !s.lastSlow.IsZero(); ok && isLately != wasSlow {
+		conn.GiveUp(wasSlow)
 	}
 }

@@ -12,8 +12,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // body is a Body of what is sent to pieces, until that is closed.
@@ -203,4 +206,43 @@ func TestServerThatKeepsItsConnectionIsAMistake(t *testing.T) {
 		}
 	}()
 	Send(stubborn{httptest.NewRecorder()}, httptest.NewRequest("GET", "/", nil), b)
+}
+
+// patient is a connection whose writes take as long as they say, and that notes what it is told.
+type patient struct {
+	net.Conn
+	takes time.Duration
+	gives []bool // up
+}
+
+func (p *patient) Write(b []byte) (int, error) { time.Sleep(p.takes); return len(b), nil }
+func (p *patient) GiveUp(on bool) error        { p.gives = append(p.gives, on); return nil }
+
+func TestConnectionDoesNotGiveUpWhileWritesAreSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, conn := net.Pipe()
+		defer client.Close()
+		p := &patient{Conn: conn}
+		s := &sender{conn: p}
+		for _, c := range []struct {
+			pause, takes time.Duration
+			want         []bool // what the connection has been told by then
+		}{
+			{takes: slowWrite},
+			{takes: slowWrite + 1, want: []bool{false}},
+			{takes: 0, want: []bool{false}},
+			{takes: 9 * time.Second, want: []bool{false}},
+			{pause: writeTimeout - 9*time.Second, takes: 0, want: []bool{false}},
+			{pause: 1, takes: 0, want: []bool{false, true}},
+			{pause: time.Hour, takes: 0, want: []bool{false, true}},
+			{takes: time.Second, want: []bool{false, true, false}},
+		} {
+			time.Sleep(c.pause)
+			p.takes = c.takes
+			s.send([]byte("x"))
+			if !slices.Equal(p.gives, c.want) {
+				t.Errorf("%+v: it was told %v", c, p.gives)
+			}
+		}
+	})
 }

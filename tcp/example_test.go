@@ -29,7 +29,7 @@ func Example() {
 			}
 		}),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			tcp.GiveUpAfter(conn.(*tcp.Conn).TCPConn, 15*time.Second)
+			conn.(*tcp.Conn).GiveUpAfter(15 * time.Second)
 			return ctx
 		},
 	}

@@ -43,6 +43,7 @@ type Conn struct {
 	*net.TCPConn
 	places chan struct{}
 	head   head
+	giveUp time.Duration // what GiveUpAfter was told
 }
 
 // Limit returns a listener that takes connections from l while fewer than n of them are open. Any
@@ -152,4 +153,20 @@ func (c *Conn) Close() error {
 		<-c.places
 	}
 	return err
+}
+
+// GiveUpAfter does what the function GiveUpAfter does, and remembers d for GiveUp.
+func (c *Conn) GiveUpAfter(d time.Duration) error {
+	c.giveUp = d
+	return GiveUpAfter(c.TCPConn, d)
+}
+
+// GiveUp switches what GiveUpAfter has set off and on again. It should be off while a write waits
+// for a client that reads slowly. Linux may take such a client for gone even if it reads on, and the
+// write has a deadline of its own.
+func (c *Conn) GiveUp(on bool) error {
+	if on {
+		return GiveUpAfter(c.TCPConn, c.giveUp)
+	}
+	return GiveUpAfter(c.TCPConn, 0)
 }
