@@ -19,7 +19,8 @@ const (
 
 	// After a batch of n events the next one is sealed n rounds later, at most maxRounds: a few
 	// events wait little, and a flood leaves in few large writes. Shorter rounds make a flood slow,
-	// longer ones make everyone wait; docs/performance.md has the figures.
+	// and longer ones make everyone wait. Rounds that follow how fast readers take a batch made a
+	// flood two or three times as slow, for messages that came at most a third earlier.
 	maxRounds      = 4
 	minRound       = 4 * time.Millisecond
 	roundPerReader = 4 * time.Microsecond
