@@ -115,7 +115,15 @@ var crlf = []byte("\r\n")
 func (s *sender) send(data []byte) error {
 	begun := time.Now()
 	s.renewDeadline(begun)
-	defer s.noteSpeed(begun)
+	if err := s.write(data); err != nil {
+		s.giveUp(true) // on what the kernel still has to send
+		return err
+	}
+	s.noteSpeed(begun)
+	return nil
+}
+
+func (s *sender) write(data []byte) error {
 	if !s.chunked {
 		_, err := s.conn.Write(data)
 		return err
@@ -146,8 +154,13 @@ func (s *sender) noteSpeed(begun time.Time) {
 	case wasSlow && begun.Sub(s.lastSlow) > writeTimeout:
 		s.lastSlow = time.Time{}
 	}
-	conn, ok := s.conn.(interface{ GiveUp(on bool) error })
-	if isLately := !s.lastSlow.IsZero(); ok && isLately != wasSlow {
-		conn.GiveUp(wasSlow)
+	if isLately := !s.lastSlow.IsZero(); isLately != wasSlow {
+		s.giveUp(wasSlow)
+	}
+}
+
+func (s *sender) giveUp(on bool) {
+	if conn, ok := s.conn.(interface{ GiveUp(on bool) error }); ok {
+		conn.GiveUp(on)
 	}
 }
