@@ -246,3 +246,19 @@ func TestConnectionDoesNotGiveUpWhileWritesAreSlow(t *testing.T) {
 		}
 	})
 }
+
+// What the kernel still has to send to a slow client must not keep the connection after its close.
+func TestConnectionGivesUpAfterAWriteThatFailed(t *testing.T) {
+	client, conn := net.Pipe()
+	client.Close()
+	p := &patient{Conn: conn}
+	s := &sender{conn: failing{p}}
+	if err := s.send([]byte("x")); err == nil || !slices.Equal(p.gives, []bool{true}) {
+		t.Errorf("after %v it was told %v, want true", err, p.gives)
+	}
+}
+
+// failing is a patient connection whose writes fail.
+type failing struct{ *patient }
+
+func (failing) Write([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
