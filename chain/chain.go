@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"bytes"
 	"crypto/rand"
 	"strconv"
 	"strings"
@@ -11,7 +12,7 @@ import (
 const (
 	// maxBatch is how many bytes a batch holds at most, unless one event alone takes more. Readers
 	// that stall keep a batch each, at the worst all of them different ones.
-	maxBatch = 20 << 10
+	maxBatch = 24 << 10
 
 	// recentBatches is how many batches are kept even if the history is shorter, so that a reader
 	// that is a moment late loses nothing.
@@ -43,7 +44,7 @@ func (id ID) String() string {
 // batch is a piece of the chain: events and comments that leave together.
 type batch struct {
 	sealed chan struct{}       // closed when nothing below will change any more
-	data   []byte              // whole blocks of the event stream format
+	data   []byte              // whole blocks of the event stream format; nil until the batch is sealed
 	end    ID                  // the last event up to the end of data; zero until the batch is sealed
 	next   weak.Pointer[batch] // the batch that follows; nil until the batch is sealed
 	final  bool                // whether the chain ends here
@@ -52,7 +53,7 @@ type batch struct {
 // place is where something begins in the chain.
 type place struct {
 	batch  *batch
-	offset int // in the batch's data
+	offset int // in what is the batch's data once it is sealed
 }
 
 // Chain numbers events, keeps the last of them, and hands them to readers. It belongs to one
@@ -65,7 +66,8 @@ type Chain struct {
 	last    ID                    // the last event
 	event   []byte                // the bytes of the event that is being appended, kept for the next
 	filling *batch                // the end of the chain, which is not sealed yet
-	pending int                   // how many events there are in filling
+	data    []byte                // what filling will hold; its memory is kept for the next batch
+	pending int                   // how many events there are in data
 	history []place               // a ring of where the last events begin; event n is at (n-1) % maxHistory
 	recent  [recentBatches]*batch // a ring of the batches that were sealed last
 	batches int                   // how many batches were sealed; the last is at (batches-1) % recentBatches
@@ -108,16 +110,15 @@ func (c *Chain) Append(parts ...string) {
 	}
 	c.event = append(c.event, "\n\n"...)
 
-	if c.pending > 0 && len(c.filling.data)+len(c.event) > maxBatch {
+	if c.pending > 0 && len(c.data)+len(c.event) > maxBatch {
 		c.seal()
 	}
-	b := c.filling
-	if begin := (place{b, len(b.data)}); len(c.history) < c.maxHistory {
+	if begin := (place{c.filling, len(c.data)}); len(c.history) < c.maxHistory {
 		c.history = append(c.history, begin)
 	} else {
 		c.history[c.last.seq%uint64(c.maxHistory)] = begin
 	}
-	b.data = append(b.data, c.event...)
+	c.data = append(c.data, c.event...)
 	c.last = id
 	c.pending++
 	if !c.gathering {
@@ -138,7 +139,7 @@ func (c *Chain) Tick() {
 		c.gathering = false
 		c.timer.Reset(time.Until(c.commentAt))
 	default:
-		c.filling.data = append(c.filling.data, ": keep-alive\n\n"...)
+		c.data = append(c.data, ": keep-alive\n\n"...)
 		c.seal()
 	}
 }
@@ -147,6 +148,7 @@ func (c *Chain) Tick() {
 func (c *Chain) seal() {
 	b := c.filling
 	c.filling = newBatch()
+	b.data, c.data = bytes.Clone(c.data), c.data[:0] // no larger than it must be
 	c.recent[c.batches%recentBatches] = b
 	c.batches++
 	b.end, b.next = c.last, weak.Make(c.filling)
@@ -170,7 +172,7 @@ func (c *Chain) seal() {
 // from then on.
 func (c *Chain) End() {
 	c.timer.Stop()
-	c.filling.end, c.filling.final = c.last, true
+	c.filling.data, c.filling.end, c.filling.final = c.data, c.last, true
 	close(c.filling.sealed)
 }
 
@@ -203,5 +205,5 @@ func (c *Chain) After(lastEventID string) Start {
 
 // end returns the end of the chain.
 func (c *Chain) end(gap bool) Start {
-	return Start{place{c.filling, len(c.filling.data)}, c.last, gap}
+	return Start{place{c.filling, len(c.data)}, c.last, gap}
 }
