@@ -100,7 +100,6 @@ type Hub struct {
 	messages   chan request[message, outcome]
 	lists      chan request[struct{}, listed]
 	releases   chan *chat.List // a caller no longer needs this list
-	watches    chan request[string, opened]
 	subscribes chan request[subscription, opened]
 
 	// From open streams to Run.
@@ -123,7 +122,7 @@ type (
 		text chat.Text
 	}
 	subscription struct {
-		name        chat.Name
+		name        chat.Name // whom the stream holds; zero for nobody
 		lastEventID string
 	}
 )
@@ -175,7 +174,6 @@ func NewHub(config Config) (*Hub, error) {
 		messages:   make(chan request[message, outcome]),
 		lists:      make(chan request[struct{}, listed]),
 		releases:   make(chan *chat.List),
-		watches:    make(chan request[string, opened]),
 		subscribes: make(chan request[subscription, opened]),
 		lags:       make(chan request[string, chain.Start]),
 		closes:     make(chan visit),
@@ -249,17 +247,14 @@ func (h *Hub) Release(users *chat.List) {
 // ID is that of the last event so far. The error can be ErrTooManyStreams; without an error, the
 // caller must Close the stream.
 func (h *Hub) Watch(ctx context.Context, lastEventID string) (chain.ID, *Stream, error) {
-	return h.stream(ask(ctx, h.stopping, h.watches, lastEventID))
+	return h.Subscribe(ctx, chat.Name{}, lastEventID)
 }
 
 // Subscribe opens a stream as Watch does, and holds a user there with it. If the user is new, the
 // arrival is the last event that the ID takes into account, and the first that the stream gets after
 // those that were missed.
 func (h *Hub) Subscribe(ctx context.Context, name chat.Name, lastEventID string) (chain.ID, *Stream, error) {
-	return h.stream(ask(ctx, h.stopping, h.subscribes, subscription{name, lastEventID}))
-}
-
-func (h *Hub) stream(a opened, err error) (chain.ID, *Stream, error) {
+	a, err := ask(ctx, h.stopping, h.subscribes, subscription{name, lastEventID})
 	if err = cmp.Or(err, a.err); err != nil {
 		return a.id, nil, err
 	}
@@ -348,9 +343,6 @@ func (h *Hub) Run(ctx context.Context) {
 		case list := <-h.releases:
 			r.roster.Release(list)
 
-		case q := <-h.watches:
-			q.answer <- r.watch(q.query)
-
 		case q := <-h.subscribes:
 			q.answer <- r.subscribe(q.query)
 
@@ -418,25 +410,21 @@ func (r *room) say(m message) outcome {
 	return outcome{id: r.chain.LastID()}
 }
 
-func (r *room) watch(lastEventID string) opened {
+func (r *room) subscribe(s subscription) opened {
 	if r.chain.Readers == r.config.MaxStreams {
 		return opened{outcome: outcome{r.chain.LastID(), ErrTooManyStreams}}
 	}
 	r.chain.Readers++
-	return opened{outcome: outcome{id: r.chain.LastID()}, start: r.chain.After(lastEventID)}
-}
-
-func (r *room) subscribe(s subscription) opened {
-	a := r.watch(s.lastEventID) // before the user arrives, so that the stream begins with that
-	if a.err != nil {
-		return a
+	a := opened{start: r.chain.After(s.lastEventID)} // before the user arrives, so that the stream begins with that
+	if s.name != (chat.Name{}) {
+		u := r.users[s.name.String()]
+		if u == nil {
+			u = r.add(s.name)
+		}
+		u.streams++
+		a.visit = u.visit
 	}
-	u := r.users[s.name.String()]
-	if u == nil {
-		u = r.add(s.name)
-	}
-	u.streams++
-	a.id, a.visit = r.chain.LastID(), u.visit
+	a.id = r.chain.LastID()
 	return a
 }
 
