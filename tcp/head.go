@@ -65,14 +65,16 @@ func (c *Conn) Read(b []byte) (int, error) {
 		c.SetReadDeadline(time.Now().Add(h.limits.Wait))
 	}
 	n, err := c.TCPConn.Read(b)
-	if !h.begun && n > 0 && (h.limits.Wait > 0 || n < 4) { // from 4 on, the server sets its own
-		c.begin()
-	}
-	h.begun = h.begun || n > 0
 	if h.hasTooManyLines(b[:n]) {
 		answer(c.TCPConn, h.limits.Refuse)
 		return 0, io.EOF
 	}
+	// Of a head that came whole there is nothing to wait for, and from 4 bytes on the server sets a
+	// deadline of its own.
+	if !h.begun && n > 0 && !h.ended && (h.limits.Wait > 0 || n < 4) {
+		c.begin()
+	}
+	h.begun = h.begun || n > 0
 	return n, err
 }
 
