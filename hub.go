@@ -52,9 +52,12 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"lobby/chain"
@@ -85,6 +88,7 @@ var (
 	ErrTooManyUsers   = errors.New("the server has as many users as it takes; try again later")
 	ErrTooManyStreams = errors.New("the server has as many streams as it takes; try again later")
 	ErrStopped        = errors.New("the server is stopping; try again later")
+	ErrUnknown        = errors.New("it is not known yet whether this happened; a stream will tell")
 )
 
 // Hub is a handle on the state that Run owns. Its methods may be called from any goroutine.
@@ -96,8 +100,8 @@ type Hub struct {
 
 	// From callers to Run. Each request brings a channel for its answer.
 	joins      chan request[chat.Name, joined]
-	leaves     chan request[chat.Name, outcome]
-	messages   chan request[message, outcome]
+	leaves     chan request[chat.Name, chain.ID]
+	messages   chan request[message, chain.ID]
 	lists      chan request[struct{}, listed]
 	releases   chan *chat.List // a caller no longer needs this list
 	subscribes chan request[subscription, opened]
@@ -107,12 +111,23 @@ type Hub struct {
 	closes chan visit                        // a stream has closed, which held this visit
 
 	stopping chan struct{} // closed by Run, which from then on serves open streams alone
+
+	// To and from the other hubs of a lobby on several machines; nil if this hub is alone.
+	node     string // this hub's name among them
+	commands chan<- chat.Command
+	turns    <-chan chat.Turn
 }
 
 // request is a question to Run, and the way back for its answer.
 type request[Query, Answer any] struct {
 	query  Query
-	answer chan Answer // has room for one, so that Run never waits for a caller
+	answer chan result[Answer] // has room for one, so that Run never waits for a caller
+}
+
+// result is an answer, or the error that takes its place.
+type result[Answer any] struct {
+	answer Answer
+	err    error
 }
 
 // What callers ask for.
@@ -127,14 +142,11 @@ type (
 	}
 )
 
-// What Run answers. An id is that of the last event that the answer takes into account.
+// What Run answers, if it is more than an id. An id is that of the last event that the answer takes
+// into account, and even an error comes with it.
 type (
-	outcome struct {
-		id  chain.ID
-		err error
-	}
 	joined struct {
-		outcome
+		id    chain.ID
 		isNew bool // whether the user was not there before
 	}
 	listed struct {
@@ -142,7 +154,7 @@ type (
 		users *chat.List
 	}
 	opened struct {
-		outcome
+		id    chain.ID
 		start chain.Start
 		visit visit
 	}
@@ -151,7 +163,7 @@ type (
 // visit is one stay of a user. A stream remembers the visit that it holds: a user who has left and
 // come again is on another one. The zero visit is that of a stream that holds nobody.
 type visit struct {
-	name    string
+	name    chat.Name
 	arrival chain.ID
 }
 
@@ -170,8 +182,8 @@ func NewHub(config Config) (*Hub, error) {
 	return &Hub{
 		config:     config,
 		joins:      make(chan request[chat.Name, joined]),
-		leaves:     make(chan request[chat.Name, outcome]),
-		messages:   make(chan request[message, outcome]),
+		leaves:     make(chan request[chat.Name, chain.ID]),
+		messages:   make(chan request[message, chain.ID]),
 		lists:      make(chan request[struct{}, listed]),
 		releases:   make(chan *chat.List),
 		subscribes: make(chan request[subscription, opened]),
@@ -181,14 +193,15 @@ func NewHub(config Config) (*Hub, error) {
 	}, nil
 }
 
-// ask offers query to Run until ctx is done or the hub stops. The error is nil if Run took it.
+// ask offers query to Run until ctx is done or the hub stops. If Run took it, the answer is Run's.
 func ask[Query, Answer any](
 	ctx context.Context, stopping <-chan struct{}, to chan<- request[Query, Answer], query Query,
 ) (answer Answer, err error) {
-	r := request[Query, Answer]{query, make(chan Answer, 1)}
+	r := request[Query, Answer]{query, make(chan result[Answer], 1)}
 	select {
 	case to <- r:
-		return <-r.answer, nil
+		result := <-r.answer
+		return result.answer, result.err
 	case <-stopping:
 		return answer, ErrStopped
 	case <-ctx.Done():
@@ -201,29 +214,18 @@ func ask[Query, Answer any](
 // the answer takes into account: the arrival, if there was one. The error can be ErrTooManyUsers.
 func (h *Hub) Join(ctx context.Context, name chat.Name) (id chain.ID, isNew bool, err error) {
 	a, err := ask(ctx, h.stopping, h.joins, name)
-	if err != nil {
-		return id, false, err
-	}
-	return a.id, a.isNew, a.err
+	return a.id, a.isNew, err
 }
 
 // Leave removes a user, however the user came. The user's streams stay open but no longer count as
 // anyone's presence. The error can be ErrNotConnected.
 func (h *Hub) Leave(ctx context.Context, name chat.Name) (id chain.ID, err error) {
-	a, err := ask(ctx, h.stopping, h.leaves, name)
-	if err != nil {
-		return id, err
-	}
-	return a.id, a.err
+	return ask(ctx, h.stopping, h.leaves, name)
 }
 
 // Say tells every stream what a user says. The error can be ErrNotConnected.
 func (h *Hub) Say(ctx context.Context, from chat.Name, text chat.Text) (id chain.ID, err error) {
-	a, err := ask(ctx, h.stopping, h.messages, message{from, text})
-	if err != nil {
-		return id, err
-	}
-	return a.id, a.err
+	return ask(ctx, h.stopping, h.messages, message{from, text})
 }
 
 // List returns who is there. The caller must call Release when it no longer needs the list.
@@ -255,7 +257,7 @@ func (h *Hub) Watch(ctx context.Context, lastEventID string) (chain.ID, *Stream,
 // those that were missed.
 func (h *Hub) Subscribe(ctx context.Context, name chat.Name, lastEventID string) (chain.ID, *Stream, error) {
 	a, err := ask(ctx, h.stopping, h.subscribes, subscription{name, lastEventID})
-	if err = cmp.Or(err, a.err); err != nil {
+	if err != nil {
 		return a.id, nil, err
 	}
 	return a.id, &Stream{hub: h, Reader: chain.NewReader(a.start, h.after), visit: a.visit}, nil
@@ -291,9 +293,16 @@ type room struct {
 
 	users  map[string]*user // who is there, by name
 	roster chat.Roster      // their names, as a list
+	holds  holds            // what the streams of each hub hold
 
 	graces []grace          // of streams that have closed, the first to end in front
 	over   <-chan time.Time // delivers when the first of graces ends; nil if there are none
+
+	// In a lobby on several machines; see the end of this file.
+	node     string
+	commands chan<- chat.Command
+	waiting  []waiting // requests whose commands have not had their turn, in order
+	opening  int       // how many of them open a stream
 }
 
 // user is someone who is there.
@@ -302,6 +311,9 @@ type user struct {
 	stays   bool // whether the user stays until Leave, because of Join
 	streams int  // how many streams hold the user, those in their grace included
 }
+
+// holds says how many streams of which hub hold whom. A hub that is alone has the name "".
+type holds map[string]map[*user]int
 
 // grace is the time for which a stream that has closed still holds its user.
 type grace struct {
@@ -322,32 +334,35 @@ const (
 // Run returns when the last stream is closed. It can run only once.
 func (h *Hub) Run(ctx context.Context) {
 	r := room{
-		config: h.config,
-		chain:  chain.New(h.config.History, h.config.KeepAlive),
-		users:  make(map[string]*user),
+		config:   h.config,
+		chain:    chain.New(h.config.History, h.config.KeepAlive),
+		users:    make(map[string]*user),
+		holds:    make(holds),
+		node:     h.node,
+		commands: h.commands,
 	}
-	for {
+	for isLast := false; !isLast; {
 		select {
 		case q := <-h.joins:
-			q.answer <- r.join(q.query)
+			order(&r, chat.Command{Do: chat.Join, Name: q.query}, q, (*room).join)
 
 		case q := <-h.leaves:
-			q.answer <- r.leave(q.query)
+			order(&r, chat.Command{Do: chat.Leave, Name: q.query}, q, (*room).leave)
 
 		case q := <-h.messages:
-			q.answer <- r.say(q.query)
+			order(&r, chat.Command{Do: chat.Say, Name: q.query.from, Text: q.query.text}, q, (*room).say)
 
 		case q := <-h.lists:
-			q.answer <- listed{r.chain.LastID(), r.roster.Take()}
+			order(&r, chat.Command{Do: chat.Look}, q, (*room).list)
+
+		case q := <-h.subscribes:
+			r.subscribe(q)
 
 		case list := <-h.releases:
 			r.roster.Release(list)
 
-		case q := <-h.subscribes:
-			q.answer <- r.subscribe(q.query)
-
 		case q := <-h.lags:
-			q.answer <- r.chain.After(q.query)
+			q.answer <- result[chain.Start]{answer: r.chain.After(q.query)}
 
 		case v := <-h.closes:
 			r.closeStream(v)
@@ -358,13 +373,19 @@ func (h *Hub) Run(ctx context.Context) {
 		case <-r.over:
 			r.checkGraces()
 
+		case turn := <-h.turns:
+			isLast = r.take(turn)
+
 		case <-ctx.Done():
-			close(h.stopping)
-			r.chain.End()
-			r.drain(h.lags, h.closes)
-			return
+			isLast = true
 		}
 	}
+	close(h.stopping)
+	for len(r.waiting) > 0 {
+		r.take(<-h.turns)
+	}
+	r.chain.End()
+	r.drain(h.lags, h.closes)
 }
 
 // drain serves the streams until the last of them is closed.
@@ -372,7 +393,7 @@ func (r *room) drain(lags <-chan request[string, chain.Start], closes <-chan vis
 	for r.chain.Readers > 0 {
 		select {
 		case q := <-lags:
-			q.answer <- r.chain.After(q.query)
+			q.answer <- result[chain.Start]{answer: r.chain.After(q.query)}
 
 		case <-closes:
 			r.chain.Readers--
@@ -380,52 +401,81 @@ func (r *room) drain(lags <-chan request[string, chain.Start], closes <-chan vis
 	}
 }
 
-func (r *room) join(name chat.Name) joined {
+// order has do answer q when it is the command's turn. If this hub is alone, that is now.
+func order[Query, Answer any](
+	r *room, command chat.Command, q request[Query, Answer], do func(*room, Query) (Answer, error),
+) {
+	if r.commands != nil {
+		r.wait(command, func(err error) {
+			if err != nil {
+				q.answer <- result[Answer]{err: err}
+				return
+			}
+			answer, err := do(r, q.query)
+			q.answer <- result[Answer]{answer, err}
+		})
+		return
+	}
+	answer, err := do(r, q.query)
+	q.answer <- result[Answer]{answer, err}
+}
+
+func (r *room) join(name chat.Name) (joined, error) {
 	u := r.users[name.String()]
 	isNew := u == nil
 	if isNew {
 		if len(r.users) >= r.config.MaxUsers {
-			return joined{outcome: outcome{r.chain.LastID(), ErrTooManyUsers}}
+			return joined{id: r.chain.LastID()}, ErrTooManyUsers
 		}
 		u = r.add(name)
 	}
 	u.stays = true
-	return joined{outcome{id: r.chain.LastID()}, isNew}
+	return joined{r.chain.LastID(), isNew}, nil
 }
 
-func (r *room) leave(name chat.Name) outcome {
+func (r *room) leave(name chat.Name) (chain.ID, error) {
 	u := r.users[name.String()]
 	if u == nil {
-		return outcome{r.chain.LastID(), ErrNotConnected}
+		return r.chain.LastID(), ErrNotConnected
 	}
 	r.remove(u)
-	return outcome{id: r.chain.LastID()}
+	return r.chain.LastID(), nil
 }
 
-func (r *room) say(m message) outcome {
+func (r *room) say(m message) (chain.ID, error) {
 	if r.users[m.from.String()] == nil {
-		return outcome{r.chain.LastID(), ErrNotConnected}
+		return r.chain.LastID(), ErrNotConnected
 	}
 	r.chain.Append(m.from.String(), ": ", m.text.String())
-	return outcome{id: r.chain.LastID()}
+	return r.chain.LastID(), nil
 }
 
-func (r *room) subscribe(s subscription) opened {
-	if r.chain.Readers == r.config.MaxStreams {
-		return opened{outcome: outcome{r.chain.LastID(), ErrTooManyStreams}}
+func (r *room) list(struct{}) (listed, error) {
+	return listed{r.chain.LastID(), r.roster.Take()}, nil
+}
+
+func (r *room) subscribe(q request[subscription, opened]) {
+	if r.chain.Readers+r.opening == r.config.MaxStreams {
+		q.answer <- result[opened]{opened{id: r.chain.LastID()}, ErrTooManyStreams}
+		return
 	}
+	r.opening++
+	if q.query.name == (chat.Name{}) {
+		order(r, chat.Command{Do: chat.Look}, q, (*room).open)
+	} else {
+		order(r, chat.Command{Do: chat.Open, Name: q.query.name}, q, (*room).open)
+	}
+}
+
+func (r *room) open(s subscription) (opened, error) {
+	r.opening--
 	r.chain.Readers++
 	a := opened{start: r.chain.After(s.lastEventID)} // before the user arrives, so that the stream begins with that
 	if s.name != (chat.Name{}) {
-		u := r.users[s.name.String()]
-		if u == nil {
-			u = r.add(s.name)
-		}
-		u.streams++
-		a.visit = u.visit
+		a.visit = r.hold(r.node, s.name)
 	}
 	a.id = r.chain.LastID()
-	return a
+	return a, nil
 }
 
 // closeStream begins the grace of a stream that has closed, unless its user is gone already.
@@ -467,35 +517,214 @@ func (r *room) checkGraces() {
 	}
 }
 
-// endFirstGrace takes the first of the graces off its user, who leaves if nothing else holds it.
+// endFirstGrace ends the first of the graces: its stream no longer holds its user.
 func (r *room) endFirstGrace() {
-	if u := r.visitor(r.graces[0].visit); u != nil {
-		u.streams--
-		if u.streams == 0 && !u.stays {
-			r.remove(u)
-		}
-	}
+	v := r.graces[0].visit
 	r.graces = r.graces[1:]
+	if r.visitor(v) != nil {
+		shut := request[visit, struct{}]{v, make(chan result[struct{}], 1)} // nobody waits for the answer
+		order(r, chat.Command{Do: chat.Shut, Name: v.name, Visit: v.arrival.String()}, shut, (*room).shut)
+	}
+}
+
+func (r *room) shut(v visit) (struct{}, error) {
+	r.letGo(r.node, v, 1)
+	return struct{}{}, nil
 }
 
 // visitor returns the user who is on that visit, or nil if it has ended.
 func (r *room) visitor(v visit) *user {
-	if u := r.users[v.name]; u != nil && u.visit == v {
+	if u := r.users[v.name.String()]; u != nil && u.visit == v {
 		return u
 	}
 	return nil
 }
 
+// hold has one more stream of a hub hold a user, who arrives if necessary.
+func (r *room) hold(node string, name chat.Name) visit {
+	u := r.users[name.String()]
+	if u == nil {
+		u = r.add(name)
+	}
+	if r.holds[node] == nil {
+		r.holds[node] = make(map[*user]int)
+	}
+	r.holds[node][u]++
+	u.streams++
+	return u.visit
+}
+
+// letGo has so many streams of a hub no longer hold a user, who leaves if nothing else does. It does
+// nothing if the visit has ended.
+func (r *room) letGo(node string, v visit, streams int) {
+	u := r.visitor(v)
+	if u == nil || r.holds[node][u] < streams {
+		return
+	}
+	if r.holds[node][u] -= streams; r.holds[node][u] == 0 {
+		delete(r.holds[node], u)
+	}
+	if u.streams -= streams; u.streams == 0 && !u.stays {
+		r.remove(u)
+	}
+}
+
 func (r *room) add(name chat.Name) *user {
 	r.chain.Append("User ", name.String(), " connected to the chat.")
-	u := &user{visit: visit{name.String(), r.chain.LastID()}}
-	r.users[u.name] = u
-	r.roster.Add(u.name)
+	u := &user{visit: visit{name, r.chain.LastID()}}
+	r.users[name.String()] = u
+	r.roster.Add(name.String())
 	return u
 }
 
 func (r *room) remove(u *user) {
-	delete(r.users, u.name)
-	r.roster.Remove(u.name)
-	r.chain.Append("User ", u.name, " disconnected from the chat.")
+	name := u.name.String()
+	delete(r.users, name)
+	r.roster.Remove(name)
+	for _, held := range r.holds {
+		delete(held, u)
+	}
+	r.chain.Append("User ", name, " disconnected from the chat.")
+}
+
+// From here on: lobbies on several machines. Their hubs have one order of commands, that of a log
+// (package cluster). A hub sends each command to the log. It carries out all that come back, its own
+// and those of the others, in the same order as they do, so that all have the same users, events and
+// ids. A request is answered when its own command has come back.
+
+// Connect makes a hub one of several, before Run. Its name among them is node. What commands gets
+// must come back in turns as entries of node, in the same order, until End comes. Whoever reads
+// commands must not wait until the hub reads turns.
+func (h *Hub) Connect(node string, commands chan<- chat.Command, turns <-chan chat.Turn) {
+	h.node, h.commands, h.turns = node, commands, turns
+}
+
+// waiting is a request whose command has not had its turn.
+type waiting struct {
+	verb   chat.Verb
+	answer func(error) // carries the request out, or answers with the error if there is one
+}
+
+// wait sends a command to the log, and has answer called when it has its turn.
+func (r *room) wait(command chat.Command, answer func(error)) {
+	r.waiting = append(r.waiting, waiting{command.Do, answer})
+	r.commands <- command
+}
+
+// take carries out a turn, and reports whether it was the last.
+func (r *room) take(turn chat.Turn) (isLast bool) {
+	switch t := turn.(type) {
+	case chat.Entry:
+		for _, c := range t.Commands {
+			if t.Node == r.node {
+				r.waiting[0].answer(nil)
+				r.waiting = r.waiting[1:]
+			} else {
+				r.carryOut(t.Node, c)
+			}
+		}
+	case chat.Burial:
+		r.bury(t.Node)
+	case chat.Load:
+		t.Done <- r.load(t.State)
+	case chat.Renewal:
+		r.chain = chain.NewEpoch(t.Epoch, r.config.History, r.config.KeepAlive)
+	case chat.Save:
+		t.To <- r.state()
+	case chat.End:
+		r.giveUp(t.Unknown)
+		return true
+	}
+	return false
+}
+
+// carryOut carries out another hub's command.
+func (r *room) carryOut(node string, c chat.Command) {
+	switch c.Do {
+	case chat.Join:
+		r.join(c.Name)
+	case chat.Leave:
+		r.leave(c.Name)
+	case chat.Say:
+		r.say(message{c.Name, c.Text})
+	case chat.Open:
+		r.hold(node, c.Name)
+	case chat.Shut:
+		if arrival, err := chain.ParseID(c.Visit); err == nil {
+			r.letGo(node, visit{c.Name, arrival}, 1)
+		}
+	}
+}
+
+// bury takes all streams of a hub off their users, in the order of their names.
+func (r *room) bury(node string) {
+	held := r.holds[node]
+	delete(r.holds, node)
+	byName := func(a, b *user) int { return strings.Compare(a.name.String(), b.name.String()) }
+	for _, u := range slices.SortedFunc(maps.Keys(held), byName) {
+		if u.streams -= held[u]; u.streams == 0 && !u.stays {
+			r.remove(u)
+		}
+	}
+}
+
+// giveUp answers all requests that wait, when the hub has lost the others. So many of them may have
+// their turn yet.
+func (r *room) giveUp(unknown int) {
+	for i, w := range r.waiting {
+		if i < unknown && w.verb != chat.Look {
+			w.answer(ErrUnknown)
+		} else {
+			w.answer(ErrStopped)
+		}
+	}
+	r.waiting = nil
+}
+
+// state returns what another hub needs to know to go on from here.
+func (r *room) state() chat.State {
+	s := chat.State{LastID: r.chain.LastID().String(), Events: r.chain.History()}
+	for name := range r.roster.Names() {
+		u := r.users[name]
+		s.Users = append(s.Users, chat.Here{Name: u.name, Arrival: u.arrival.String(), Stays: u.stays})
+	}
+	for _, node := range slices.Sorted(maps.Keys(r.holds)) {
+		for _, u := range s.Users {
+			if n := r.holds[node][r.users[u.Name.String()]]; n > 0 {
+				s.Holds = append(s.Holds, chat.Hold{Node: node, Name: u.Name, Streams: n})
+			}
+		}
+	}
+	return s
+}
+
+// load begins from what state returned, maybe that of another hub.
+func (r *room) load(s chat.State) error {
+	last, err := chain.ParseID(s.LastID)
+	if err != nil {
+		return err
+	}
+	if r.chain, err = chain.Restore(last, s.Events, r.config.History, r.config.KeepAlive); err != nil {
+		return err
+	}
+	for _, here := range s.Users {
+		arrival, err := chain.ParseID(here.Arrival)
+		if err != nil {
+			return err
+		}
+		r.users[here.Name.String()] = &user{visit: visit{here.Name, arrival}, stays: here.Stays}
+		r.roster.Add(here.Name.String())
+	}
+	for _, h := range s.Holds {
+		u := r.users[h.Name.String()]
+		if u == nil {
+			return fmt.Errorf("a stream holds %q, who is not there", h.Name)
+		}
+		if r.holds[h.Node] == nil {
+			r.holds[h.Node] = make(map[*user]int)
+		}
+		r.holds[h.Node][u] = h.Streams
+		u.streams += h.Streams
+	}
+	return nil
 }

@@ -379,7 +379,7 @@ func TestPauseDoesNotCountForTheGrace(t *testing.T) {
 			b.close(carol)
 
 			// Run waits for this request's answer to be taken, as if the process were paused.
-			q := request[chat.Name, outcome]{mustName(t, "nobody"), make(chan outcome)}
+			q := request[chat.Name, chain.ID]{mustName(t, "nobody"), make(chan result[chain.ID])}
 			b.hub.leaves <- q
 			time.Sleep(pause)
 			back := make(chan *Stream)
@@ -413,7 +413,7 @@ func TestPauseDelaysOnlyWhoWasToLeaveInIt(t *testing.T) {
 		for n := range before {
 			visit(n)
 		}
-		q := request[chat.Name, outcome]{mustName(t, "nobody"), make(chan outcome)}
+		q := request[chat.Name, chain.ID]{mustName(t, "nobody"), make(chan result[chain.ID])}
 		b.hub.leaves <- q
 		time.Sleep(time.Second)
 		<-q.answer

@@ -3,6 +3,7 @@ package chain
 import (
 	"bytes"
 	"crypto/rand"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -12,7 +13,7 @@ import (
 const (
 	// maxBatch is how many bytes a batch holds at most, unless one event alone takes more. Readers
 	// that stall keep a batch each, at the worst all of them different ones.
-	maxBatch = 24 << 10
+	maxBatch = 20 << 10
 
 	// recentBatches is how many batches are kept even if the history is shorter, so that a reader
 	// that is a moment late loses nothing.
@@ -39,6 +40,17 @@ func (id ID) String() string {
 		return ""
 	}
 	return id.epoch + "-" + strconv.FormatUint(id.seq, 10)
+}
+
+// ParseID returns the ID whose String is s. The error says that there is none.
+func ParseID(s string) (ID, error) {
+	epoch, number, _ := strings.Cut(s, "-")
+	seq, _ := strconv.ParseUint(number, 10, 64)
+	id := ID{epoch, seq}
+	if epoch == "" || id.String() != s {
+		return ID{}, fmt.Errorf("%q is no id of an event", s)
+	}
+	return id, nil
 }
 
 // batch is a piece of the chain: events and comments that leave together.
@@ -82,14 +94,22 @@ type Chain struct {
 // New returns a chain of a new epoch. Readers can resume from the last history events, at least 1.
 // After keepAlive, at least 1 ms, without an event the chain sends a comment.
 func New(history int, keepAlive time.Duration) *Chain {
+	return NewEpoch(RandomEpoch(), history, keepAlive)
+}
+
+// NewEpoch returns a chain as New does, of an epoch that no other chain must have.
+func NewEpoch(epoch string, history int, keepAlive time.Duration) *Chain {
 	return &Chain{
-		last:       ID{epoch: strings.ToLower(rand.Text()[:8])}, // 40 random bits
+		last:       ID{epoch: epoch},
 		filling:    newBatch(),
 		maxHistory: history,
 		keepAlive:  keepAlive,
 		timer:      time.NewTimer(keepAlive),
 	}
 }
+
+// RandomEpoch returns an epoch of 40 random bits.
+func RandomEpoch() string { return strings.ToLower(rand.Text()[:8]) }
 
 func newBatch() *batch { return &batch{sealed: make(chan struct{})} }
 
@@ -109,8 +129,15 @@ func (c *Chain) Append(parts ...string) {
 		c.event = append(c.event, strings.ReplaceAll(part, "\n", "\ndata: ")...)
 	}
 	c.event = append(c.event, "\n\n"...)
+	c.add(id, c.event)
+	if !c.gathering {
+		c.seal()
+	}
+}
 
-	if c.pending > 0 && len(c.data)+len(c.event) > maxBatch {
+// add adds an event, as it will stand on the streams, to the batch that is being filled.
+func (c *Chain) add(id ID, event []byte) {
+	if c.pending > 0 && len(c.data)+len(event) > maxBatch {
 		c.seal()
 	}
 	if begin := (place{c.filling, len(c.data)}); len(c.history) < c.maxHistory {
@@ -118,12 +145,9 @@ func (c *Chain) Append(parts ...string) {
 	} else {
 		c.history[c.last.seq%uint64(c.maxHistory)] = begin
 	}
-	c.data = append(c.data, c.event...)
+	c.data = append(c.data, event...)
 	c.last = id
 	c.pending++
-	if !c.gathering {
-		c.seal()
-	}
 }
 
 // Due returns a channel that delivers when Tick is due. It is always the same one.
@@ -190,17 +214,15 @@ func (c *Chain) After(lastEventID string) Start {
 	if lastEventID == "" {
 		return c.end(false)
 	}
-	epoch, number, _ := strings.Cut(lastEventID, "-")
-	seq, _ := strconv.ParseUint(number, 10, 64)
-	id := ID{epoch, seq}
-	missed := c.last.seq - seq // a huge number if id is of the future
-	if epoch != c.last.epoch || id.String() != lastEventID || missed > uint64(len(c.history)) {
+	id, err := ParseID(lastEventID)
+	missed := c.last.seq - id.seq // a huge number if id is of the future
+	if err != nil || id.epoch != c.last.epoch || missed > uint64(len(c.history)) {
 		return c.end(true)
 	}
 	if missed == 0 {
 		return c.end(false)
 	}
-	return Start{c.history[seq%uint64(c.maxHistory)], id, false}
+	return Start{c.history[id.seq%uint64(c.maxHistory)], id, false}
 }
 
 // end returns the end of the chain.

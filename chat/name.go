@@ -51,6 +51,15 @@ func ParseName(s string) (Name, error) {
 // String returns the name as it was given to ParseName.
 func (n Name) String() string { return n.name }
 
+// MarshalText returns the name for a State.
+func (n Name) MarshalText() ([]byte, error) { return []byte(n.name), nil }
+
+// UnmarshalText takes over a name from a State. It was checked when it came into the chat.
+func (n *Name) UnmarshalText(text []byte) error {
+	n.name = string(text)
+	return nil
+}
+
 // invisible lists what cannot be seen, each kind with the words of the error. A
 // code point that Unicode has not assigned yet counts as visible: if it stood
 // here, new emoji would be refused until Go knows them.

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"iter"
 	"slices"
 	"strings"
 )
@@ -44,6 +45,19 @@ const (
 
 // Len returns how many names there are.
 func (r *Roster) Len() int { return r.total.names }
+
+// Names returns the names, in their order, as they are until Add or Remove is called.
+func (r *Roster) Names() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, c := range r.chunks {
+			for _, name := range c.names {
+				if !yield(name) {
+					return
+				}
+			}
+		}
+	}
+}
 
 // Add adds the name of a user, as Name.String returns it, that is not there yet.
 func (r *Roster) Add(name string) {
