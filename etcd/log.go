@@ -1,0 +1,173 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+)
+
+var (
+	// ErrReplaced says that the lobby's settings are gone or were put anew: the log was emptied.
+	ErrReplaced = errors.New("the log in etcd was emptied")
+
+	// ErrRestored says that the log lacks something that this session has seen.
+	ErrRestored = errors.New("the log in etcd was restored from a backup that lacks something")
+
+	// ErrTrimmed says that entries that come next were removed before this session read them.
+	ErrTrimmed = errors.New("the log in etcd has gone on too far to catch up with")
+
+	// ErrVoid says that the node's key is gone, or counts more entries than it can have: the others
+	// have given the node up.
+	ErrVoid = errors.New("the other nodes have given this node up")
+)
+
+// Session is a lobby as Begin found it. One goroutine at a time may call Append, another Save, and a
+// third may range over Entries.
+type Session struct {
+	Settings string // as the first node set them
+	State    []byte // the saved state; nil if none has been saved yet
+	At       int64  // the revision up to which State takes entries into account; entries after it follow
+	Last     int64  // the revision when Begin looked: what came up to then is old
+	Restored bool   // whether Last is less than seen: etcd was restored from a backup that lacks something
+
+	log      *Log
+	created  int64                // the create revision of the lobby's key, by which a log is known
+	appender *client              // Append's
+	saver    *client              // Save's
+	first    int                  // the index of the endpoint where Entries begins
+	seen     chan int64           // holds the highest revision seen; whoever takes it puts one back at once
+	appended chan acknowledgement // holds Append's last success, until Entries takes it
+}
+
+// acknowledgement is an answer of etcd that an entry is in the log.
+type acknowledgement struct {
+	revision int64
+	endpoint int // the index of the one that has said so
+}
+
+// Begin looks the lobby up, or makes it with settings if there is none. It makes one try per
+// endpoint; the caller repeats. seen is the highest revision that this process has seen in an
+// earlier life, or 0. The error is one line; it is ErrRefused if waiting does not help.
+func (l *Log) Begin(ctx context.Context, settings string, seen int64) (*Session, error) {
+	c := l.client(rand.IntN(len(l.config.Endpoints)))
+	var reasons []string
+	var refused error
+	for range l.config.Endpoints {
+		s, err := l.begin(ctx, c, settings)
+		if err == nil {
+			s.Restored = s.Last < seen
+			return s, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		err = c.explain(err)
+		if errors.Is(err, ErrRefused) {
+			refused = err
+		}
+		reasons = append(reasons, err.Error())
+		c.move()
+	}
+	if refused != nil {
+		return nil, refused
+	}
+	return nil, fmt.Errorf("etcd does not answer as it should: %s", strings.Join(reasons, "; "))
+}
+
+// begin is Begin at the present endpoint of c.
+func (l *Log) begin(ctx context.Context, c *client, settings string) (*Session, error) {
+	lobby := l.key("lobby")
+	// Somebody may have removed the key alone. What is left then belongs to a log that has ended.
+	create := []operation{put(lobby, []byte(settings)), remove(l.key("state")),
+		removeAll(l.key("log/")), removeAll(l.key("nodes/")), removeAll(l.key("state/"))}
+	for tries := 1; ; tries++ {
+		answer, err := ask[transactionAnswer](ctx, c, requestTime, "/v3/kv/txn", transaction{
+			Compare: []compare{isVersion(lobby, 0)},
+			Success: create,
+			Failure: []operation{get(lobby), get(l.key("state"))},
+		})
+		if err != nil {
+			return nil, err
+		}
+		s := &Session{
+			Settings: settings,
+			Last:     answer.Header.Revision,
+			log:      l,
+			created:  answer.Header.Revision,
+			appender: l.client(c.at),
+			saver:    l.client(c.at),
+			first:    c.at,
+			seen:     make(chan int64, 1),
+			appended: make(chan acknowledgement, 1),
+		}
+		s.seen <- s.Last
+		if answer.Succeeded {
+			return s, nil
+		}
+		found := answer.read(0).first()
+		s.Settings, s.created = string(found.Value), found.Created
+		pointer := answer.read(1).first()
+		if pointer.Version == 0 {
+			return s, nil
+		}
+		s.At, s.State, err = l.load(ctx, c, pointer.Value)
+		// Somebody may have saved two states meanwhile, and so removed this one.
+		if err == nil || !errors.Is(err, errDamaged) || tries == 3 {
+			return s, err
+		}
+	}
+}
+
+// see takes note of a revision, and returns the highest that this session has seen. No answer to a
+// later question may have a lower one.
+func (s *Session) see(revision int64) int64 {
+	highest := max(<-s.seen, revision)
+	s.seen <- highest
+	return highest
+}
+
+// Append appends text as entry number of node, once. It tries, one endpoint after the other, until
+// that is certain or ctx is done. It returns the entry's revision. Its errors are ctx's, ErrReplaced,
+// ErrRestored and ErrVoid. If it is ctx's, the entry may come into the log, now or later; Append may
+// be called again with the same number and text.
+func (s *Session) Append(ctx context.Context, node string, number int, text []byte) (revision int64, err error) {
+	lobby, key := s.log.key("lobby"), s.log.key("nodes/"+node)
+	count := strconv.Itoa(number)
+	seen := s.see(0)
+	answer, err := insist[transactionAnswer](ctx, s.appender, requestTime, "/v3/kv/txn", transaction{
+		Compare: []compare{isCreated(lobby, s.created), isVersion(key, int64(number-1))},
+		Success: []operation{put(s.log.key("log/"+node+"/"+count), text), put(key, []byte(count))},
+		Failure: []operation{get(lobby), get(key)},
+	})
+	if err != nil {
+		return 0, err
+	}
+	revision = answer.Header.Revision
+	if !answer.Succeeded {
+		found := answer.read(1).first()
+		switch {
+		case answer.read(0).first().Created != s.created:
+			return 0, ErrReplaced
+		case revision < seen:
+			return 0, ErrRestored
+		case found.Version == int64(number): // an earlier try has come through
+			revision = found.Modified
+		case 0 < found.Version && found.Version < int64(number):
+			return 0, ErrRestored
+		default:
+			return 0, ErrVoid
+		}
+	} else if revision <= seen {
+		return 0, ErrRestored
+	}
+	s.see(revision)
+	select {
+	case <-s.appended: // an older one, which Entries has not taken
+	default:
+	}
+	s.appended <- acknowledgement{revision, s.appender.at}
+	return revision, nil
+}
