@@ -40,7 +40,7 @@ const (
 	listTimeout = 5 * time.Second
 
 	// A client that was refused should come back after this long, each client after another time.
-	minRetryAfter, maxRetryAfter = 3 * time.Second, 8 * time.Second
+	minRetryAfter, maxRetryAfter = 3, 8 // seconds
 
 	// vanishTimeout is how long a client may leave data unacknowledged before its connection ends.
 	vanishTimeout = 15 * time.Second
@@ -393,15 +393,18 @@ func refuse(w http.ResponseWriter, r *http.Request, id chain.ID, name chat.Name,
 		answerText(w, http.StatusNotFound, id, "User "+name.String()+" is not connected.")
 		return
 	}
+	status := http.StatusServiceUnavailable
+	if errors.Is(err, ErrUnknown) {
+		status = http.StatusGatewayTimeout
+	}
 	setHead(w, id, plainText)
 	w.Header().Set("Retry-After", retryAfter())
-	fail(w, r, http.StatusServiceUnavailable, err.Error())
+	fail(w, r, status, err.Error())
 }
 
 // retryAfter returns a value for the header Retry-After, in seconds.
 func retryAfter() string {
-	after := minRetryAfter + rand.N(maxRetryAfter-minRetryAfter+time.Second)
-	return strconv.Itoa(int(after / time.Second))
+	return strconv.Itoa(minRetryAfter + rand.N(maxRetryAfter-minRetryAfter+1))
 }
 
 // turnAway writes the answer for a connection beyond the limit, of which no request is read.
@@ -476,12 +479,8 @@ func head(r *http.Request) (size, lines int) {
 // wantsJSON reports whether the request accepts JSON, and plain text no better. Both must be named,
 // since */* accepts whatever comes.
 func wantsJSON(r *http.Request) bool {
-	accepts := r.Header["Accept"]
-	if len(accepts) == 0 {
-		return false
-	}
 	quality := map[string]float64{}
-	for _, accept := range accepts {
+	for _, accept := range r.Header["Accept"] {
 		for mediaRange := range strings.SplitSeq(accept, ",") {
 			mediaType, params, _ := mime.ParseMediaType(mediaRange)
 			q, err := strconv.ParseFloat(params["q"], 64)

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"lobby/cluster"
+	"lobby/etcd"
 	"lobby/origin"
 	"lobby/tcp"
 )
@@ -22,6 +24,8 @@ import (
 const (
 	headTimeout     = 5 * time.Second // for the head of a request
 	shutdownTimeout = 3 * time.Second // for what is open when the server is told to stop
+	answerTimeout   = time.Second / 4 // for requests that have come by then; after that streams end
+	beginPause      = time.Second / 2 // from one try to reach the lobby to the next
 
 	// idleTimeout is how long a connection may wait for its next request. Proxies and clients keep
 	// theirs for up to 90 s, and a request that they send as the server closes is lost.
@@ -73,6 +77,10 @@ type settings struct {
 	config Config
 	addr   string
 	hosts  []origin.Host // besides loopback names
+	etcd   etcd.Config   // where the lobby is if it is on several machines, else without endpoints
+
+	connections int    // how many there may be
+	warning     string // to print as soon as the server listens; empty if there is none
 }
 
 // parse reads the command line. The error is flag.ErrHelp after -h, or else a usageError.
@@ -90,8 +98,19 @@ func parse(args []string, out io.Writer) (settings, error) {
 		s.hosts = append(s.hosts, host)
 		return err
 	})
+	flags.Func("etcd", "be one of several servers, which keep their lobby in etcd at `URL`[,URL…]", func(urls string) (err error) {
+		s.etcd, err = etcd.ParseURLs(urls)
+		return err
+	})
+	var ca, cert, key string
+	flags.StringVar(&ca, "etcd-ca", "", "`file` of the authorities that etcd's certificate may come from (PEM)")
+	flags.StringVar(&cert, "etcd-cert", "", "`file` of the certificate to show to etcd (PEM)")
+	flags.StringVar(&key, "etcd-key", "", "`file` of the key of that certificate (PEM)")
 	flags.SetOutput(io.Discard) // errors are printed once, by main
 	err := flags.Parse(args)
+	if err == nil {
+		s.etcd.TLS, err = etcd.LoadTLS(ca, cert, key)
+	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		flags.SetOutput(out)
@@ -115,16 +134,45 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	connections, warning := limitStreams(&s.config)
+	s.connections, s.warning = limitStreams(&s.config)
 	hub, err := NewHub(s.config)
 	if err != nil {
 		return usageError{fmt.Errorf("%w; -h lists the flags", err)}
 	}
+	if len(s.etcd.Endpoints) > 0 {
+		return live(ctx, s, stdout, stderr)
+	}
+	return start(hub).serve(ctx, &s, stdout, stderr)
+}
+
+// runningHub is a hub whose Run has been called.
+type runningHub struct {
+	*Hub
+	stop context.CancelFunc
+	done chan struct{} // closed when Run has returned
+}
+
+// start calls a hub's Run. The hub gets a context of its own: it stops only after the listener is
+// closed, so that no connection is taken just to be refused.
+func start(hub *Hub) runningHub {
+	ctx, stop := context.WithCancel(context.Background())
+	h := runningHub{hub, stop, make(chan struct{})}
+	go func() {
+		defer close(h.done)
+		h.Run(ctx)
+	}()
+	return h
+}
+
+// serve listens and serves until ctx is done. Then it returns when everything that is open has ended,
+// or after shutdownTimeout. The port and the warning in s are as they should be for the next time then.
+func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Writer) error {
+	defer h.stop()
 	tcpListener, err := listen(s.addr)
 	if err != nil {
 		return err
 	}
-	listener := tcp.Limit(tcpListener, connections, turnAway)
+	listener := tcp.Limit(tcpListener, s.connections, turnAway)
 	addr := tcpListener.Addr().String()
 	answersTo := func(host origin.Host) bool {
 		return host.IsLoopback() || slices.Contains(s.hosts, host)
@@ -133,7 +181,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		answersTo = func(origin.Host) bool { return true }
 	}
 	server := &http.Server{
-		Handler:                      newServer(hub, answersTo, listener.Crowded),
+		Handler:                      newServer(h.Hub, answersTo, listener.Crowded),
 		ReadHeaderTimeout:            headTimeout,
 		WriteTimeout:                 writeTimeout,
 		IdleTimeout:                  idleTimeout,
@@ -142,22 +190,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		ConnContext:                  prepareConn,
 		ConnState:                    limitNextHead,
 	}
-
-	// The hub does not get ctx: it stops only after the listener is closed, so that no connection is
-	// taken just to be refused. A request that has not reached the hub by then gets 503.
-	hubCtx, stopHub := context.WithCancel(context.Background())
-	defer stopHub()
-	server.RegisterOnShutdown(stopHub) // which ends the streams
-	hubDone, failed := make(chan struct{}), make(chan error, 1)
-	go func() {
-		defer close(hubDone)
-		hub.Run(hubCtx)
-	}()
+	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
-	if warning != "" {
-		warn(stderr, warning)
+	if s.warning != "" {
+		warn(stderr, s.warning)
+		s.warning = ""
 	}
 	fmt.Fprintf(stdout, "Starting server at http://%s\n", reachable(s.addr, addr))
+	host, _, _ := net.SplitHostPort(s.addr)
+	_, port, _ := net.SplitHostPort(addr)
+	s.addr = net.JoinHostPort(host, port)
 
 	select {
 	case err := <-failed:
@@ -166,12 +208,83 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
+	// Requests that have come get their answers. Then the streams end, which Shutdown knows nothing of.
+	stopping := time.AfterFunc(answerTimeout, h.stop)
+	defer stopping.Stop()
 	server.Shutdown(ctx)
+	h.stop()
 	select {
-	case <-hubDone:
-	case <-ctx.Done(): // the end of the process cuts what has not ended
+	case <-h.done:
+	case <-ctx.Done():
+		server.Close() // cuts what has not ended
 	}
 	return nil
+}
+
+// live is one of several servers until ctx is done. If its node loses the lobby, it ends what is open,
+// and comes back with another node as soon as it can.
+func live(ctx context.Context, s settings, stdout, stderr io.Writer) error {
+	listener, err := listen(s.addr) // only to see whether that is possible
+	if err != nil {
+		return err
+	}
+	listener.Close()
+	say := func(sentence string) { warn(stderr, sentence) }
+	lobby := cluster.NewLobby(etcd.New(s.etcd),
+		cluster.Settings{History: s.config.History, MaxUsers: s.config.MaxUsers}, say)
+	for isWaiting := false; ; {
+		node, reason := lobby.Begin(ctx)
+		if reason == nil {
+			isWaiting = false
+			if reason, err = liveOnce(ctx, node, &s, stdout, stderr); err != nil {
+				return err
+			}
+			lobby.End(node)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(reason, cluster.ErrSettings) || errors.Is(reason, etcd.ErrRefused) {
+			return reason
+		}
+		if !isWaiting {
+			isWaiting = true
+			say(fmt.Sprintf("%v; waiting until this server can take part in the lobby", reason))
+		}
+		select {
+		case <-time.After(beginPause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// liveOnce serves a hub that is connected with the others through node, until ctx is done or the node
+// has lost the lobby for some reason.
+func liveOnce(ctx context.Context, node *cluster.Node, s *settings, stdout, stderr io.Writer) (reason, err error) {
+	hub, err := NewHub(s.config)
+	if err != nil {
+		return nil, err
+	}
+	hub.Connect(node.Name(), node.Commands(), node.Turns())
+	h := start(hub)
+	// The node gets a context of its own: the hub needs it until it has stopped.
+	nodeCtx, stopNode := context.WithCancel(context.Background())
+	defer stopNode()
+	life, endLife := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		defer endLife()
+		ended <- node.Run(nodeCtx)
+	}()
+	select {
+	case <-node.Ready():
+		err = h.serve(life, s, stdout, stderr)
+	case <-life.Done():
+		h.stop()
+	}
+	stopNode()
+	return <-ended, err
 }
 
 // limitStreams lowers config's limit of streams to what the process may open, so that there are

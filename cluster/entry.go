@@ -1,0 +1,108 @@
+package cluster
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"lobby/chain"
+	"lobby/chat"
+)
+
+// version is that of the entries, the settings and the saved state. A program that knows another one
+// must not take part.
+const version = 1
+
+// An entry begins with the news of nodes, if there are any. Commands of the hub follow. Fields and
+// records are separated as those of commands are; see chat.Command.AppendTo.
+const (
+	hello = "hello" // VERSION, LOST, EPOCH: the node is here; if the epoch is LOST, EPOCH takes its place
+	bury  = "bury"  // NODE, NUMBER: the node is dead, if its last entry is still that one
+
+	recordEnd = "\x1e"
+	fieldEnd  = "\x1f"
+)
+
+// news is something that an entry says about nodes.
+type news struct {
+	burial string // the name of the node that is dead; empty if this is a hello
+	last   int    // the number of the dead node's last entry
+
+	version     int // of the node that is here
+	lost, epoch string
+}
+
+// appendTo appends the news as text.
+func (n news) appendTo(b []byte) []byte {
+	fields := []string{hello, strconv.Itoa(n.version), n.lost, n.epoch}
+	if n.burial != "" {
+		fields = []string{bury, n.burial, strconv.Itoa(n.last)}
+	}
+	return append(append(b, strings.Join(fields, fieldEnd)...), recordEnd...)
+}
+
+var errNoEntry = errors.New("it is no entry of a lobby")
+
+// parse returns what the text of an entry says.
+func parse(text string) (all []news, commands []chat.Command, err error) {
+	for {
+		record, rest, _ := strings.Cut(text, recordEnd)
+		fields := strings.Split(record, fieldEnd)
+		switch {
+		case fields[0] == hello && len(fields) >= 4: // a later version may say more
+			number, err := strconv.Atoi(fields[1])
+			if err != nil || number < 1 {
+				return nil, nil, errNoEntry
+			}
+			all = append(all, news{version: number, lost: fields[2], epoch: fields[3]})
+		case fields[0] == bury && len(fields) == 3:
+			number, err := strconv.Atoi(fields[2])
+			if err != nil || fields[1] == "" {
+				return nil, nil, errNoEntry
+			}
+			all = append(all, news{burial: fields[1], last: number})
+		default:
+			commands, err = chat.ParseCommands(text)
+			return all, commands, err
+		}
+		text = rest
+	}
+}
+
+// Settings are what all nodes of a lobby must agree on. The first node sets them.
+type Settings struct {
+	History  int // how many events a stream can resume from
+	MaxUsers int // how many users there may be before Join refuses new ones
+}
+
+// lobbyKey is what the lobby's first key in etcd says.
+type lobbyKey struct {
+	Version  int    `json:"version"`
+	Epoch    string `json:"epoch"` // of the history, until a hello changes it
+	History  int    `json:"history"`
+	MaxUsers int    `json:"maxUsers"`
+}
+
+// saved is a saved state as it stands in the log.
+type saved struct {
+	Lobby string         `json:"lobby"` // the epoch that the lobby's first key said
+	Nodes map[string]int `json:"nodes"` // the number of the last entry of each node
+	State chat.State     `json:"state"`
+}
+
+// first returns the state from which a node begins.
+func first(key lobbyKey, state []byte) (s saved, err error) {
+	if state == nil {
+		s.State.LastID = key.Epoch + "-0"
+		return s, nil
+	}
+	if err := json.Unmarshal(state, &s); err != nil {
+		return s, fmt.Errorf("the saved state cannot be read: %w", err)
+	}
+	if _, err := chain.ParseID(s.State.LastID); err != nil {
+		return s, fmt.Errorf("the saved state cannot be read: %w", err)
+	}
+	return s, nil
+}

@@ -1,0 +1,407 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"lobby/chain"
+	"lobby/chat"
+	"lobby/etcd"
+)
+
+const (
+	beat       = time.Second
+	deadAfter  = 12 // beats of its own after which a node takes a silent one for dead
+	quietAfter = 6  // beats without an entry of its own after which a node takes the log for lost
+
+	maxEntry  = 128 << 10 // bytes of an entry, unless one command takes more
+	saveAfter = 4 << 20   // bytes of entries from one saved state to the next
+	entryCost = 1 << 10   // bytes that an entry counts besides its text
+
+	warnPause = time.Second // from one line about entries that are skipped to the next
+)
+
+// Log is what a node needs of an etcd.Session; see there.
+type Log interface {
+	Entries(ctx context.Context) iter.Seq2[etcd.Entry, error]
+	Append(ctx context.Context, node string, number int, text []byte) (revision int64, err error)
+	Save(ctx context.Context, at int64, state []byte, gone []string) error
+}
+
+// The reasons for the end of a life, besides those of package etcd.
+var (
+	ErrBuried  = errors.New("the other nodes have given this one up")
+	ErrQuiet   = errors.New("the log cannot be reached")
+	ErrRenewed = errors.New("the history has begun anew")
+	ErrVersion = fmt.Errorf("%w: another node is of a later version; use the same version on all machines", ErrSettings)
+)
+
+// Node is a hub's way to the log of its lobby and back, for one life.
+type Node struct {
+	name     string
+	log      Log
+	warn     func(string)
+	commands chan chat.Command
+	turns    chan chat.Turn
+	ready    chan struct{}
+
+	// Where the life begins.
+	key   lobbyKey
+	begin saved
+	lost  string // the epoch of which the log lacks something; empty if there is none
+
+	// What Run knows of the lobby. Until Run has returned, nobody else may look.
+	nodes   map[string]*member // the living, by name, and this one
+	epoch   string             // of the history
+	size    int                // bytes of entries since the last that made a saved state due
+	gone    []string           // nodes that were buried since this one last saved a state
+	seen    int64              // the last revision of the log that was read or acknowledged
+	isKnown bool               // whether this node's hello has been read
+
+	// What is on its way to the log.
+	queue    []chat.Command // that are in no entry yet
+	number   int            // of the last entry that was sent
+	sent     []sentEntry    // that have not been read, in order
+	inFlight bool           // whether the last of them is being appended
+	isVoid   bool           // whether the log takes nothing more from this node
+	beatDue  bool           // whether the next entry is a beat
+	quiet    int            // beats since an entry of this node was read
+
+	// What is on its way to the hub.
+	outgoing []chat.Turn
+
+	isReady  bool  // whether ready is closed
+	saving   *save // the state that is being saved; nil if none is
+	warnedAt time.Time
+}
+
+// member is a node of the lobby.
+type member struct {
+	last     int  // the number of its last entry
+	silent   int  // beats of this node since then
+	isBuried bool // whether this node has sent a burial since then
+}
+
+// sentEntry is an entry that this node has sent.
+type sentEntry struct {
+	commands int // how many there are in it
+	isBeat   bool
+}
+
+// newNode returns a node that begins where session says, with log.
+func newNode(session *etcd.Session, log Log, settings Settings, warn func(string)) (*Node, error) {
+	key, err := check(session.Settings, settings)
+	if err != nil {
+		return nil, err
+	}
+	begin, err := first(key, session.State)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		name:     strings.ToLower(rand.Text()[:13]), // 65 random bits
+		log:      log,
+		warn:     warn,
+		commands: make(chan chat.Command),
+		turns:    make(chan chat.Turn),
+		ready:    make(chan struct{}),
+		key:      key,
+		begin:    begin,
+		nodes:    make(map[string]*member),
+		seen:     session.Last,
+	}
+	n.epoch, _, _ = strings.Cut(begin.State.LastID, "-")
+	for name, last := range begin.Nodes {
+		n.nodes[name] = &member{last: last}
+	}
+	return n, nil
+}
+
+// Name returns the node's name, which no other node ever has.
+func (n *Node) Name() string { return n.name }
+
+// Commands takes the commands of the hub. Run does not let the hub wait.
+func (n *Node) Commands() chan<- chat.Command { return n.commands }
+
+// Turns delivers the turns for the hub. The last of them is a chat.End, unless Run's ctx is done.
+func (n *Node) Turns() <-chan chat.Turn { return n.turns }
+
+// Ready is closed when the hub has all that was in the log, and the other nodes know of this one.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Run connects the hub with the log until ctx is done or this life is over, and returns why. The hub
+// must have stopped before ctx is done.
+func (n *Node) Run(ctx context.Context) error {
+	reason := n.run(ctx)
+	if ctx.Err() != nil {
+		return reason
+	}
+	unknown := 0
+	if !errors.Is(reason, ErrBuried) { // after which nothing counts that was not read before
+		for _, entry := range n.sent {
+			unknown += entry.commands
+		}
+	}
+	n.outgoing = append(n.outgoing, chat.End{Unknown: unknown})
+	for len(n.outgoing) > 0 {
+		select {
+		case n.turns <- n.outgoing[0]:
+			n.outgoing = n.outgoing[1:]
+		case <-n.commands: // the hub answers that nothing has happened
+		case <-ctx.Done():
+			return reason
+		}
+	}
+	return reason
+}
+
+// read is what came from the log: an entry, or why there is none. Of an entry that was appended, only
+// the revision is set.
+type read struct {
+	entry etcd.Entry
+	err   error
+}
+
+func (n *Node) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	reads := make(chan read)
+	go func() {
+		for entry, err := range n.log.Entries(ctx) {
+			select {
+			case reads <- read{entry, err}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	ticker := time.NewTicker(beat)
+	defer ticker.Stop()
+	appended := make(chan read, 1)
+	loaded, states, saves := make(chan error, 1), make(chan chat.State, 1), make(chan error, 1)
+
+	n.outgoing = append(n.outgoing, chat.Load{State: n.begin.State, Done: loaded})
+	if n.begin.Lobby != "" && n.begin.Lobby != n.key.Epoch {
+		n.renew(n.key.Epoch) // the operator has removed the lobby's first key to have a new epoch
+	}
+	n.begin = saved{} // which may be large
+	n.send(ctx, news{version: version, lost: n.lost, epoch: chain.RandomEpoch()}.appendTo(nil), sentEntry{}, appended)
+	for {
+		n.sendNext(ctx, appended)
+		// What was read is given to the hub before more is read.
+		reading, turns, turn := reads, n.turns, chat.Turn(nil)
+		if len(n.outgoing) > 0 {
+			reading, turn = nil, n.outgoing[0]
+		} else {
+			turns = nil
+			n.becomeReady()
+		}
+		select {
+		case c := <-n.commands:
+			n.queue = append(n.queue, c)
+
+		case r := <-appended:
+			n.inFlight = false
+			n.seen = max(n.seen, r.entry.Revision)
+			if n.isVoid = errors.Is(r.err, etcd.ErrVoid); r.err != nil && !n.isVoid {
+				return r.err
+			}
+
+		case r := <-reading:
+			if r.err != nil {
+				return r.err
+			}
+			if err := n.take(r.entry, states); err != nil {
+				return err
+			}
+
+		case turns <- turn:
+			n.outgoing = n.outgoing[1:]
+
+		case err := <-loaded:
+			if err != nil {
+				return fmt.Errorf("the saved state cannot be used: %w", err)
+			}
+
+		case state := <-states:
+			n.saving.State = state
+			go func(s save) { saves <- n.write(ctx, s) }(*n.saving)
+
+		case err := <-saves:
+			if err == nil {
+				n.gone = n.gone[len(n.saving.gone):]
+			} else {
+				n.warn(fmt.Sprintf("cannot save the lobby's state: %v; another node will, later", err))
+			}
+			n.saving = nil
+
+		case <-ticker.C:
+			n.beatDue = true
+			if n.quiet++; n.quiet == quietAfter {
+				return ErrQuiet
+			}
+
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// becomeReady closes ready as soon as this node is known. The hub has everything up to then.
+func (n *Node) becomeReady() {
+	if n.isKnown && !n.isReady {
+		n.isReady = true
+		close(n.ready)
+	}
+}
+
+// sendNext sends the next entry, if the last one is in the log and there is something to send:
+// commands, or a beat that is due.
+func (n *Node) sendNext(ctx context.Context, appended chan<- read) {
+	if n.inFlight || n.isVoid || len(n.queue) == 0 && !n.beatDue {
+		return
+	}
+	var text []byte
+	for _, name := range slices.Sorted(maps.Keys(n.nodes)) {
+		if m := n.nodes[name]; m.silent >= deadAfter && !m.isBuried {
+			text = news{burial: name, last: m.last}.appendTo(text)
+			m.isBuried = true
+		}
+	}
+	commands := 0
+	for commands < len(n.queue) && len(text) < maxEntry {
+		text = n.queue[commands].AppendTo(text)
+		commands++
+	}
+	n.queue = n.queue[commands:]
+	n.send(ctx, text, sentEntry{commands, n.beatDue}, appended)
+	n.beatDue = false
+}
+
+func (n *Node) send(ctx context.Context, text []byte, entry sentEntry, appended chan<- read) {
+	n.number++
+	n.sent = append(n.sent, entry)
+	n.inFlight = true
+	go func(number int) {
+		revision, err := n.log.Append(ctx, n.name, number, text)
+		appended <- read{etcd.Entry{Revision: revision}, err}
+	}(n.number)
+}
+
+// take takes over what an entry says. All nodes do that alike, whoever wrote the entry. The error is
+// a reason to end this life.
+func (n *Node) take(e etcd.Entry, states chan<- chat.State) error {
+	n.seen = max(n.seen, e.Revision)
+	news, commands, err := parse(string(e.Text))
+	m := n.nodes[e.Node]
+	isHello := m == nil && e.Number == 1 && len(news) > 0 && news[0].burial == ""
+	switch {
+	case err != nil:
+		n.skip(e, err.Error())
+		return nil
+	case isHello && news[0].version > version:
+		return ErrVersion
+	case isHello:
+		m = &member{}
+		n.nodes[e.Node] = m
+	case m == nil:
+		n.skip(e, "its node was given up or has never begun")
+		return nil
+	case e.Number != m.last+1:
+		n.skip(e, fmt.Sprintf("the next entry of its node is %d", m.last+1))
+		return nil
+	}
+	m.last, m.silent, m.isBuried = e.Number, 0, false
+	isOwn := e.Node == n.name
+	for _, x := range news {
+		if x.burial == "" && x.lost != "" && x.lost == n.epoch {
+			if n.isKnown {
+				return ErrRenewed
+			}
+			n.renew(x.epoch)
+		}
+		if dead := n.nodes[x.burial]; dead != nil && dead.last == x.last {
+			if x.burial == n.name {
+				return ErrBuried
+			}
+			delete(n.nodes, x.burial)
+			n.gone = append(n.gone, x.burial)
+			n.outgoing = append(n.outgoing, chat.Burial{Node: x.burial})
+		}
+	}
+	if len(commands) > 0 {
+		n.outgoing = append(n.outgoing, chat.Entry{Node: e.Node, Commands: commands})
+	}
+	if isOwn {
+		n.noteOwn()
+	}
+	if n.size += len(e.Text) + entryCost; n.size >= saveAfter {
+		n.size = 0
+		if isOwn && n.saving == nil {
+			n.save(e.Revision, states)
+		}
+	}
+	return nil
+}
+
+// noteOwn notes that an entry of this node has come out of the log.
+func (n *Node) noteOwn() {
+	entry := n.sent[0]
+	n.sent = n.sent[1:]
+	n.quiet, n.isKnown = 0, true
+	if !entry.isBeat {
+		return
+	}
+	for name, m := range n.nodes {
+		if name != n.name {
+			m.silent++
+		}
+	}
+}
+
+// renew begins the history anew.
+func (n *Node) renew(epoch string) {
+	n.epoch = epoch
+	n.outgoing = append(n.outgoing, chat.Renewal{Epoch: epoch})
+}
+
+// skip says that an entry does not count, once in a while.
+func (n *Node) skip(e etcd.Entry, why string) {
+	if now := time.Now(); now.Sub(n.warnedAt) >= warnPause {
+		n.warnedAt = now
+		n.warn(fmt.Sprintf("skipped entry %d of %q in the lobby's log: %s", e.Number, e.Node, why))
+	}
+}
+
+// save is a state that is being saved.
+type save struct {
+	saved
+	at   int64    // the revision up to which the state takes entries into account
+	gone []string // nodes that the log need not remember
+}
+
+// save asks the hub for its state after the entry at a revision.
+func (n *Node) save(at int64, states chan<- chat.State) {
+	n.saving = &save{saved{Lobby: n.key.Epoch, Nodes: make(map[string]int)}, at, slices.Clone(n.gone)}
+	for name, m := range n.nodes {
+		n.saving.Nodes[name] = m.last
+	}
+	n.outgoing = append(n.outgoing, chat.Save{To: states})
+}
+
+// write saves a state in the log.
+func (n *Node) write(ctx context.Context, s save) error {
+	state, err := json.Marshal(s.saved)
+	if err != nil {
+		return err
+	}
+	return n.log.Save(ctx, s.at, state, s.gone)
+}
