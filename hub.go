@@ -54,10 +54,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"lobby/chain"
@@ -293,7 +290,6 @@ type room struct {
 
 	users  map[string]*user // who is there, by name
 	roster chat.Roster      // their names, as a list
-	holds  holds            // what the streams of each hub hold
 
 	graces []grace          // of streams that have closed, the first to end in front
 	over   <-chan time.Time // delivers when the first of graces ends; nil if there are none
@@ -307,13 +303,13 @@ type room struct {
 
 // user is someone who is there.
 type user struct {
-	visit        // the present one
-	stays   bool // whether the user stays until Leave, because of Join
-	streams int  // how many streams hold the user, those in their grace included
-}
+	visit      // the present one
+	stays bool // whether the user stays until Leave, because of Join
 
-// holds says how many streams of which hub hold whom. A hub that is alone has the name "".
-type holds map[string]map[*user]int
+	// streams says how many streams hold the user, those in their grace included. They are counted
+	// for each hub, by its name, which is "" if it is alone. Those that have none are left out.
+	streams map[string]int
+}
 
 // grace is the time for which a stream that has closed still holds its user.
 type grace struct {
@@ -337,7 +333,6 @@ func (h *Hub) Run(ctx context.Context) {
 		config:   h.config,
 		chain:    chain.New(h.config.History, h.config.KeepAlive),
 		users:    make(map[string]*user),
-		holds:    make(holds),
 		node:     h.node,
 		commands: h.commands,
 	}
@@ -546,25 +541,24 @@ func (r *room) hold(node string, name chat.Name) visit {
 	if u == nil {
 		u = r.add(name)
 	}
-	if r.holds[node] == nil {
-		r.holds[node] = make(map[*user]int)
+	if u.streams == nil {
+		u.streams = make(map[string]int)
 	}
-	r.holds[node][u]++
-	u.streams++
+	u.streams[node]++
 	return u.visit
 }
 
 // letGo has so many streams of a hub no longer hold a user, who leaves if nothing else does. It does
-// nothing if the visit has ended.
+// nothing if the visit has ended, or if there are no such streams.
 func (r *room) letGo(node string, v visit, streams int) {
 	u := r.visitor(v)
-	if u == nil || r.holds[node][u] < streams {
+	if u == nil || streams == 0 || u.streams[node] < streams {
 		return
 	}
-	if r.holds[node][u] -= streams; r.holds[node][u] == 0 {
-		delete(r.holds[node], u)
+	if u.streams[node] -= streams; u.streams[node] == 0 {
+		delete(u.streams, node)
 	}
-	if u.streams -= streams; u.streams == 0 && !u.stays {
+	if len(u.streams) == 0 && !u.stays {
 		r.remove(u)
 	}
 }
@@ -581,9 +575,6 @@ func (r *room) remove(u *user) {
 	name := u.name.String()
 	delete(r.users, name)
 	r.roster.Remove(name)
-	for _, held := range r.holds {
-		delete(held, u)
-	}
 	r.chain.Append("User ", name, " disconnected from the chat.")
 }
 
@@ -598,6 +589,9 @@ func (r *room) remove(u *user) {
 func (h *Hub) Connect(node string, commands chan<- chat.Command, turns <-chan chat.Turn) {
 	h.node, h.commands, h.turns = node, commands, turns
 }
+
+// maxPage is how many users a hub goes through in one part of a turn, which takes it 1 ms at most.
+const maxPage = 500
 
 // waiting is a request whose command has not had its turn.
 type waiting struct {
@@ -624,13 +618,17 @@ func (r *room) take(turn chat.Turn) (isLast bool) {
 			}
 		}
 	case chat.Burial:
-		r.bury(t.Node)
+		users, next := r.page(t.After)
+		for _, u := range users {
+			r.letGo(t.Node, u.visit, u.streams[t.Node])
+		}
+		t.Done <- chat.Result{Next: next}
 	case chat.Load:
 		t.Done <- r.load(t.State)
 	case chat.Renewal:
 		r.chain = chain.NewEpoch(t.Epoch, r.config.History, r.config.KeepAlive)
 	case chat.Save:
-		t.To <- r.state()
+		t.Done <- r.save(t.After)
 	case chat.End:
 		r.giveUp(t.Unknown)
 		return true
@@ -656,16 +654,16 @@ func (r *room) carryOut(node string, c chat.Command) {
 	}
 }
 
-// bury takes all streams of a hub off their users, in the order of their names.
-func (r *room) bury(node string) {
-	held := r.holds[node]
-	delete(r.holds, node)
-	byName := func(a, b *user) int { return strings.Compare(a.name.String(), b.name.String()) }
-	for _, u := range slices.SortedFunc(maps.Keys(held), byName) {
-		if u.streams -= held[u]; u.streams == 0 && !u.stays {
-			r.remove(u)
+// page returns some of the users, in the order of their names, beginning after a name. The next page
+// begins after the name next, which is empty if there is none.
+func (r *room) page(after string) (users []*user, next string) {
+	for name := range r.roster.NamesAfter(after) {
+		if len(users) == maxPage {
+			return users, users[maxPage-1].name.String()
 		}
+		users = append(users, r.users[name])
 	}
+	return users, ""
 }
 
 // giveUp answers all requests that wait, when the hub has lost the others. So many of them may have
@@ -681,24 +679,22 @@ func (r *room) giveUp(unknown int) {
 	r.waiting = nil
 }
 
-// state returns what another hub needs to know to go on from here.
-func (r *room) state() chat.State {
-	s := chat.State{LastID: r.chain.LastID().String(), Events: r.chain.History()}
-	for name := range r.roster.Names() {
-		u := r.users[name]
-		s.Users = append(s.Users, chat.Here{Name: u.name, Arrival: u.arrival.String(), Stays: u.stays})
+// save returns a part of what another hub needs to know to go on from here.
+func (r *room) save(after string) chat.Result {
+	users, next := r.page(after)
+	result := chat.Result{Next: next}
+	if after == "" {
+		result.State = chat.State{LastID: r.chain.LastID().String(), Events: r.chain.History()}
 	}
-	for _, node := range slices.Sorted(maps.Keys(r.holds)) {
-		for _, u := range s.Users {
-			if n := r.holds[node][r.users[u.Name.String()]]; n > 0 {
-				s.Holds = append(s.Holds, chat.Hold{Node: node, Name: u.Name, Streams: n})
-			}
-		}
+	for _, u := range users {
+		result.State.Users = append(result.State.Users, chat.Here{
+			Name: u.name, Arrival: u.arrival.String(), Stays: u.stays, Streams: maps.Clone(u.streams),
+		})
 	}
-	return s
+	return result
 }
 
-// load begins from what state returned, maybe that of another hub.
+// load begins from what save returned, maybe that of another hub.
 func (r *room) load(s chat.State) error {
 	last, err := chain.ParseID(s.LastID)
 	if err != nil {
@@ -712,19 +708,9 @@ func (r *room) load(s chat.State) error {
 		if err != nil {
 			return err
 		}
-		r.users[here.Name.String()] = &user{visit: visit{here.Name, arrival}, stays: here.Stays}
-		r.roster.Add(here.Name.String())
-	}
-	for _, h := range s.Holds {
-		u := r.users[h.Name.String()]
-		if u == nil {
-			return fmt.Errorf("a stream holds %q, who is not there", h.Name)
-		}
-		if r.holds[h.Node] == nil {
-			r.holds[h.Node] = make(map[*user]int)
-		}
-		r.holds[h.Node][u] = h.Streams
-		u.streams += h.Streams
+		name := here.Name.String()
+		r.users[name] = &user{visit{here.Name, arrival}, here.Stays, here.Streams}
+		r.roster.Add(name)
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := newNode(session, session, l.settings, l.warn)
+	n, err := NewNode(session, session, l.settings, l.warn)
 	if err != nil {
 		return nil, err
 	}
