@@ -110,9 +110,9 @@ type Hub struct {
 	stopping chan struct{} // closed by Run, which from then on serves open streams alone
 
 	// To and from the other hubs of a lobby on several machines; nil if this hub is alone.
-	node     string // this hub's name among them
 	commands chan<- chat.Command
 	turns    <-chan chat.Turn
+	node     string // this hub's name among them
 }
 
 // request is a question to Run, and the way back for its answer.
@@ -340,37 +340,26 @@ func (h *Hub) Run(ctx context.Context) {
 		select {
 		case q := <-h.joins:
 			order(&r, chat.Command{Do: chat.Join, Name: q.query}, q, (*room).join)
-
 		case q := <-h.leaves:
 			order(&r, chat.Command{Do: chat.Leave, Name: q.query}, q, (*room).leave)
-
 		case q := <-h.messages:
 			order(&r, chat.Command{Do: chat.Say, Name: q.query.from, Text: q.query.text}, q, (*room).say)
-
 		case q := <-h.lists:
 			order(&r, chat.Command{Do: chat.Look}, q, (*room).list)
-
 		case q := <-h.subscribes:
 			r.subscribe(q)
-
 		case list := <-h.releases:
 			r.roster.Release(list)
-
 		case q := <-h.lags:
 			q.answer <- result[chain.Start]{answer: r.chain.After(q.query)}
-
 		case v := <-h.closes:
 			r.closeStream(v)
-
 		case <-r.chain.Due():
 			r.chain.Tick()
-
 		case <-r.over:
 			r.checkGraces()
-
 		case turn := <-h.turns:
 			isLast = r.take(turn)
-
 		case <-ctx.Done():
 			isLast = true
 		}
@@ -389,7 +378,6 @@ func (r *room) drain(lags <-chan request[string, chain.Start], closes <-chan vis
 		select {
 		case q := <-lags:
 			q.answer <- result[chain.Start]{answer: r.chain.After(q.query)}
-
 		case <-closes:
 			r.chain.Readers--
 		}
@@ -400,19 +388,19 @@ func (r *room) drain(lags <-chan request[string, chain.Start], closes <-chan vis
 func order[Query, Answer any](
 	r *room, command chat.Command, q request[Query, Answer], do func(*room, Query) (Answer, error),
 ) {
-	if r.commands != nil {
-		r.wait(command, func(err error) {
-			if err != nil {
-				q.answer <- result[Answer]{err: err}
-				return
-			}
-			answer, err := do(r, q.query)
-			q.answer <- result[Answer]{answer, err}
-		})
+	if r.commands == nil {
+		answer, err := do(r, q.query)
+		q.answer <- result[Answer]{answer, err}
 		return
 	}
-	answer, err := do(r, q.query)
-	q.answer <- result[Answer]{answer, err}
+	r.waiting = append(r.waiting, waiting{command.Do, func(err error) {
+		var answer Answer
+		if err == nil {
+			answer, err = do(r, q.query)
+		}
+		q.answer <- result[Answer]{answer, err}
+	}})
+	r.commands <- command
 }
 
 func (r *room) join(name chat.Name) (joined, error) {
@@ -517,14 +505,14 @@ func (r *room) endFirstGrace() {
 	v := r.graces[0].visit
 	r.graces = r.graces[1:]
 	if r.visitor(v) != nil {
-		shut := request[visit, struct{}]{v, make(chan result[struct{}], 1)} // nobody waits for the answer
+		shut := request[visit, chain.ID]{v, make(chan result[chain.ID], 1)} // nobody waits for the answer
 		order(r, chat.Command{Do: chat.Shut, Name: v.name, Visit: v.arrival.String()}, shut, (*room).shut)
 	}
 }
 
-func (r *room) shut(v visit) (struct{}, error) {
+func (r *room) shut(v visit) (chain.ID, error) {
 	r.letGo(r.node, v, 1)
-	return struct{}{}, nil
+	return r.chain.LastID(), nil
 }
 
 // visitor returns the user who is on that visit, or nil if it has ended.
@@ -597,12 +585,6 @@ const maxPage = 500
 type waiting struct {
 	verb   chat.Verb
 	answer func(error) // carries the request out, or answers with the error if there is one
-}
-
-// wait sends a command to the log, and has answer called when it has its turn.
-func (r *room) wait(command chat.Command, answer func(error)) {
-	r.waiting = append(r.waiting, waiting{command.Do, answer})
-	r.commands <- command
 }
 
 // take carries out a turn, and reports whether it was the last.
@@ -700,9 +682,11 @@ func (r *room) load(s chat.State) error {
 	if err != nil {
 		return err
 	}
-	if r.chain, err = chain.Restore(last, s.Events, r.config.History, r.config.KeepAlive); err != nil {
+	restored, err := chain.Restore(last, s.Events, r.config.History, r.config.KeepAlive)
+	if err != nil {
 		return err
 	}
+	r.chain = restored
 	for _, here := range s.Users {
 		arrival, err := chain.ParseID(here.Arrival)
 		if err != nil {
