@@ -12,9 +12,11 @@ import (
 )
 
 const (
-	// maxPage is how many entries are asked for at once. It is halved when that fails, because
+	// firstPage and maxPage are how many entries are asked for at once. After a success it is twice as
+	// many, because etcd reads the whole log for each page; after a failure half as many, because
 	// somebody may have put large values into the lobby's keys.
-	maxPage = 64
+	firstPage = 64
+	maxPage   = 512
 
 	// lagTime is how long a watch may lack what an append has acknowledged.
 	lagTime = 2 * time.Second
@@ -77,7 +79,7 @@ type reader struct {
 // same transactions, so a log that was replaced, restored or trimmed never goes unnoticed.
 func (r *reader) catchUp(ctx context.Context) error {
 	s, log := r.session, r.session.log
-	for limit, failures := maxPage, 0; ; {
+	for limit, failures := firstPage, 0; ; {
 		prefix, lobby := log.key("log/"), log.key("lobby")
 		last := r.last.Key
 		if last == nil {
@@ -102,6 +104,7 @@ func (r *reader) catchUp(ctx context.Context) error {
 			}
 			continue
 		}
+		limit = min(maxPage, 2*limit)
 		removed := parsePointer(page.read(2).first().Value).Removed
 		switch {
 		case page.read(1).first().Created != s.created:
