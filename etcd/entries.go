@@ -12,11 +12,12 @@ import (
 )
 
 const (
-	// firstPage and maxPage are how many entries are asked for at once. After a success it is twice as
-	// many, because etcd reads the whole log for each page; after a failure half as many, because
-	// somebody may have put large values into the lobby's keys.
+	// firstPage and maxPage are how many entries are asked for at once. After a page of less than
+	// smallPage bytes it is twice as many, because etcd reads the whole log for each page; after a
+	// failure half as many, because somebody may have put large values into the lobby's keys.
 	firstPage = 64
 	maxPage   = 512
+	smallPage = 1 << 20
 
 	// lagTime is how long a watch may lack what an append has acknowledged.
 	lagTime = 2 * time.Second
@@ -104,7 +105,6 @@ func (r *reader) catchUp(ctx context.Context) error {
 			}
 			continue
 		}
-		limit = min(maxPage, 2*limit)
 		removed := parsePointer(page.read(2).first().Value).Removed
 		switch {
 		case page.read(1).first().Created != s.created:
@@ -117,7 +117,9 @@ func (r *reader) catchUp(ctx context.Context) error {
 			return ErrRestored
 		}
 		entries := page.read(0)
+		size := 0
 		for _, kv := range entries.KVs {
+			size += len(kv.Value)
 			if err := r.take(ctx, kv); err != nil {
 				return err
 			}
@@ -126,6 +128,9 @@ func (r *reader) catchUp(ctx context.Context) error {
 			r.position = max(r.position, page.Header.Revision)
 			s.see(r.position)
 			return nil
+		}
+		if size < smallPage {
+			limit = min(maxPage, 2*limit)
 		}
 	}
 }
