@@ -49,8 +49,10 @@ type world struct {
 type member struct {
 	world *world
 	conns chan net.Conn
-	down  bool // refuses connections
-	gone  bool // takes no connection, and refuses none
+	open  []net.Conn // all connections that it has taken
+	down  bool       // refuses connections
+	gone  bool       // takes no connection, and refuses none
+	muted bool       // its watches bring nothing
 
 	// script, unless nil, serves a request in the member's place. It may call serve.
 	script func(call *call, serve func())
@@ -129,6 +131,7 @@ func (w *world) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	}
 	here, there := net.Pipe()
 	m.conns <- there
+	w.set(func() { m.open = append(m.open, there) })
 	return here, nil
 }
 
@@ -162,6 +165,18 @@ func (w *world) set(change func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	change()
+}
+
+// stop ends members with all their connections.
+func (w *world) stop(members ...int) {
+	w.set(func() {
+		for _, i := range members {
+			w.members[i].down = true
+			for _, conn := range w.members[i].open {
+				conn.Close()
+			}
+		}
+	})
 }
 
 // put puts a key as another client would.
@@ -336,7 +351,7 @@ func (m *member) serve(c *call) {
 		w.tokens[token] = true
 		answer = authentication{Token: token}
 	case "/v3/watch":
-		w.watch(c)
+		m.watch(c)
 		return
 	}
 	json.NewEncoder(c.w).Encode(answer)
@@ -368,7 +383,8 @@ func (c *call) say(text string) {
 }
 
 // watch serves a watch until the client goes. It is called, and returns, with w.mu held.
-func (w *world) watch(c *call) {
+func (m *member) watch(c *call) {
+	w := m.world
 	request := decode[watchRequest](c.body).Create
 	next := request.Start
 	line := created
@@ -384,8 +400,13 @@ func (w *world) watch(c *call) {
 		}
 		next = max(next, w.revision+1)
 		changed := w.changed
+		if m.muted {
+			line = ""
+		}
 		w.mu.Unlock()
-		c.say(line)
+		if line != "" {
+			c.say(line)
+		}
 		line = ""
 		select {
 		case <-changed:
