@@ -12,9 +12,12 @@ import (
 )
 
 const (
-	// maxPage is how many entries are asked for at once. It is halved when that fails, because
-	// somebody may have put large values into the lobby's keys.
-	maxPage = 64
+	// firstPage and maxPage are how many entries are asked for at once. After a page of less than
+	// smallPage bytes it is twice as many, because etcd reads the whole log for each page; after a
+	// failure half as many, because somebody may have put large values into the lobby's keys.
+	firstPage = 64
+	maxPage   = 512
+	smallPage = 1 << 20
 
 	// lagTime is how long a watch may lack what an append has acknowledged.
 	lagTime = 2 * time.Second
@@ -77,7 +80,7 @@ type reader struct {
 // same transactions, so a log that was replaced, restored or trimmed never goes unnoticed.
 func (r *reader) catchUp(ctx context.Context) error {
 	s, log := r.session, r.session.log
-	for limit, failures := maxPage, 0; ; {
+	for limit, failures := firstPage, 0; ; {
 		prefix, lobby := log.key("log/"), log.key("lobby")
 		last := r.last.Key
 		if last == nil {
@@ -114,7 +117,9 @@ func (r *reader) catchUp(ctx context.Context) error {
 			return ErrRestored
 		}
 		entries := page.read(0)
+		size := 0
 		for _, kv := range entries.KVs {
+			size += len(kv.Value)
 			if err := r.take(ctx, kv); err != nil {
 				return err
 			}
@@ -123,6 +128,9 @@ func (r *reader) catchUp(ctx context.Context) error {
 			r.position = max(r.position, page.Header.Revision)
 			s.see(r.position)
 			return nil
+		}
+		if size < smallPage {
+			limit = min(maxPage, 2*limit)
 		}
 	}
 }

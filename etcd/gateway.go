@@ -326,7 +326,6 @@ func (r refusal) Is(target error) bool { return target == ErrRefused }
 func (c *client) explain(err error) error {
 	config := c.log.config
 	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
-	_, isNoTLS := errors.AsType[tls.RecordHeaderError](err)
 	switch {
 	case err == nil:
 		return nil
@@ -340,7 +339,7 @@ func (c *client) explain(err error) error {
 	case isCertificate:
 		return refusal(fmt.Sprintf("the certificate of %s is not trusted (%v); name the file of its CA with -etcd-ca",
 			config.Endpoints[c.at], rootOf(err)))
-	case isNoTLS:
+	case errors.Is(err, http.ErrSchemeMismatch):
 		return refusal(fmt.Sprintf("%s does not speak https; write http:// in its URL", config.Endpoints[c.at]))
 	case strings.Contains(err.Error(), "remote error: tls: "):
 		return refusal(fmt.Sprintf("%s asks for a certificate that it trusts (%v); name one with -etcd-cert and -etcd-key",
