@@ -63,7 +63,7 @@ type Node struct {
 	epoch   string             // of the history
 	size    int                // bytes of entries since the last that made a saved state due
 	gone    []string           // nodes that were buried since this one last saved a state
-	seen    int64              // the last revision of the log that was read or acknowledged
+	seen    etcd.Entry         // the last that was read or acknowledged, without its text
 	isKnown bool               // whether this node's hello has been read
 
 	// What is on its way to the log.
@@ -119,7 +119,6 @@ func NewNode(session *etcd.Session, log Log, settings Settings, warn func(string
 		key:      key,
 		begin:    begin,
 		nodes:    make(map[string]*member),
-		seen:     session.Last,
 	}
 	n.epoch, _, _ = strings.Cut(begin.State.LastID, "-")
 	for name, last := range begin.Nodes {
@@ -140,8 +139,8 @@ func (n *Node) Turns() <-chan chat.Turn { return n.turns }
 // Ready is closed when the hub has all that was in the log, and the other nodes know of this one.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
-// read is what came from the log: an entry, or why there is none. Of an entry that was appended, only
-// the revision is set.
+// read is what came from the log: an entry, or why there is none. An entry that was appended comes
+// without its text.
 type read struct {
 	entry etcd.Entry
 	err   error
@@ -286,7 +285,7 @@ func (n *Node) noteResult(result chat.Result) *save {
 
 func (n *Node) noteAppended(r read) error {
 	n.inFlight = false
-	n.seen = max(n.seen, r.entry.Revision)
+	n.see(r.entry)
 	if n.isVoid = errors.Is(r.err, etcd.ErrVoid); n.isVoid {
 		return nil // the log will say why
 	}
@@ -339,14 +338,14 @@ func (n *Node) send(ctx context.Context, text []byte, entry sentEntry, appended 
 	n.inFlight = true
 	go func(number int) {
 		revision, err := n.log.Append(ctx, n.name, number, text)
-		appended <- read{etcd.Entry{Revision: revision}, err}
+		appended <- read{etcd.Entry{Revision: revision, Node: n.name, Number: number}, err}
 	}(n.number)
 }
 
 // take takes over what an entry says. All nodes do that alike, whoever wrote the entry. The error is
 // a reason to end this life.
 func (n *Node) take(e etcd.Entry) error {
-	n.seen = max(n.seen, e.Revision)
+	n.see(etcd.Entry{Revision: e.Revision, Node: e.Node, Number: e.Number})
 	news, commands, err := parse(string(e.Text))
 	m := n.nodes[e.Node]
 	isHello := m == nil && e.Number == 1 && len(news) > 0 && news[0].burial == ""
@@ -400,6 +399,13 @@ func (n *Node) take(e etcd.Entry) error {
 		}
 	}
 	return nil
+}
+
+// see notes that an entry is in the log.
+func (n *Node) see(e etcd.Entry) {
+	if e.Revision > n.seen.Revision {
+		n.seen = e
+	}
 }
 
 // noteOwn notes that an entry of this node has come out of the log.

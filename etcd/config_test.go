@@ -173,7 +173,7 @@ func TestCertificates(t *testing.T) {
 			t.Fatal(err)
 		}
 		l := New(config)
-		_, err = l.Begin(t.Context(), "", 0)
+		_, err = l.Begin(t.Context(), "", Entry{})
 		l.http.CloseIdleConnections()
 		if test.want == "" && err != nil ||
 			test.want != "" && (!errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), test.want)) {

@@ -113,7 +113,7 @@ func (r *reader) catchUp(ctx context.Context) error {
 			return ErrRestored
 		case removed > r.position:
 			return ErrTrimmed
-		case r.last.Modified > removed && page.read(3).first().Modified != r.last.Modified:
+		case r.last.Modified > removed && page.read(3).first().Created != r.last.Created:
 			return ErrRestored
 		}
 		entries := page.read(0)
@@ -152,7 +152,7 @@ func (r *reader) take(ctx context.Context, kv keyValue) error {
 	}
 	r.position = kv.Modified
 	if isEntry {
-		r.last = keyValue{Key: kv.Key, Modified: kv.Modified}
+		r.last = keyValue{Key: kv.Key, Created: kv.Created, Modified: kv.Modified}
 		if !r.yield(Entry{kv.Modified, node, number, kv.Value}, nil) {
 			return errStopped
 		}

@@ -78,7 +78,6 @@ type putRequest struct {
 
 type deleteRequest struct {
 	Key []byte `json:"key"`
-	End []byte `json:"range_end,omitempty"`
 }
 
 // operation is one of a transaction; one of its fields is set.
@@ -91,11 +90,6 @@ type operation struct {
 func get(key []byte) operation        { return operation{Range: &rangeRequest{Key: key}} }
 func put(key, value []byte) operation { return operation{Put: &putRequest{key, value}} }
 func remove(key []byte) operation     { return operation{Delete: &deleteRequest{Key: key}} }
-
-// removeAll removes all keys that begin with prefix.
-func removeAll(prefix []byte) operation {
-	return operation{Delete: &deleteRequest{prefix, after(prefix)}}
-}
 
 // after returns the end of the range of keys that begin with prefix, which ends with a slash.
 func after(prefix []byte) []byte {

@@ -152,7 +152,7 @@ func (w *world) newLog() *Log {
 // mustBegin returns a session whose requests all go to the first member at first.
 func (w *world) mustBegin() *Session {
 	w.t.Helper()
-	s, err := w.newLog().Begin(w.t.Context(), "settings", 0)
+	s, err := w.newLog().Begin(w.t.Context(), "settings", Entry{})
 	if err != nil {
 		w.t.Fatal(err)
 	}

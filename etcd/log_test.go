@@ -10,17 +10,16 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
 func TestFirstNodeSetsTheSettings(t *testing.T) {
 	inWorld(t, 3, func(t *testing.T, w *world) {
-		first, err := w.newLog().Begin(t.Context(), "first", 0)
+		first, err := w.newLog().Begin(t.Context(), "first", Entry{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		second, err := w.newLog().Begin(t.Context(), "second", first.Last)
+		second, err := w.newLog().Begin(t.Context(), "second", Entry{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -33,18 +32,20 @@ func TestFirstNodeSetsTheSettings(t *testing.T) {
 	})
 }
 
-func TestNewLobbyHasNothingOfAnOlderLog(t *testing.T) {
+func TestLobbyWhoseKeyWasRemovedKeepsItsState(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
-		if err := s.Save(t.Context(), mustAppend(t, s, "a", 1, "old"), []byte("state"), nil); err != nil {
+		at := mustAppend(t, s, "a", 1, "old")
+		if err := s.Save(t.Context(), at, []byte("state"), nil); err != nil {
 			t.Fatal(err)
 		}
+		mustAppend(t, s, "a", 2, "older than the key")
 		w.remove("lobby/lobby")
-		w.put("lobbyist", "stays")
-		w.mustBegin()
-		if got := w.list("lobby"); !slices.Equal(got, []string{"lobbyist=stays", "lobby/lobby=settings"}) {
-			t.Errorf("etcd has %q", got)
+		s, err := w.newLog().Begin(t.Context(), "others", Entry{})
+		if err != nil || s.Settings != "others" || string(s.State) != "state" || s.At != at {
+			t.Errorf("begun with %q, %q at %d, %v", s.Settings, s.State, s.At, err)
 		}
+		follow(t.Context(), s).mustRead(t, "a/2=older than the key")
 	})
 }
 
@@ -79,7 +80,7 @@ func TestBeginSaysWhatIsWrong(t *testing.T) {
 				log := w.newLog()
 				test.prepare(w, log)
 				start := time.Now()
-				_, err := log.Begin(t.Context(), "", 0)
+				_, err := log.Begin(t.Context(), "", Entry{})
 				if err == nil || !strings.Contains(err.Error(), test.want) || errors.Is(err, ErrRefused) != test.isRefused {
 					t.Fatalf("got %v (refused: %v), want %q", err, errors.Is(err, ErrRefused), test.want)
 				}
@@ -116,7 +117,7 @@ func TestPasswordWithoutNeed(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		log := w.newLog()
 		log.config.User, log.config.Password = "alice", "secret"
-		if _, err := log.Begin(t.Context(), "", 0); err != nil {
+		if _, err := log.Begin(t.Context(), "", Entry{}); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -333,13 +334,23 @@ func TestBeginSeesThatEtcdWasRestored(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		mustAppend(t, s, "a", 1, "")
-		seen := mustAppend(t, s, "a", 2, "")
-		for revision, want := range map[int64]bool{seen: false, seen + 1: true} {
-			s, err := w.newLog().Begin(t.Context(), "", revision)
+		last := Entry{Node: "a", Number: 2, Revision: mustAppend(t, s, "a", 2, "")}
+		mustAppend(t, s, "b", 1, "")
+		check := func(what string, seen Entry, want bool) {
+			t.Helper()
+			s, err := w.newLog().Begin(t.Context(), "", seen)
 			if err != nil || s.Restored != want {
-				t.Errorf("seen %d of %d: restored is %v, %v", revision, seen, s.Restored, err)
+				t.Errorf("%s: restored is %v, %v", what, s.Restored, err)
 			}
 		}
-		synctest.Wait()
+		check("a new process", Entry{}, false)
+		check("nothing is missing", last, false)
+		check("the entry is missing", Entry{Node: "a", Number: 3, Revision: last.Revision + 2}, true)
+		check("another entry has its place", Entry{Node: "a", Number: 2, Revision: last.Revision + 1}, true)
+		w.put("lobby/log/a/2", "somebody has written over it")
+		check("the entry was changed", last, false)
+		mustSave(t, s, last.Revision, "one")
+		mustSave(t, s, last.Revision+1, "two")
+		check("the entry was removed for a saved state", last, false)
 	})
 }

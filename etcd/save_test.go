@@ -305,7 +305,7 @@ func TestDamagedStateIsNotLoaded(t *testing.T) {
 				at := mustAppend(t, s, "a", 1, "x")
 				mustSave(t, s, at, "state")
 				damage(w)
-				if _, err := w.newLog().Begin(t.Context(), "", 0); err == nil || !strings.Contains(err.Error(), errDamaged.Error()) {
+				if _, err := w.newLog().Begin(t.Context(), "", Entry{}); err == nil || !strings.Contains(err.Error(), errDamaged.Error()) {
 					t.Errorf("got %v", err)
 				}
 				// A node that runs repairs it.
