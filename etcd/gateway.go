@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -288,9 +289,10 @@ func (c *client) post(ctx context.Context, path string, request any) (*http.Resp
 	defer response.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10))
 	failure := &gatewayError{Status: response.StatusCode}
-	if json.Unmarshal(text, failure) != nil || failure.Message == "" {
-		failure.Message = http.StatusText(response.StatusCode)
+	if json.Unmarshal(text, failure) != nil {
+		failure.Message, _, _ = strings.Cut(string(text), "\n")
 	}
+	failure.Message = cmp.Or(failure.Message, http.StatusText(response.StatusCode))
 	return nil, failure
 }
 
@@ -325,7 +327,10 @@ func (c *client) explain(err error) error {
 		return nil
 	case hasMessage(err, "invalid user ID or password"):
 		return refusal("etcd does not accept the user and the password; write the right ones as USER:PASSWORD@ in each URL")
-	case hasMessage(err, "user name is empty"):
+	case hasMessage(err, "CommonName of client"):
+		return refusal("etcd takes no certificate with a common name where it asks for passwords; " +
+			"name one without, such as one made with openssl req -subj /O=lobby, with -etcd-cert")
+	case hasMessage(err, "user name is empty") || hasMessage(err, "permission denied") && config.User == "":
 		return refusal("etcd asks for a user and a password; write them as USER:PASSWORD@ in each URL")
 	case hasMessage(err, "permission denied"):
 		return refusal(fmt.Sprintf("etcd does not let the user %q have the keys that begin with %q; "+

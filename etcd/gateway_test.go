@@ -268,7 +268,7 @@ func (w *world) apply(o operation) (read rangeAnswer) {
 		w.keys[string(o.Put.Key)] = kv
 		w.history = append(w.history, change{kv: kv})
 	case o.Delete != nil:
-		for _, kv := range w.find(rangeRequest{Key: o.Delete.Key, End: o.Delete.End}).KVs {
+		for _, kv := range w.find(rangeRequest{Key: o.Delete.Key}).KVs {
 			delete(w.keys, string(kv.Key))
 			w.history = append(w.history, change{keyValue{Key: kv.Key, Modified: w.revision}, true})
 		}

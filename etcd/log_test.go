@@ -63,10 +63,19 @@ func TestBeginSaysWhatIsWrong(t *testing.T) {
 			w.password, log.config.User, log.config.Password = "right", "alice", "wrong"
 		}, "USER:PASSWORD@", true},
 		{"no password", func(w *world, log *Log) { w.password = "right" }, "asks for a user", true},
+		{"no password for an etcd that lets everyone in", func(w *world, log *Log) {
+			w.members[0].script = refuse(http.StatusForbidden, "etcdserver: permission denied")
+			w.members[1].down = true
+		}, "asks for a user", true},
 		{"no permission", func(w *world, log *Log) {
+			log.config.User, log.config.Password = "alice", "right"
 			w.members[0].script = refuse(http.StatusForbidden, "etcdserver: permission denied")
 			w.members[1].down = true
 		}, "grant a role", true},
+		{"a certificate with a common name", func(w *world, log *Log) {
+			w.members[0].script = refuse(http.StatusBadRequest, "CommonName of client sending a request against gateway will be ignored")
+			w.members[1].down = true
+		}, "-subj /O=lobby", true},
 		{"nobody there", func(w *world, log *Log) {
 			w.members[0].down, w.members[1].gone = true, true
 		}, "connection refused", false},
