@@ -98,7 +98,7 @@ type Hub struct {
 	// From callers to Run. Each request brings a channel for its answer.
 	joins      chan request[chat.Name, joined]
 	leaves     chan request[chat.Name, chain.ID]
-	messages   chan request[message, chain.ID]
+	messages   chan request[chat.Command, chain.ID]
 	lists      chan request[struct{}, listed]
 	releases   chan *chat.List // a caller no longer needs this list
 	subscribes chan request[subscription, opened]
@@ -127,17 +127,11 @@ type result[Answer any] struct {
 	err    error
 }
 
-// What callers ask for.
-type (
-	message struct {
-		from chat.Name
-		text chat.Text
-	}
-	subscription struct {
-		name        chat.Name // whom the stream holds; zero for nobody
-		lastEventID string
-	}
-)
+// subscription is what whoever opens a stream asks for.
+type subscription struct {
+	name        chat.Name // whom the stream holds; zero for nobody
+	lastEventID string
+}
 
 // What Run answers, if it is more than an id. An id is that of the last event that the answer takes
 // into account, and even an error comes with it.
@@ -180,7 +174,7 @@ func NewHub(config Config) (*Hub, error) {
 		config:     config,
 		joins:      make(chan request[chat.Name, joined]),
 		leaves:     make(chan request[chat.Name, chain.ID]),
-		messages:   make(chan request[message, chain.ID]),
+		messages:   make(chan request[chat.Command, chain.ID]),
 		lists:      make(chan request[struct{}, listed]),
 		releases:   make(chan *chat.List),
 		subscribes: make(chan request[subscription, opened]),
@@ -222,7 +216,7 @@ func (h *Hub) Leave(ctx context.Context, name chat.Name) (id chain.ID, err error
 
 // Say tells every stream what a user says. The error can be ErrNotConnected.
 func (h *Hub) Say(ctx context.Context, from chat.Name, text chat.Text) (id chain.ID, err error) {
-	return ask(ctx, h.stopping, h.messages, message{from, text})
+	return ask(ctx, h.stopping, h.messages, chat.Command{Do: chat.Say, Name: from, Text: text})
 }
 
 // List returns who is there. The caller must call Release when it no longer needs the list.
@@ -343,7 +337,7 @@ func (h *Hub) Run(ctx context.Context) {
 		case q := <-h.leaves:
 			order(&r, chat.Command{Do: chat.Leave, Name: q.query}, q, (*room).leave)
 		case q := <-h.messages:
-			order(&r, chat.Command{Do: chat.Say, Name: q.query.from, Text: q.query.text}, q, (*room).say)
+			order(&r, q.query, q, (*room).say)
 		case q := <-h.lists:
 			order(&r, chat.Command{Do: chat.Look}, q, (*room).list)
 		case q := <-h.subscribes:
@@ -365,8 +359,13 @@ func (h *Hub) Run(ctx context.Context) {
 		}
 	}
 	close(h.stopping)
-	for len(r.waiting) > 0 {
-		r.take(<-h.turns)
+	for late := time.After(maxStopping); len(r.waiting) > 0; {
+		select {
+		case turn := <-h.turns:
+			r.take(turn)
+		case <-late: // the log is slow or lost, and the streams should end
+			r.giveUp(len(r.waiting))
+		}
 	}
 	r.chain.End()
 	r.drain(h.lags, h.closes)
@@ -425,11 +424,11 @@ func (r *room) leave(name chat.Name) (chain.ID, error) {
 	return r.chain.LastID(), nil
 }
 
-func (r *room) say(m message) (chain.ID, error) {
-	if r.users[m.from.String()] == nil {
+func (r *room) say(c chat.Command) (chain.ID, error) {
+	if r.users[c.Name.String()] == nil {
 		return r.chain.LastID(), ErrNotConnected
 	}
-	r.chain.Append(m.from.String(), ": ", m.text.String())
+	r.chain.Append(c.Name.String(), ": ", c.Text.String())
 	return r.chain.LastID(), nil
 }
 
@@ -578,8 +577,10 @@ func (h *Hub) Connect(node string, commands chan<- chat.Command, turns <-chan ch
 	h.node, h.commands, h.turns = node, commands, turns
 }
 
-// maxPage is how many users a hub goes through in one part of a turn, which takes it 1 ms at most.
-const maxPage = 500
+const (
+	maxPage     = 500         // users whom a hub goes through in one part of a turn, in some 0.2 ms
+	maxStopping = time.Second // for requests that have not had their turn when the hub is to stop
+)
 
 // waiting is a request whose command has not had its turn.
 type waiting struct {
@@ -626,7 +627,7 @@ func (r *room) carryOut(node string, c chat.Command) {
 	case chat.Leave:
 		r.leave(c.Name)
 	case chat.Say:
-		r.say(message{c.Name, c.Text})
+		r.say(c)
 	case chat.Open:
 		r.hold(node, c.Name)
 	case chat.Shut:
