@@ -118,8 +118,10 @@ func LoadTLS(ca, cert, key string) (*tls.Config, error) {
 
 // Log is a lobby's log in etcd. Its methods may be called from any goroutine.
 type Log struct {
-	config Config
-	http   *http.Client
+	config    Config
+	http      *http.Client
+	maxAnswer int64 // how many bytes of an answer, or of a message of a watch, are read
+	maxPiece  int   // how many bytes a piece of a state has
 }
 
 // New returns the log that config describes. It does not look whether that exists.
@@ -134,7 +136,7 @@ func New(config Config) *Log {
 	// a large answer would hold up the small ones.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	return &Log{config, &http.Client{
+	return &Log{config: config, maxAnswer: maxAnswer, maxPiece: maxPiece, http: &http.Client{
 		Transport: &http.Transport{
 			DialContext:         config.dial,
 			TLSClientConfig:     config.TLS,

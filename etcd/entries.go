@@ -14,7 +14,7 @@ import (
 const (
 	// firstPage and maxPage are how many entries are asked for at once. After a page of less than
 	// smallPage bytes it is twice as many, because etcd reads the whole log for each page; after a
-	// failure half as many, because somebody may have put large values into the lobby's keys.
+	// failure a quarter, because somebody may have put large values into the lobby's keys.
 	firstPage = 64
 	maxPage   = 512
 	smallPage = 1 << 20
@@ -98,7 +98,7 @@ func (r *reader) catchUp(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			limit = max(1, limit/2)
+			limit = max(1, limit/4)
 			r.client.move()
 			if failures++; failures%len(r.client.tokens) == 0 {
 				pause(ctx)
@@ -232,7 +232,7 @@ func (r *reader) watch(ctx context.Context) error {
 		return nil
 	}
 	messages := make(chan watchMessage)
-	go receive(watching, response.Body, messages)
+	go receive(watching, response.Body, r.session.log.maxAnswer, messages)
 
 	var awaited int64 // the revision that must have come when late fires; none if it has come
 	late := time.NewTimer(lagTime)
@@ -281,13 +281,13 @@ func (r *reader) patience() time.Duration {
 }
 
 // receive sends on what comes from a watch, and closes messages when there is no more.
-func receive(ctx context.Context, body io.ReadCloser, messages chan<- watchMessage) {
+func receive(ctx context.Context, body io.ReadCloser, maxMessage int64, messages chan<- watchMessage) {
 	defer close(messages)
 	defer body.Close()
 	limited := &io.LimitedReader{R: body}
 	decoder := json.NewDecoder(limited)
 	for {
-		limited.N = maxAnswer
+		limited.N = maxMessage
 		var message watchMessage
 		if decoder.Decode(&message) != nil {
 			return

@@ -28,7 +28,7 @@ const (
 	// pauseTime is how long to wait after all endpoints have failed.
 	pauseTime = 100 * time.Millisecond
 
-	// maxAnswer is how many bytes of an answer, or of a message of a watch, are read.
+	// maxAnswer is enough for a page of the longest entries, which are 128 KiB.
 	maxAnswer = 16 << 20
 )
 
@@ -212,11 +212,11 @@ func ask[Answer any](ctx context.Context, c *client, patience time.Duration, pat
 		return answer, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	body, err := io.ReadAll(io.LimitReader(response.Body, c.log.maxAnswer+1))
 	if err != nil {
 		return answer, err
 	}
-	if len(body) > maxAnswer {
+	if int64(len(body)) > c.log.maxAnswer {
 		return answer, errTooLong
 	}
 	return answer, json.Unmarshal(body, &answer)

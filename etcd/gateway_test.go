@@ -45,6 +45,9 @@ type world struct {
 	asked     []string // "MEMBER PATH" of each request that was served
 }
 
+// testPiece is how many bytes the pieces of states have in the tests.
+const testPiece = 1000
+
 // member is an endpoint.
 type member struct {
 	world *world
@@ -145,6 +148,7 @@ func (w *world) newLog() *Log {
 		config.User, config.Password = "alice", w.password
 	}
 	log := New(config)
+	log.maxPiece = testPiece
 	w.t.Cleanup(log.http.CloseIdleConnections)
 	return log
 }

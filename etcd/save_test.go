@@ -41,7 +41,7 @@ func (w *world) names(prefix string) (names []string) {
 }
 
 func TestSavedStateIsLoaded(t *testing.T) {
-	for _, size := range []int{0, 1, maxPiece - 1, maxPiece, maxPiece + 1, 3 * maxPiece} {
+	for _, size := range []int{0, 1, testPiece - 1, testPiece, testPiece + 1} {
 		inWorld(t, 1, func(t *testing.T, w *world) {
 			s := w.mustBegin()
 			at := mustAppend(t, s, "a", 1, "x")
@@ -103,7 +103,7 @@ func TestManyEntriesAreRemoved(t *testing.T) {
 		s := w.mustBegin()
 		var at int64
 		for i := range 2*maxKeys + maxRemoved + 1 {
-			at = mustAppend(t, s, "a", i+1, "x")
+			at = w.put(fmt.Sprint("lobby/log/a/", i+1), "x")
 		}
 		w.members[0].script = func(c *call, serve func()) {
 			if c.path == "/v3/kv/txn" && len(decode[transaction](c.body).Success) > maxRemoved {
@@ -214,6 +214,7 @@ func TestSaveWhateverFails(t *testing.T) {
 				one := mustAppend(t, s, "a", 1, "x")
 				two := mustAppend(t, s, "a", 2, "y")
 				mustSave(t, s, one, "one")
+				large := strings.Repeat("x", testPiece+1)
 				// Every other request to any member fails.
 				var n atomic.Int64
 				script := func(c *call, serve func()) {
@@ -224,13 +225,13 @@ func TestSaveWhateverFails(t *testing.T) {
 					serve()
 				}
 				w.set(func() { w.members[0].script, w.members[1].script = script, script })
-				mustSave(t, s, two, strings.Repeat("two", maxPiece))
+				mustSave(t, s, two, large)
 				w.set(func() { w.members[0].script, w.members[1].script = nil, nil })
-				mustLoad(t, w, two, strings.Repeat("two", maxPiece))
+				mustLoad(t, w, two, large)
 				if got := w.names("log/"); !slices.Equal(got, []string{"a/2"}) {
 					t.Errorf("the log is %q", got)
 				}
-				if got := w.names("state/"); len(got) != 4 {
+				if got := w.names("state/"); len(got) != 3 {
 					t.Errorf("the pieces are %q", got)
 				}
 			})
@@ -278,7 +279,7 @@ func TestLoadingStartsOver(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		at := mustAppend(t, s, "a", 1, "x")
-		mustSave(t, s, at, strings.Repeat("one", maxPiece))
+		mustSave(t, s, at, strings.Repeat("1", testPiece+1))
 		var isDone atomic.Bool
 		w.members[0].script = func(c *call, serve func()) {
 			serve()
