@@ -315,7 +315,6 @@ const (
 	// maxGraces is how many graces there may be. Beyond that the first one ends early, so that memory
 	// does not grow however fast somebody opens and closes streams.
 	maxGraces = 1 << 17
-
 	// maxLate is how late Run may notice the end of a grace before it takes the process for paused.
 	maxLate = 10 * time.Millisecond
 )

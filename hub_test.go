@@ -12,8 +12,6 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
-	"os"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -939,27 +937,6 @@ func testHubsOnOneLog(t *testing.T, random *rand.Rand) {
 	if state, _ := log.State(); state == nil {
 		t.Error("no state was saved")
 	}
-}
-
-// TestDiagramHasAllChannels compares the README's diagram with the hub's channels.
-func TestDiagramHasAllChannels(t *testing.T) {
-	_, diagram, _ := strings.Cut(mustRead(t, "README.md"), "## How it works")
-	diagram, _, _ = strings.Cut(diagram, "**One owner.**")
-	hub := reflect.TypeFor[Hub]()
-	for field := range hub.Fields() {
-		if field.Type.Kind() == reflect.Chan && !slices.Contains(strings.Fields(diagram), field.Name) {
-			t.Errorf("the README's diagram lacks the channel %s", field.Name)
-		}
-	}
-}
-
-func mustRead(t *testing.T, name string) string {
-	t.Helper()
-	content, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(content)
 }
 
 // Benchmarks.

@@ -4,6 +4,7 @@ package docs
 // of it.
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -110,6 +111,36 @@ func TestDocumentsQuoteTheSource(t *testing.T) {
 	}
 	if quotes == 0 {
 		t.Error("there are no quotes")
+	}
+}
+
+// TestDiagramHasAllChannels compares the README's diagram with the hub's channels.
+func TestDiagramHasAllChannels(t *testing.T) {
+	_, diagram, _ := strings.Cut(mustRead(t, "../README.md"), "## How it works")
+	diagram, _, _ = strings.Cut(diagram, "**One owner.**")
+	file, err := parser.ParseFile(token.NewFileSet(), "../hub.go", nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	channels := 0
+	ast.Inspect(file, func(node ast.Node) bool {
+		declared, ok := node.(*ast.TypeSpec)
+		if !ok || declared.Name.Name != "Hub" {
+			return true
+		}
+		for _, field := range declared.Type.(*ast.StructType).Fields.List {
+			if _, ok := field.Type.(*ast.ChanType); !ok {
+				continue
+			}
+			channels++
+			if name := field.Names[0].Name; !slices.Contains(strings.Fields(diagram), name) {
+				t.Errorf("the README's diagram lacks the channel %s", name)
+			}
+		}
+		return false
+	})
+	if channels < 2 {
+		t.Errorf("the hub has %d channels", channels)
 	}
 }
 
