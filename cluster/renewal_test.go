@@ -41,6 +41,7 @@ func TestLossBeginsANewEpoch(t *testing.T) {
 
 		d, e := b.beginLost("d", "first"), b.mustBegin("e")
 		c.say("two")
+		synctest.Wait()
 		e.say("three")
 		b.sleepUntil(time.Second)
 		b.mustLive(c, d, e)
