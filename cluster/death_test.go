@@ -279,7 +279,7 @@ func TestQuietLogEndsALife(t *testing.T) {
 			a.say("five")
 			b.sleepUntil(quiet + 5*time.Second - 1)
 			b.mustLive(a)
-			b.sleepUntil(9 * time.Second)
+			b.sleepUntil(10 * time.Second)
 			a.expect("load first-0", "end 3")
 			a.mustEnd(ErrQuiet, 3)
 			c.expect("load first-0", "a: say alice one", "a: say alice two")
@@ -299,7 +299,7 @@ func TestOnlyOwnEntriesKeepALife(t *testing.T) {
 			c.say("hello")
 		}
 		b.mustLive(a)
-		b.sleepUntil(9 * time.Second)
+		b.sleepUntil(10 * time.Second)
 		a.mustEnd(ErrQuiet, 0)
 		b.mustLive(c)
 	})
@@ -358,7 +358,7 @@ func TestVoidNodeAppendsNothingMore(t *testing.T) {
 				b.put("x", 2, buryText("a", 3))
 				a.mustEnd(ErrBuried, 0)
 			} else {
-				b.sleepUntil(8 * time.Second)
+				b.sleepUntil(10 * time.Second)
 				a.mustEnd(ErrQuiet, 1)
 			}
 			if len(a.appends) != 4 {

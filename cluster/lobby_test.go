@@ -16,12 +16,13 @@ import (
 	"lobby/etcd"
 )
 
-// emptyLog is an etcd that has nothing of the lobby, so that whoever asks puts the first key. It is at
-// a revision.
+// emptyLog is an etcd that has nothing of the lobby, so that whoever asks puts the first key. But it
+// has the one entry that it is asked for, with this revision.
 type emptyLog struct{ revision atomic.Int64 }
 
 func (l *emptyLog) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	fmt.Fprintf(w, `{"header":{"revision":"%d"},"succeeded":true}`, l.revision.Load())
+	fmt.Fprintf(w, `{"header":{"revision":"9"},"succeeded":true,"responses":[{},{"response_range":{}},`+
+		`{"response_range":{"kvs":[{"key":"eA==","create_revision":"%d"}]}}]}`, l.revision.Load())
 }
 
 // openLobby returns a lobby whose log answers all requests with handler.
@@ -60,28 +61,25 @@ func TestFirstNodeSetsTheLobbyUp(t *testing.T) {
 	}
 }
 
-// TestLossIsNoticedInTheNextLife lets etcd go back behind what a node has seen.
+// TestLossIsNoticedInTheNextLife has a node begin in a log that lacks what the one before has seen.
 func TestLossIsNoticedInTheNextLife(t *testing.T) {
 	log := new(emptyLog)
 	l := openLobby(t, log)
-	live := func(revision, seen int64, isKnown bool, wantLost string) {
+	live := func(found, seen int64, isKnown bool, wantLost string) {
 		t.Helper()
-		log.revision.Store(revision)
+		log.revision.Store(found)
 		n := mustBeginLife(t, l)
 		if n.lost != wantLost {
-			t.Errorf("at revision %d, the node has lost %q, want %q", revision, n.lost, wantLost)
+			t.Errorf("if entry %d is found, the node has lost %q, want %q", found, n.lost, wantLost)
 		}
-		if n.seen != revision {
-			t.Errorf("the node has seen %d, want %d", n.seen, revision)
-		}
-		n.seen, n.epoch, n.isKnown = seen, fmt.Sprint("epoch", seen), isKnown
+		n.seen, n.epoch, n.isKnown = etcd.Entry{Revision: seen, Node: "a", Number: 1}, fmt.Sprint("epoch", seen), isKnown
 		l.End(n)
 	}
-	live(10, 20, true, "")
+	live(0, 20, true, "")
 	live(20, 30, false, "") // nobody has had an event of this epoch from this process
 	live(29, 29, false, "epoch20")
-	live(30, 30, true, "")
-	live(29, 29, true, "epoch30") // the others may not know it yet
+	live(20, 30, true, "")
+	live(0, 29, true, "epoch30")
 }
 
 func TestBeginSaysWhetherWaitingHelps(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 const (
 	beat       = time.Second
 	deadAfter  = 12 // beats of its own after which a node takes a silent one for dead
-	quietAfter = 6  // beats without an entry of its own after which a node takes the log for lost
+	quietAfter = 7  // beats without an entry of its own after which a node takes the log for lost
 
 	maxEntry  = 128 << 10 // bytes of an entry, unless one command takes more
 	saveAfter = 4 << 20   // bytes of entries from one saved state to the next

@@ -80,6 +80,7 @@ type reader struct {
 // same transactions, so a log that was replaced, restored or trimmed never goes unnoticed.
 func (r *reader) catchUp(ctx context.Context) error {
 	s, log := r.session, r.session.log
+	patience := requestTime
 	for limit, failures := firstPage, 0; ; {
 		prefix, lobby := log.key("log/"), log.key("lobby")
 		last := r.last.Key
@@ -87,7 +88,7 @@ func (r *reader) catchUp(ctx context.Context) error {
 			last = lobby // there is no last entry yet, so what is found does not matter
 		}
 		seen := s.see(0)
-		page, err := ask[transactionAnswer](ctx, r.client, requestTime, "/v3/kv/txn", transaction{Success: []operation{
+		page, err := ask[transactionAnswer](ctx, r.client, patience, "/v3/kv/txn", transaction{Success: []operation{
 			{Range: &rangeRequest{Key: prefix, End: after(prefix), MinModified: r.position + 1,
 				SortTarget: "MOD", SortOrder: "ASCEND", Limit: limit}},
 			get(lobby),
@@ -100,7 +101,8 @@ func (r *reader) catchUp(ctx context.Context) error {
 		if err != nil {
 			limit = max(1, limit/4)
 			r.client.move()
-			if failures++; failures%len(r.client.tokens) == 0 {
+			if failures++; failures%len(r.client.tokens) == 0 { // maybe all of them are slow
+				patience = min(2*patience, largeTime)
 				pause(ctx)
 			}
 			continue

@@ -20,7 +20,7 @@ const (
 
 	// requestTime is how long an endpoint may take to answer. After that the request is repeated at
 	// the next endpoint. Two of them and a watch's lagTime are what a lobby is silent for at worst.
-	requestTime = 1500 * time.Millisecond
+	requestTime = time.Second
 
 	// largeTime is how long an endpoint may take for a piece of a state, which nobody waits for.
 	largeTime = 5 * time.Second
@@ -189,7 +189,8 @@ func pause(ctx context.Context) {
 	}
 }
 
-// insist asks one endpoint after the other, until one has answered. Its only error is that of ctx.
+// insist asks one endpoint after the other, until one has answered. Each has the time that patience
+// says, and twice as much after each round. The only error is that of ctx.
 func insist[Answer any](ctx context.Context, c *client, patience time.Duration, path string, request any) (Answer, error) {
 	for tries := 1; ; tries++ {
 		answer, err := ask[Answer](ctx, c, patience, path, request)
@@ -197,7 +198,8 @@ func insist[Answer any](ctx context.Context, c *client, patience time.Duration, 
 			return answer, ctx.Err()
 		}
 		c.move()
-		if tries%len(c.tokens) == 0 {
+		if tries%len(c.tokens) == 0 { // maybe all of them are slow
+			patience = min(2*patience, largeTime)
 			pause(ctx)
 		}
 	}
