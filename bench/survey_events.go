@@ -78,7 +78,7 @@ func (s *survey) killNode(_ int, t *trio) error {
 // killLeaders kills etcd's leader under load, and records for each node how long it is silent then.
 func (s *survey) killLeaders(_ int, t *trio) error {
 	for range s.kills {
-		leader, err := t.awaitLeader(nil)
+		leader, err := t.awaitLeader()
 		if err != nil {
 			return err
 		}
@@ -87,7 +87,7 @@ func (s *survey) killLeaders(_ int, t *trio) error {
 			killed = time.Now()
 			leader.stop()
 			// Answers that are under way may still come. Those that come later need another leader.
-			if _, err := t.awaitLeader(leader); err != nil {
+			if _, err := t.awaitLeader(); err != nil {
 				return err
 			}
 			for _, load := range loads {

@@ -62,7 +62,7 @@ func TestJobIsStoppedAndTimed(t *testing.T) {
 		io.WriteString(w, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 	}, false))
 	stop, heard := make(chan struct{}), 0
-	answered, err := doJob(t, addr, 2, job{stop: stop, heard: func(sent, now time.Time) {
+	answered, err := doJob(t, addr, 2, job{count: 100, stop: stop, heard: func(sent, now time.Time) {
 		if took := now.Sub(sent); took < delay {
 			t.Errorf("an answer came %v after its request, want at least %v", took, delay)
 		}
@@ -160,7 +160,7 @@ func startEtcdsFor(t *testing.T) *trio {
 
 func TestEtcdHasAnotherLeaderAfterAKill(t *testing.T) {
 	servers := startEtcdsFor(t)
-	first, err := servers.awaitLeader(nil)
+	first, err := servers.awaitLeader()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestEtcdHasAnotherLeaderAfterAKill(t *testing.T) {
 	if err := first.checkHealth(); err == nil {
 		t.Error("a server that was killed is healthy")
 	}
-	if second, err := servers.awaitLeader(first); err != nil || second == first {
+	if second, err := servers.awaitLeader(); err != nil || second == first {
 		t.Errorf("the leader after the kill is %v, %v", second, err)
 	}
 	if err := errors.Join(first.start(), servers.awaitHealth()); err != nil {
@@ -182,6 +182,15 @@ func TestEtcdHasAnotherLeaderAfterAKill(t *testing.T) {
 		if n, err := servers.mostOf(measure)(); err != nil || n <= 0 {
 			t.Errorf("%s: got %d, %v", name, n, err)
 		}
+	}
+}
+
+func TestEtcdThatSaysItIsNotHealthy(t *testing.T) {
+	e := &etcdServer{server: &server{addr: listenFor(t, answerWith(func(w io.Writer) {
+		io.WriteString(w, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+	}, true))}}
+	if err := e.checkHealth(); err == nil {
+		t.Error("it counts as healthy")
 	}
 }
 

@@ -232,11 +232,11 @@ func (e *etcdServer) databaseSize() (int, error) {
 	return strconv.Atoi(s.Size)
 }
 
-// awaitLeader waits until an etcd server leads that is not the one who led before, and returns it.
-func (t *trio) awaitLeader(before *etcdServer) (*etcdServer, error) {
+// awaitLeader waits until one of the etcd servers that live leads the others, and returns it.
+func (t *trio) awaitLeader() (*etcdServer, error) {
 	for deadline := time.Now().Add(startTime); time.Now().Before(deadline); {
 		for _, e := range t.etcds {
-			if s, err := e.status(); e != before && err == nil && s.Leader == s.Header.Member {
+			if s, err := e.status(); err == nil && s.Leader == s.Header.Member {
 				return e, nil
 			}
 		}
