@@ -164,6 +164,11 @@ func TestEtcdHasAnotherLeaderAfterAKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, e := range servers.etcds {
+		if s, err := e.status(); err != nil || (e == first) != (s.Leader == s.Header.Member) {
+			t.Errorf("%v says that it is %s and %s leads, %v", e.addr, s.Header.Member, s.Leader, err)
+		}
+	}
 	first.stop()
 	if err := first.checkHealth(); err == nil {
 		t.Error("a server that was killed is healthy")
