@@ -113,8 +113,11 @@ func probe(addr string) error {
 	return err
 }
 
-// stop ends the server at once.
+// stop ends the server at once, unless it has ended already.
 func (s *server) stop() {
+	if s.cmd.Process == nil || s.cmd.ProcessState != nil {
+		return // its number may be another process's by now
+	}
 	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
 	s.cmd.Wait()
 }

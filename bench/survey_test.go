@@ -212,3 +212,11 @@ func TestEtcdsEndWithNothingLeft(t *testing.T) {
 		}
 	}
 }
+
+func TestServerThatNeverStartedIsStopped(t *testing.T) {
+	e := &etcdServer{server: &server{}, dir: "/nonexistent"}
+	if err := e.start(); err == nil {
+		t.Fatal("it started without a folder")
+	}
+	e.stop()
+}
