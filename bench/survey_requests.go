@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -184,7 +185,7 @@ const (
 
 func memoryTitle(full time.Duration) string {
 	return fmt.Sprintf("After %v of POST /chat/%s, %d clients through one of three nodes",
-		full, speaker, fullClients)
+		strings.Replace(full.String(), "m0s", "m", 1), speaker, fullClients)
 }
 
 // memory records how much memory everything takes after a long time at full load.
