@@ -136,7 +136,7 @@ func (s *stand) streamRequest(i int) []byte {
 
 // join adds users.
 func (s *stand) join(names ...string) error {
-	r, err := newRequester(s.addr, 1)
+	r, err := newRequester(1, s.addr)
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func fanOutTitle(streams int, rate float64) string {
 // fanOut returns a step that publishes at a rate, or as fast as messages are taken if that is 0.
 func (s *stand) fanOut(rate float64) step {
 	return func() error {
-		r, err := newRequester(s.addr, publishers)
+		r, err := newRequester(publishers, s.addr)
 		if err != nil {
 			return err
 		}
@@ -307,7 +307,7 @@ func (s *stand) rejoin() error {
 
 // request sends one request again and again.
 func (s *stand) request(title string, request []byte) error {
-	r, err := newRequester(s.addr, clients)
+	r, err := newRequester(clients, s.addr)
 	if err != nil {
 		return err
 	}

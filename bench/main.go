@@ -3,6 +3,10 @@
 //
 //	go run . -out ../docs/performance
 //
+// It can also take a survey, which measures a lobby on several machines beside one that is alone:
+//
+//	go run . -several -out ../docs/performance
+//
 // It runs on Linux only. ../docs/performance.md says what the figures mean.
 package main
 
@@ -30,9 +34,22 @@ func main() {
 		"what cargo would have to build")
 	only := flag.String("sides", "", "race only these `sides`, separated by commas")
 	rounds := flag.Int("rounds", 0, "measure everything `n` times")
+	several := flag.Bool("several", false, "instead of the race, measure a lobby on several "+
+		"machines beside one that is alone; takes at most 40 seconds with -quick")
+	full := flag.Duration("full", 0, "with -several, measure etcd's memory after this `duration` "+
+		"at full load")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		exitIf(fmt.Errorf("unexpected argument %q; the race takes only flags", flag.Arg(0)))
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	if *several {
+		if *only != "" {
+			exitIf(errors.New("-several does not race the -sides; leave one of the flags out"))
+		}
+		exitIf(takeSurvey(ctx, chooseSurvey(*quick, *rounds, *full), *out))
+		return
 	}
 	plan := fullPlan
 	if *quick {
@@ -43,8 +60,6 @@ func main() {
 	}
 	sides, err := chooseSides(*only, *quick)
 	exitIf(err)
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
 	exitIf(race(ctx, sides, plan, *out))
 }
 

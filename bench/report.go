@@ -29,15 +29,10 @@ func (r report) names() (names []string) {
 // markdown returns all tables.
 func (r report) markdown() string {
 	var b strings.Builder
-	rounds := "one round"
-	if r.plan.rounds > 1 {
-		rounds = fmt.Sprintf("%d rounds: the median, and the least and the most", r.plan.rounds)
-	}
 	fmt.Fprintf(&b, "# The race in figures\n\n"+
 		"Written by `bench`; [performance.md](../performance.md) says what the figures mean.\n\n"+
-		"Measured in %s. Each load took %v. Server and load shared %d cores and %s of memory; "+
-		"the load average was %s before the race. Built with %s.\n\n",
-		rounds, r.plan.length, runtime.NumCPU(), memorySize(), r.busy, runtime.Version())
+		"Measured in %s. Each load took %v. Server and load shared %s\n\n",
+		roundsText(r.plan.rounds), r.plan.length, machineText(r.busy))
 	b.WriteString("| side | its library | what it is |\n|---|---|---|\n")
 	for _, s := range r.sides {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", s.name, s.version, s.about)
@@ -49,6 +44,20 @@ func (r report) markdown() string {
 		b.WriteString("\n" + t.markdown(r.names()))
 	}
 	return b.String()
+}
+
+// roundsText says how often everything was measured.
+func roundsText(rounds int) string {
+	if rounds == 1 {
+		return "one round"
+	}
+	return fmt.Sprintf("%d rounds: the median, and the least and the most", rounds)
+}
+
+// machineText says what everything was measured on, with the load average before the race.
+func machineText(busy string) string {
+	return fmt.Sprintf("%d cores and %s of memory; the load average was %s before the race. "+
+		"Built with %s.", runtime.NumCPU(), memorySize(), busy, runtime.Version())
 }
 
 // memorySize returns how much memory the machine has.

@@ -16,7 +16,6 @@ import (
 
 // A requester has a few connections, each with at most one request under way.
 type requester struct {
-	addr  netip.AddrPort
 	epoll int
 	conns map[int]*conn // by descriptor
 	idle  []*conn
@@ -24,9 +23,11 @@ type requester struct {
 
 type conn struct {
 	fd    int
-	head  []byte // what has come of an answer's head, if it has not come whole
-	body  int    // how many bytes of the answer's body are still to come
-	final bool   // whether the server closes the connection after this answer
+	addr  netip.AddrPort
+	sent  time.Time // when the last request was sent
+	head  []byte    // what has come of an answer's head, if it has not come whole
+	body  int       // how many bytes of the answer's body are still to come
+	final bool      // whether the server closes the connection after this answer
 }
 
 // A job says what to send, and how.
@@ -36,16 +37,21 @@ type job struct {
 	length  time.Duration       // no request is sent later; 0 is no limit
 	rate    float64             // requests per second; 0 is as fast as they are answered
 	hold    func(sent int) bool // reports whether to wait before sending another; may be nil
+	stop    <-chan struct{}     // once it is closed no request is sent; may be nil
+
+	// heard is called for each answer with the times of the request and of the answer; may be nil.
+	heard func(sent, now time.Time)
 }
 
-func newRequester(addr netip.AddrPort, conns int) (*requester, error) {
+// newRequester returns a requester with so many connections, which go to addrs in turn.
+func newRequester(conns int, addrs ...netip.AddrPort) (*requester, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
-	r := &requester{addr: addr, epoll: epoll, conns: map[int]*conn{}}
-	for range conns {
-		if err := r.connect(); err != nil {
+	r := &requester{epoll: epoll, conns: map[int]*conn{}}
+	for i := range conns {
+		if err := r.connect(addrs[i%len(addrs)]); err != nil {
 			r.close()
 			return nil, err
 		}
@@ -53,12 +59,12 @@ func newRequester(addr netip.AddrPort, conns int) (*requester, error) {
 	return r, nil
 }
 
-func (r *requester) connect() error {
-	fd, err := dial(r.addr)
+func (r *requester) connect(addr netip.AddrPort) error {
+	fd, err := dial(addr)
 	if err != nil {
 		return err
 	}
-	c := &conn{fd: fd}
+	c := &conn{fd: fd, addr: addr}
 	r.conns[fd] = c
 	r.idle = append(r.idle, c)
 	return watch(r.epoll, fd)
@@ -81,7 +87,8 @@ func (r *requester) do(j job) (answered int, took time.Duration, err error) {
 		events  = make([]unix.EpollEvent, 64)
 		buffer  = make([]byte, 64<<10)
 		allSent = func() bool {
-			return j.count > 0 && sent == j.count || j.length > 0 && now.Sub(begin) >= j.length
+			return isClosed(j.stop) || j.count > 0 && sent == j.count ||
+				j.length > 0 && now.Sub(begin) >= j.length
 		}
 		isDue = func() bool {
 			return !allSent() &&
@@ -114,14 +121,19 @@ func (r *requester) do(j job) (answered int, took time.Duration, err error) {
 		if err != nil && err != unix.EINTR {
 			return answered, 0, err
 		}
+		now = time.Now()
 		for _, e := range events[:max(n, 0)] {
-			done, err := r.read(r.conns[int(e.Fd)], buffer)
+			c := r.conns[int(e.Fd)]
+			done, err := r.read(c, buffer)
 			if err != nil {
 				return answered, 0, err
 			}
 			if done {
 				answered++
 				heard = now
+				if j.heard != nil {
+					j.heard(c.sent, now)
+				}
 			}
 		}
 	}
@@ -131,8 +143,19 @@ func (r *requester) do(j job) (answered int, took time.Duration, err error) {
 func (r *requester) send(request []byte) error {
 	c := r.idle[len(r.idle)-1]
 	r.idle = r.idle[:len(r.idle)-1]
+	c.sent = time.Now()
 	_, err := unix.Write(c.fd, request)
 	return err
+}
+
+// isClosed reports whether a channel on which nothing is sent is closed.
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // read reads what has come on a connection, and reports whether its answer is complete.
@@ -169,7 +192,7 @@ func (r *requester) read(c *conn, buffer []byte) (done bool, err error) {
 	if c.final {
 		unix.Close(c.fd)
 		delete(r.conns, c.fd)
-		return true, r.connect()
+		return true, r.connect(c.addr)
 	}
 	r.idle = append(r.idle, c)
 	return true, nil

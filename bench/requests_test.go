@@ -76,7 +76,7 @@ func answerWith(write func(io.Writer), close bool) func(net.Listener) {
 
 func doJob(t *testing.T, addr netip.AddrPort, conns int, j job) (int, error) {
 	t.Helper()
-	r, err := newRequester(addr, conns)
+	r, err := newRequester(conns, addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,8 @@ type results struct {
 type table struct {
 	title   string
 	columns []string
-	values  map[cell][]float64 // one of each round
+	rows    []string           // in the order in which they came first
+	values  map[cell][]float64 // one of each round, or a few
 }
 
 type cell struct{ side, column string }
@@ -36,6 +37,9 @@ func (r *results) record(title, side string, figures ...figure) {
 			t.columns = append(t.columns, f.column)
 		}
 		r.tables = append(r.tables, t)
+	}
+	if !slices.Contains(t.rows, side) {
+		t.rows = append(t.rows, side)
 	}
 	for _, f := range figures {
 		at := cell{side, f.column}
@@ -50,6 +54,15 @@ func (r *results) table(title string) *table {
 		return nil
 	}
 	return r.tables[i]
+}
+
+// spread returns what the rounds gave for a figure, if anything.
+func (r *results) spread(title, side, column string) (s spread, ok bool) {
+	t := r.table(title)
+	if t == nil {
+		return spread{}, false
+	}
+	return t.spread(side, column)
 }
 
 // spread returns what the rounds gave for a side, if anything.

@@ -42,10 +42,7 @@ func startServer(s *side, dir string, announce bool) (*server, error) {
 		return nil, err
 	}
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true,            // so that stop reaches its children too
-		Pdeathsig: syscall.SIGKILL, // so that it does not outlive the race
-	}
+	contain(cmd)
 	var output io.Reader
 	if s.prints {
 		output, err = cmd.StdoutPipe()
@@ -74,6 +71,14 @@ func startServer(s *side, dir string, announce bool) (*server, error) {
 		return nil, fmt.Errorf("it did not start: %w", err)
 	}
 	return srv, nil
+}
+
+// contain makes sure that a command that will be started ends at the latest with the race.
+func contain(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid:   true,            // so that stop reaches its children too
+		Pdeathsig: syscall.SIGKILL, // so that it does not outlive the race
+	}
 }
 
 // listen returns a socket that listens at addr. Its connections send everything at once, as Go's
@@ -108,8 +113,11 @@ func probe(addr string) error {
 	return err
 }
 
-// stop ends the server at once.
+// stop ends the server at once, unless it has ended already.
 func (s *server) stop() {
+	if s.cmd.Process == nil || s.cmd.ProcessState != nil {
+		return // its number may be another process's by now
+	}
 	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
 	s.cmd.Wait()
 }
@@ -146,14 +154,20 @@ func (s *server) cpu() (time.Duration, error) {
 }
 
 // memory returns how many bytes of memory the server has.
-func (s *server) memory() (int, error) {
+func (s *server) memory() (int, error) { return s.memoryOf("VmRSS:") }
+
+// mostMemory returns how many bytes of memory the server has had at most.
+func (s *server) mostMemory() (int, error) { return s.memoryOf("VmHWM:") }
+
+// memoryOf returns what a line of the kernel's status of each process adds up to.
+func (s *server) memoryOf(name string) (int, error) {
 	sum := 0
 	for _, pid := range s.pids() {
 		status, err := os.ReadFile("/proc/" + pid + "/status")
 		if err != nil {
 			return 0, err
 		}
-		_, line, _ := strings.Cut(string(status), "VmRSS:")
+		_, line, _ := strings.Cut(string(status), name)
 		kib, _, _ := strings.Cut(line, " kB")
 		n, err := strconv.Atoi(strings.TrimSpace(kib))
 		if err != nil {

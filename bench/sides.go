@@ -52,17 +52,7 @@ type start struct {
 type skippedError struct{ error }
 
 func allSides() []side {
-	sides := []side{{
-		name:            "lobby",
-		about:           "this repository",
-		prints:          true,
-		build:           buildLobby,
-		alwaysAnnounces: true,
-		hasUsers:        true,
-		command: func(s start) (*exec.Cmd, error) {
-			return exec.Command(filepath.Join(s.dir, "lobby"), "-addr", "127.0.0.1:0"), nil
-		},
-	}}
+	sides := []side{lobbySide()}
 	for _, peer := range peers.All {
 		sides = append(sides, side{
 			name:      peer.Name,
@@ -114,6 +104,22 @@ func servePeer(name, announce string) error {
 		}
 	}
 	return fmt.Errorf("there is no peer %q", name)
+}
+
+// lobbySide returns lobby, which gets these flags too.
+func lobbySide(flags ...string) side {
+	return side{
+		name:            "lobby",
+		about:           "this repository",
+		prints:          true,
+		build:           buildLobby,
+		alwaysAnnounces: true,
+		hasUsers:        true,
+		command: func(s start) (*exec.Cmd, error) {
+			flags := append([]string{"-addr", "127.0.0.1:0"}, flags...)
+			return exec.Command(filepath.Join(s.dir, "lobby"), flags...), nil
+		},
+	}
 }
 
 func moduleVersion(path string) string {

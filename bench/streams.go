@@ -86,8 +86,15 @@ func (s *streams) open(addr netip.AddrPort, request []byte) error {
 	return watch(s.epoll, fd)
 }
 
-// await waits until count is at least want.
+// await waits until count is at least want, as long as something comes.
 func (s *streams) await(what string, count *atomic.Int64, want int64) error {
+	return s.awaitFor(patience, what, count, want)
+}
+
+// awaitFor is await for a count that may stand still for so long.
+func (s *streams) awaitFor(
+	patience time.Duration, what string, count *atomic.Int64, want int64,
+) error {
 	for count.Load() < want {
 		select {
 		case <-s.progress:

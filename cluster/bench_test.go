@@ -1,0 +1,80 @@
+package cluster_test
+
+// This file measures what a node costs that only follows the others.
+
+import (
+	"context"
+	"iter"
+	"strings"
+	"testing"
+
+	"lobby/chat"
+	"lobby/cluster"
+	"lobby/etcd"
+)
+
+// feed is a log that holds whatever is sent.
+type feed chan etcd.Entry
+
+func (f feed) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
+	return func(yield func(etcd.Entry, error) bool) {
+		for {
+			select {
+			case entry := <-f:
+				if !yield(entry, nil) {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func (f feed) Append(ctx context.Context, node string, number int, text []byte) (int64, error) {
+	select {
+	case f <- etcd.Entry{Revision: 1, Node: node, Number: number, Text: text}:
+		return 1, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+func (f feed) Save(context.Context, int64, []byte, []string) error { return nil }
+
+// BenchmarkFollow has a node read entries of another one and give them to its hub. What the log and
+// the hub take comes on top.
+func BenchmarkFollow(b *testing.B) {
+	const commands = 50 // in an entry
+	log := make(feed)
+	session := &etcd.Session{Settings: `{"version":1,"epoch":"log","history":4096,"maxUsers":100}`}
+	settings := cluster.Settings{History: 4096, MaxUsers: 100}
+	warn := func(sentence string) { b.Error(sentence) }
+	node, err := cluster.NewNode(session, log, settings, warn)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ended := make(chan struct{})
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		defer close(ended)
+		node.Run(ctx)
+	}()
+	defer func() {
+		stop()
+		<-ended
+	}()
+	load := (<-node.Turns()).(chat.Load)
+	load.Done <- nil
+
+	log <- etcd.Entry{Node: "other", Number: 1, Text: []byte("hello\x1f1\x1f\x1fepoch\x1e")}
+	text := []byte(strings.Repeat("say\x1falice\x1fHow are you?\x1e", commands))
+	b.ReportAllocs()
+	for number := 2; b.Loop(); number++ {
+		log <- etcd.Entry{Node: "other", Number: number, Text: text}
+		if turn := (<-node.Turns()).(chat.Entry); len(turn.Commands) != commands {
+			b.Fatalf("%d commands came, want %d", len(turn.Commands), commands)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/commands, "ns/command")
+}
