@@ -19,8 +19,9 @@ const (
 	dialTime = time.Second
 
 	// requestTime is how long an endpoint may take to answer. After that the request is repeated at
-	// the next endpoint. Two of them and a watch's lagTime are what a lobby is silent for at worst.
-	requestTime = time.Second
+	// the next endpoint. It is short because a member whose leader has died does not answer at all
+	// until it knows: with 1.5 s the silence after such a death was often over 3 s.
+	requestTime = 700 * time.Millisecond
 
 	// largeTime is how long an endpoint may take for a piece of a state, which nobody waits for.
 	largeTime = 5 * time.Second

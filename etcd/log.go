@@ -82,7 +82,7 @@ func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session,
 func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry) (*Session, error) {
 	lobby, state, last := l.key("lobby"), l.key("state"), l.key("log/"+seen.Node+"/"+strconv.Itoa(seen.Number))
 	for tries := 1; ; tries++ {
-		answer, err := ask[transactionAnswer](ctx, c, requestTime, "/v3/kv/txn", transaction{
+		answer, err := ask[transactionAnswer](ctx, c, 2*requestTime, "/v3/kv/txn", transaction{
 			Compare: []compare{isVersion(lobby, 0)},
 			Success: []operation{put(lobby, []byte(settings)), get(state), get(last)},
 			Failure: []operation{get(lobby), get(state), get(last)},
