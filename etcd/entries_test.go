@@ -29,19 +29,26 @@ func TestEntriesComeInOrder(t *testing.T) {
 }
 
 func TestLongLogIsReadInPages(t *testing.T) {
-	inWorld(t, 1, func(t *testing.T, w *world) {
-		s := w.mustBegin()
-		var want []string
-		for i := range 3 * maxPage {
-			w.put(fmt.Sprint("lobby/log/a/", i+1), "x")
-			want = append(want, fmt.Sprintf("a/%d=x", i+1))
-		}
-		before := w.requests("/v3/kv/txn")
-		follow(t.Context(), s).mustRead(t, want...)
-		if n := w.requests("/v3/kv/txn") - before; n != 6 { // of 64, 128, 256, 512 and the rest
-			t.Errorf("it took %d pages", n)
-		}
-	})
+	for _, test := range []struct{ entries, size, pages int }{
+		{3 * maxPage, 1, 6}, // of 64, 128, 256, 512, 512 and the rest
+		{firstPage, 1, 1},
+		{3 * firstPage, smallPage / firstPage, 3},
+	} {
+		inWorld(t, 1, func(t *testing.T, w *world) {
+			s := w.mustBegin()
+			text := strings.Repeat("x", test.size)
+			var want []string
+			for i := range test.entries {
+				w.put(fmt.Sprint("lobby/log/a/", i+1), text)
+				want = append(want, fmt.Sprintf("a/%d=%s", i+1, text))
+			}
+			before := w.requests("/v3/kv/txn")
+			follow(t.Context(), s).mustRead(t, want...)
+			if n := w.requests("/v3/kv/txn") - before; n != test.pages {
+				t.Errorf("%d entries of %d bytes took %d pages, want %d", test.entries, test.size, n, test.pages)
+			}
+		})
+	}
 }
 
 func TestLargeValuesAreReadOneByOne(t *testing.T) {
@@ -55,7 +62,7 @@ func TestLargeValuesAreReadOneByOne(t *testing.T) {
 		mustAppend(t, s, "a", 1, "x")
 		f := follow(t.Context(), s)
 		for range 2 { // large/0 is no entry
-			if e := <-f.entries; e.Node != "large" || len(e.Text) != len(large) {
+			if e := f.next(t); e.Node != "large" || len(e.Text) != len(large) {
 				t.Errorf("read %s/%d", e.Node, e.Number)
 			}
 		}
@@ -149,6 +156,11 @@ func TestWatchThatFails(t *testing.T) {
 			c.say(strings.Repeat("A", 1<<16))
 			c.hang()
 		}},
+		{"deletion", 0, func(w *world, c *call) {
+			line := strings.Replace(w.entry("a/2"), `{"kv"`, `{"type":"DELETE","kv"`, 1)
+			c.say(created + line + w.entry("a/2"))
+			c.hang()
+		}},
 		{"no JSON", pauseTime, func(w *world, c *call) { c.say("<html>"); c.hang() }},
 		{"repeated events", 0, func(w *world, c *call) {
 			c.say(created + w.entry("a/1") + w.entry("a/2") + w.entry("a/2") + w.entry("a/1"))
@@ -172,9 +184,80 @@ func TestWatchThatFails(t *testing.T) {
 				}
 				mustAppend(t, s, "a", 3, "z")
 				f.mustRead(t, "a/3=z")
+				f.mustRest(t)
 			})
 		})
 	}
+}
+
+// A member whose watches always go wrong is left.
+func TestWatchesThatAlwaysFail(t *testing.T) {
+	for name, script := range map[string]func(c *call){
+		"silence": func(c *call) { c.say(created); c.hang() },
+		"refused": func(c *call) { c.fail(503, "etcdserver: no leader") },
+		"end":     func(c *call) { c.say(created) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, 2, func(t *testing.T, w *world) {
+				s := w.mustBegin()
+				var watches atomic.Int64
+				w.members[0].script = func(c *call, serve func()) {
+					if c.path == "/v3/watch" {
+						watches.Add(1)
+						script(c)
+						return
+					}
+					serve()
+				}
+				f := follow(t.Context(), s)
+				for i := range 10 {
+					mustAppend(t, s, "a", i+1, "x")
+					f.mustRead(t, fmt.Sprintf("a/%d=x", i+1))
+				}
+				if watches.Load() != 1 {
+					t.Errorf("it was asked for a watch %d times", watches.Load())
+				}
+			})
+		})
+	}
+}
+
+// Each append that is acknowledged is no reason to wait longer for those before it.
+func TestSilentWatchWhileAppendsGoOn(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		f := follow(t.Context(), s)
+		mustAppend(t, s, "a", 1, "x")
+		f.mustRead(t, "a/1=x")
+		synctest.Wait() // until the watch is open
+		w.set(func() { w.members[0].muted = true })
+		start := time.Now()
+		go func() {
+			for i := range 8 {
+				mustAppend(t, s, "a", i+2, "x")
+				time.Sleep(lagTime / 4)
+			}
+		}()
+		f.mustRead(t, "a/2=x")
+		if took := time.Since(start); took != lagTime {
+			t.Errorf("it took %v, want %v", took, lagTime)
+		}
+		time.Sleep(lagTime)
+	})
+}
+
+func TestEntriesLeaveAMemberThatIsDown(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		f := follow(t.Context(), s)
+		for i := range 6 {
+			mustAppend(t, s, "a", i+1, "x")
+			f.mustRead(t, fmt.Sprintf("a/%d=x", i+1))
+			if i < 2 {
+				w.stop(i)
+			}
+		}
+	})
 }
 
 // The watch is stuck, and so is what Append asks at the same member. Append gets its answer elsewhere,
@@ -183,9 +266,10 @@ func TestWatchAtAnEndpointThatAppendHasLeft(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		f := follow(t.Context(), s)
-		f.mustRead(t)
+		synctest.Wait()
 		mustAppend(t, s, "a", 1, "x")
 		f.mustRead(t, "a/1=x")
+		synctest.Wait() // until the watch is open
 		w.set(func() { w.members[0].script, w.members[0].muted = failures["stuck"], true })
 		start := time.Now()
 		mustAppend(t, s, "a", 2, "y")
@@ -239,6 +323,9 @@ func TestEntryThatWasPutByHandIsNoHole(t *testing.T) {
 		want := []string{"a/1=x", "a/1000=forged", "a/2=y", "a/999=forged", "a/3=z"}
 		f.mustRead(t, want...)
 		follow(t.Context(), s).mustRead(t, want...) // in pages
+		w.put("lobby/log/a/1", "forged")
+		mustAppend(t, s, "a", 4, "end")
+		f.mustRead(t, "a/1=forged", "a/4=end")
 	})
 }
 
@@ -294,7 +381,7 @@ func TestCompactionUnderAWatchLosesNothing(t *testing.T) {
 			w.members[0].watch(c)
 		})
 		f := follow(t.Context(), s)
-		f.mustRead(t)
+		synctest.Wait()
 		mustAppend(t, s, "a", 1, "x")
 		begin()
 		time.Sleep(pauseTime)
@@ -304,7 +391,25 @@ func TestCompactionUnderAWatchLosesNothing(t *testing.T) {
 	})
 }
 
-// Whoever stops to range leaves neither a goroutine nor a watch behind: the bubble would notice.
+// The revision that a watch begins with must not be one that was compacted long ago, or the watch is
+// refused again and again.
+func TestCompactionBetweenEntries(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		mustAppend(t, s, "a", 1, "x")
+		for range 10 {
+			w.put("other", "")
+		}
+		w.set(func() { w.compacted = w.revision })
+		f := follow(t.Context(), s)
+		f.mustRead(t, "a/1=x")
+		time.Sleep(time.Minute)
+		if n := w.requests("/v3/watch"); n != 1 {
+			t.Errorf("there were %d watches", n)
+		}
+	})
+}
+
 func TestEntriesCanBeLeft(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
@@ -322,6 +427,11 @@ func TestEntriesCanBeLeft(t *testing.T) {
 			}
 		}
 		synctest.Wait()
+		w.set(func() {
+			if w.watches != 0 {
+				t.Errorf("%d watches are still open", w.watches)
+			}
+		})
 	})
 }
 

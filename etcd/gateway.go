@@ -195,7 +195,10 @@ func pause(ctx context.Context) {
 func insist[Answer any](ctx context.Context, c *client, patience time.Duration, path string, request any) (Answer, error) {
 	for tries := 1; ; tries++ {
 		answer, err := ask[Answer](ctx, c, patience, path, request)
-		if err == nil || ctx.Err() != nil {
+		if err == nil {
+			return answer, nil
+		}
+		if ctx.Err() != nil {
 			return answer, ctx.Err()
 		}
 		c.move()

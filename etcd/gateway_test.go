@@ -43,6 +43,7 @@ type world struct {
 	password  string        // of the user alice; empty if etcd asks for none
 	tokens    map[string]bool
 	asked     []string // "MEMBER PATH" of each request that was served
+	watches   int      // how many are open
 }
 
 // testPiece is how many bytes the pieces of states have in the tests.
@@ -50,12 +51,13 @@ const testPiece = 1000
 
 // member is an endpoint.
 type member struct {
-	world *world
-	conns chan net.Conn
-	open  []net.Conn // all connections that it has taken
-	down  bool       // refuses connections
-	gone  bool       // takes no connection, and refuses none
-	muted bool       // its watches bring nothing
+	world  *world
+	conns  chan net.Conn
+	closed chan struct{}
+	open   []net.Conn // all connections that it has taken
+	down   bool       // refuses connections
+	gone   bool       // takes no connection, and refuses none
+	muted  bool       // its watches bring nothing
 
 	// script, unless nil, serves a request in the member's place. It may call serve.
 	script func(call *call, serve func())
@@ -87,31 +89,29 @@ func inWorld(t *testing.T, n int, test func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, revision: 1, keys: map[string]keyValue{}, changed: make(chan struct{}), tokens: map[string]bool{}}
 		for range n {
-			m := &member{world: w, conns: make(chan net.Conn)}
+			m := &member{world: w, conns: make(chan net.Conn), closed: make(chan struct{})}
 			w.members = append(w.members, m)
 			server := &http.Server{Handler: m}
-			go server.Serve(&listener{m.conns, make(chan struct{})})
+			go server.Serve(&listener{m})
 			defer server.Close()
 		}
 		test(t, w)
 	})
 }
 
-type listener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-}
+// listener is a member as its server sees it.
+type listener struct{ member *member }
 
 func (l *listener) Accept() (net.Conn, error) {
 	select {
-	case conn := <-l.conns:
+	case conn := <-l.member.conns:
 		return conn, nil
-	case <-l.closed:
+	case <-l.member.closed:
 		return nil, net.ErrClosed
 	}
 }
 
-func (l *listener) Close() error   { close(l.closed); return nil }
+func (l *listener) Close() error   { close(l.member.closed); return nil }
 func (l *listener) Addr() net.Addr { return &net.TCPAddr{} }
 
 // dial connects to the member whose number is the host of address.
@@ -133,7 +133,11 @@ func (w *world) dial(ctx context.Context, _, address string) (net.Conn, error) {
 		return nil, errors.New("connection refused")
 	}
 	here, there := net.Pipe()
-	m.conns <- there
+	select {
+	case m.conns <- there:
+	case <-m.closed:
+		return nil, net.ErrClosed
+	}
 	w.set(func() { m.open = append(m.open, there) })
 	return here, nil
 }
@@ -389,6 +393,8 @@ func (c *call) say(text string) {
 // watch serves a watch until the client goes. It is called, and returns, with w.mu held.
 func (m *member) watch(c *call) {
 	w := m.world
+	w.watches++
+	defer func() { w.watches-- }()
 	request := decode[watchRequest](c.body).Create
 	next := request.Start
 	line := created
@@ -423,60 +429,64 @@ func (m *member) watch(c *call) {
 }
 
 // follow ranges over the entries of s in a goroutine.
-func follow(ctx context.Context, s *Session) *follower {
-	f := &follower{make(chan Entry, 10_000), make(chan error, 1)}
+func follow(ctx context.Context, s *Session) follower {
+	f := make(follower, 10_000)
 	go func() {
 		for entry, err := range s.Entries(ctx) {
-			if err != nil {
-				f.end <- err
-				return
-			}
-			f.entries <- entry
+			f <- item{entry, err}
 		}
 	}()
 	return f
 }
 
-type follower struct {
-	entries chan Entry
-	end     chan error
+// follower brings what Entries brings.
+type follower chan item
+
+type item struct {
+	Entry
+	err error
+}
+
+// next returns what comes next, and fails the test if nothing does.
+func (f follower) next(t *testing.T) item {
+	t.Helper()
+	select {
+	case item := <-f:
+		return item
+	case <-time.After(time.Minute):
+		t.Fatal("read nothing for a minute")
+		return item{}
+	}
 }
 
 // mustRead fails the test unless the next entries are these, each "NODE/NUMBER=TEXT".
-func (f *follower) mustRead(t *testing.T, want ...string) {
+func (f follower) mustRead(t *testing.T, want ...string) {
 	t.Helper()
 	for _, want := range want {
-		select {
-		case e := <-f.entries:
-			if got := fmt.Sprintf("%s/%d=%s", e.Node, e.Number, e.Text); got != want {
-				t.Fatalf("read %s, want %s", got, want)
-			}
-		case err := <-f.end:
-			t.Fatalf("the entries ended with %v, want %s", err, want)
-		case <-time.After(time.Minute):
-			t.Fatalf("read nothing, want %s", want)
+		item := f.next(t)
+		if item.err != nil {
+			t.Fatalf("the entries ended with %v, want %s", item.err, want)
 		}
-	}
-	synctest.Wait()
-	select {
-	case e := <-f.entries:
-		t.Fatalf("read also %v", e)
-	default:
+		if got := fmt.Sprintf("%s/%d=%s", item.Node, item.Number, item.Text); got != want {
+			t.Fatalf("read %s, want %s", got, want)
+		}
 	}
 }
 
 // mustEnd fails the test unless the entries end with want.
-func (f *follower) mustEnd(t *testing.T, want error) {
+func (f follower) mustEnd(t *testing.T, want error) {
 	t.Helper()
-	select {
-	case err := <-f.end:
-		if !errors.Is(err, want) {
-			t.Fatalf("the entries ended with %v, want %v", err, want)
-		}
-	case e := <-f.entries:
-		t.Fatalf("read %v, want the end", e)
-	case <-time.After(time.Minute):
-		t.Fatalf("the entries did not end, want %v", want)
+	if item := f.next(t); !errors.Is(item.err, want) {
+		t.Fatalf("read %v, want the end with %v", item, want)
+	}
+}
+
+// mustRest fails the test if there is something to read.
+func (f follower) mustRest(t *testing.T) {
+	t.Helper()
+	synctest.Wait()
+	if len(f) > 0 {
+		t.Fatalf("read also %v", <-f)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -76,6 +77,18 @@ func TestBeginSaysWhatIsWrong(t *testing.T) {
 			w.members[0].script = refuse(http.StatusBadRequest, "CommonName of client sending a request against gateway will be ignored")
 			w.members[1].down = true
 		}, "-subj /O=lobby", true},
+		{"tokens that never work", func(w *world, log *Log) {
+			w.password, log.config.User, log.config.Password = "right", "alice", "right"
+			for _, m := range w.members {
+				m.script = func(c *call, serve func()) {
+					if c.path != "/v3/auth/authenticate" {
+						c.fail(http.StatusUnauthorized, "etcdserver: invalid auth token")
+						return
+					}
+					serve()
+				}
+			}
+		}, "invalid auth token", false},
 		{"nobody there", func(w *world, log *Log) {
 			w.members[0].down, w.members[1].gone = true, true
 		}, "connection refused", false},
@@ -111,6 +124,7 @@ func TestTokenIsRenewed(t *testing.T) {
 		f := follow(t.Context(), s)
 		mustAppend(t, s, "a", 1, "x")
 		f.mustRead(t, "a/1=x")
+		synctest.Wait() // until the watch is open
 		w.set(func() { clear(w.tokens) })
 		before := w.requests("/v3/auth/authenticate")
 		mustAppend(t, s, "a", 2, "y")
@@ -281,6 +295,17 @@ func TestAppendWaitsForALeader(t *testing.T) {
 		}
 		if n := len(w.asked); n > 3+3*40 {
 			t.Errorf("asked %d times", n)
+		}
+	})
+}
+
+func TestFirstEntryGoesIntoNoOtherLog(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		w.remove("lobby/")
+		w.mustBegin()
+		if _, err := s.Append(t.Context(), "a", 1, nil); !errors.Is(err, ErrReplaced) {
+			t.Errorf("got %v", err)
 		}
 	})
 }

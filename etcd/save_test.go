@@ -189,6 +189,38 @@ func TestPiecesOfAStateThatIsBeingSavedStay(t *testing.T) {
 	})
 }
 
+// The same, if one learns only from a second try that it has put its pointer.
+func TestPiecesStayAfterALostAnswer(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		one, two := w.mustBegin(), w.mustBegin()
+		at := mustAppend(t, one, "a", 1, "x")
+		isSaved, mayGoOn, isDone := make(chan bool), make(chan bool), make(chan bool)
+		var pointers atomic.Int64
+		w.members[0].script = func(c *call, serve func()) {
+			if bytes.Contains(c.body, []byte(`"target":"MOD"`)) {
+				switch pointers.Add(1) {
+				case 1: // one's
+					serve0(c, serve)
+					go func() {
+						defer close(isDone)
+						mustSave(t, two, at+1, "two")
+					}()
+					<-isSaved
+					c.abort()
+				case 2: // two's
+					close(isSaved)
+					<-mayGoOn
+				}
+			}
+			serve()
+		}
+		mustSave(t, one, at, "one")
+		close(mayGoOn)
+		<-isDone
+		mustLoad(t, w, at+1, "two")
+	})
+}
+
 // mustSaveRest does what a Save of a state at at still has to do once its pointer is in etcd.
 func mustSaveRest(t *testing.T, s *Session, at int64) {
 	t.Helper()
