@@ -138,6 +138,7 @@ type access struct {
 
 	isAppending atomic.Bool
 	appends     []appended
+	read        int // entries
 	saves       []saving
 }
 
@@ -196,6 +197,8 @@ func (a *access) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
 			if err == nil && a.endEntries != nil {
 				err = a.endEntries(e)
 			}
+			a.test.next()
+			a.read++
 			if !yield(e, err) || err != nil {
 				return
 			}
@@ -224,7 +227,8 @@ type life struct {
 	*access
 	stop   context.CancelFunc // ends Run
 	ended  chan struct{}      // closed when Run has returned
-	reason error              // why it has
+	left   chan struct{}      // closed when the hub has noticed that
+	reason error              // why Run has returned
 
 	warnings []turn
 	turns    []turn
@@ -248,7 +252,8 @@ type turn struct {
 // newLife returns a life that has not begun, of a node with this name.
 func (b *bubble) newLife(name string) *life {
 	b.Helper()
-	l := &life{access: &access{View: b.log.Open(), test: b}, ended: make(chan struct{}), pages: 1}
+	l := &life{access: &access{View: b.log.Open(), test: b}, pages: 1}
+	l.ended, l.left = make(chan struct{}), make(chan struct{})
 	l.View.Cut = l.isCut.Load
 	var err error
 	l.Node, err = NewNode(l.Session, l.access, settings, func(sentence string) {
@@ -279,6 +284,7 @@ func (b *bubble) begin(l *life) *life {
 		l.reason = reason
 	}()
 	go func() {
+		defer close(l.left)
 		for {
 			select {
 			case t := <-l.Turns():
@@ -316,6 +322,7 @@ func (b *bubble) mustBegin(name string) *life {
 func (l *life) kill() {
 	l.stop()
 	<-l.ended
+	<-l.left
 }
 
 // hear does what a hub does with a turn.

@@ -3,7 +3,6 @@ package cluster
 // What belongs here: how nodes notice that another is dead, and how a life ends.
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -406,7 +405,7 @@ func TestHubHearsEverythingBeforeTheEnd(t *testing.T) {
 		a.pages = 3
 		a.onTurn = func(l *life, what string) {
 			if what == "bury x after 1" {
-				time.Sleep(2 * time.Second)
+				time.Sleep(2 * quietAfter * beat) // until there is another reason
 				l.say("asked meanwhile")
 			}
 		}
@@ -420,10 +419,35 @@ func TestHubHearsEverythingBeforeTheEnd(t *testing.T) {
 		b.put("y", 1, greeting())
 		b.put("y", 2, buryText("x", 1)+said("hello"))
 		b.begin(a)
-		b.sleepUntil(3 * time.Second)
+		b.sleepUntil(time.Minute)
 		a.expect("load first-0", "bury x", "bury x after 1", "bury x after 2", "y: say alice hello", "end 0")
-		if !errors.Is(a.reason, etcd.ErrReplaced) {
-			t.Errorf("the life has ended: %v", a.reason)
+		a.mustEnd(etcd.ErrReplaced, 0)
+		if len(a.appends) != 2 {
+			t.Errorf("the node has sent %d entries, want 2", len(a.appends))
+		}
+	})
+}
+
+// TestLastRevisionIsRemembered has the last that a node knew of be an entry that it has read, and one
+// that was acknowledged.
+func TestLastRevisionIsRemembered(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		a := b.mustBegin("a")
+		want := b.put("x", 1, greeting())
+		b.sleepUntil(beat / 2)
+		a.kill()
+		if a.seen != want {
+			t.Errorf("the node has seen %d, and read %d", a.seen, want)
+		}
+		c := b.mustBegin("c")
+		c.holdsEntries.Store(true)
+		c.say("hello")
+		synctest.Wait()
+		want = b.log.Len()
+		b.put("x", 2, "")
+		c.kill()
+		if c.seen != want {
+			t.Errorf("the node has seen %d, and appended %d", c.seen, want)
 		}
 	})
 }

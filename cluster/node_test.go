@@ -194,6 +194,25 @@ func TestNodeNeverMakesItsHubWait(t *testing.T) {
 	})
 }
 
+// TestNodeReadsNoFasterThanItsHub keeps a node from filling the memory with what its hub has no time
+// for.
+func TestNodeReadsNoFasterThanItsHub(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		b.put("x", 1, greeting())
+		for n := range 100 {
+			b.put("x", n+2, said(fmt.Sprint(n)))
+		}
+		a := b.newLife("a")
+		a.onTurn = func(*life, string) { time.Sleep(time.Second) }
+		b.begin(a)
+		b.sleepUntil(5*time.Second + time.Second/2)
+		// The hub has had the state and five entries. One more waits for it, and one for that.
+		if len(a.turns) != 6 || a.read > 1+5+2 {
+			t.Errorf("the hub has had %d turns, and the node has read %d entries", len(a.turns), a.read)
+		}
+	})
+}
+
 func TestPartsOfATurnFollowEachOther(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		a := b.newLife("a")
