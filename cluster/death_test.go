@@ -436,8 +436,8 @@ func TestLastRevisionIsRemembered(t *testing.T) {
 		want := b.put("x", 1, greeting())
 		b.sleepUntil(beat / 2)
 		a.kill()
-		if a.seen != want {
-			t.Errorf("the node has seen %d, and read %d", a.seen, want)
+		if a.seen.Revision != want {
+			t.Errorf("the node has seen %d, and read %d", a.seen.Revision, want)
 		}
 		c := b.mustBegin("c")
 		c.holdsEntries.Store(true)
@@ -446,8 +446,8 @@ func TestLastRevisionIsRemembered(t *testing.T) {
 		want = b.log.Len()
 		b.put("x", 2, "")
 		c.kill()
-		if c.seen != want {
-			t.Errorf("the node has seen %d, and appended %d", c.seen, want)
+		if c.seen.Revision != want {
+			t.Errorf("the node has seen %d, and appended %d", c.seen.Revision, want)
 		}
 	})
 }
