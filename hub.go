@@ -54,10 +54,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"lobby/chain"
@@ -101,7 +98,7 @@ type Hub struct {
 	// From callers to Run. Each request brings a channel for its answer.
 	joins      chan request[chat.Name, joined]
 	leaves     chan request[chat.Name, chain.ID]
-	messages   chan request[message, chain.ID]
+	messages   chan request[chat.Command, chain.ID]
 	lists      chan request[struct{}, listed]
 	releases   chan *chat.List // a caller no longer needs this list
 	subscribes chan request[subscription, opened]
@@ -113,9 +110,9 @@ type Hub struct {
 	stopping chan struct{} // closed by Run, which from then on serves open streams alone
 
 	// To and from the other hubs of a lobby on several machines; nil if this hub is alone.
-	node     string // this hub's name among them
 	commands chan<- chat.Command
 	turns    <-chan chat.Turn
+	node     string // this hub's name among them
 }
 
 // request is a question to Run, and the way back for its answer.
@@ -130,17 +127,11 @@ type result[Answer any] struct {
 	err    error
 }
 
-// What callers ask for.
-type (
-	message struct {
-		from chat.Name
-		text chat.Text
-	}
-	subscription struct {
-		name        chat.Name // whom the stream holds; zero for nobody
-		lastEventID string
-	}
-)
+// subscription is what whoever opens a stream asks for.
+type subscription struct {
+	name        chat.Name // whom the stream holds; zero for nobody
+	lastEventID string
+}
 
 // What Run answers, if it is more than an id. An id is that of the last event that the answer takes
 // into account, and even an error comes with it.
@@ -183,7 +174,7 @@ func NewHub(config Config) (*Hub, error) {
 		config:     config,
 		joins:      make(chan request[chat.Name, joined]),
 		leaves:     make(chan request[chat.Name, chain.ID]),
-		messages:   make(chan request[message, chain.ID]),
+		messages:   make(chan request[chat.Command, chain.ID]),
 		lists:      make(chan request[struct{}, listed]),
 		releases:   make(chan *chat.List),
 		subscribes: make(chan request[subscription, opened]),
@@ -225,7 +216,7 @@ func (h *Hub) Leave(ctx context.Context, name chat.Name) (id chain.ID, err error
 
 // Say tells every stream what a user says. The error can be ErrNotConnected.
 func (h *Hub) Say(ctx context.Context, from chat.Name, text chat.Text) (id chain.ID, err error) {
-	return ask(ctx, h.stopping, h.messages, message{from, text})
+	return ask(ctx, h.stopping, h.messages, chat.Command{Do: chat.Say, Name: from, Text: text})
 }
 
 // List returns who is there. The caller must call Release when it no longer needs the list.
@@ -293,7 +284,6 @@ type room struct {
 
 	users  map[string]*user // who is there, by name
 	roster chat.Roster      // their names, as a list
-	holds  holds            // what the streams of each hub hold
 
 	graces []grace          // of streams that have closed, the first to end in front
 	over   <-chan time.Time // delivers when the first of graces ends; nil if there are none
@@ -307,13 +297,13 @@ type room struct {
 
 // user is someone who is there.
 type user struct {
-	visit        // the present one
-	stays   bool // whether the user stays until Leave, because of Join
-	streams int  // how many streams hold the user, those in their grace included
-}
+	visit      // the present one
+	stays bool // whether the user stays until Leave, because of Join
 
-// holds says how many streams of which hub hold whom. A hub that is alone has the name "".
-type holds map[string]map[*user]int
+	// streams says how many streams hold the user, those in their grace included. They are counted
+	// for each hub, by its name, which is "" if it is alone. Those that have none are left out.
+	streams map[string]int
+}
 
 // grace is the time for which a stream that has closed still holds its user.
 type grace struct {
@@ -325,7 +315,6 @@ const (
 	// maxGraces is how many graces there may be. Beyond that the first one ends early, so that memory
 	// does not grow however fast somebody opens and closes streams.
 	maxGraces = 1 << 17
-
 	// maxLate is how late Run may notice the end of a grace before it takes the process for paused.
 	maxLate = 10 * time.Millisecond
 )
@@ -337,7 +326,6 @@ func (h *Hub) Run(ctx context.Context) {
 		config:   h.config,
 		chain:    chain.New(h.config.History, h.config.KeepAlive),
 		users:    make(map[string]*user),
-		holds:    make(holds),
 		node:     h.node,
 		commands: h.commands,
 	}
@@ -345,44 +333,38 @@ func (h *Hub) Run(ctx context.Context) {
 		select {
 		case q := <-h.joins:
 			order(&r, chat.Command{Do: chat.Join, Name: q.query}, q, (*room).join)
-
 		case q := <-h.leaves:
 			order(&r, chat.Command{Do: chat.Leave, Name: q.query}, q, (*room).leave)
-
 		case q := <-h.messages:
-			order(&r, chat.Command{Do: chat.Say, Name: q.query.from, Text: q.query.text}, q, (*room).say)
-
+			order(&r, q.query, q, (*room).say)
 		case q := <-h.lists:
 			order(&r, chat.Command{Do: chat.Look}, q, (*room).list)
-
 		case q := <-h.subscribes:
 			r.subscribe(q)
-
 		case list := <-h.releases:
 			r.roster.Release(list)
-
 		case q := <-h.lags:
 			q.answer <- result[chain.Start]{answer: r.chain.After(q.query)}
-
 		case v := <-h.closes:
 			r.closeStream(v)
-
 		case <-r.chain.Due():
 			r.chain.Tick()
-
 		case <-r.over:
 			r.checkGraces()
-
 		case turn := <-h.turns:
 			isLast = r.take(turn)
-
 		case <-ctx.Done():
 			isLast = true
 		}
 	}
 	close(h.stopping)
-	for len(r.waiting) > 0 {
-		r.take(<-h.turns)
+	for late := time.After(maxStopping); len(r.waiting) > 0; {
+		select {
+		case turn := <-h.turns:
+			r.take(turn)
+		case <-late: // the log is slow or lost, and the streams should end
+			r.giveUp(len(r.waiting))
+		}
 	}
 	r.chain.End()
 	r.drain(h.lags, h.closes)
@@ -394,7 +376,6 @@ func (r *room) drain(lags <-chan request[string, chain.Start], closes <-chan vis
 		select {
 		case q := <-lags:
 			q.answer <- result[chain.Start]{answer: r.chain.After(q.query)}
-
 		case <-closes:
 			r.chain.Readers--
 		}
@@ -405,19 +386,19 @@ func (r *room) drain(lags <-chan request[string, chain.Start], closes <-chan vis
 func order[Query, Answer any](
 	r *room, command chat.Command, q request[Query, Answer], do func(*room, Query) (Answer, error),
 ) {
-	if r.commands != nil {
-		r.wait(command, func(err error) {
-			if err != nil {
-				q.answer <- result[Answer]{err: err}
-				return
-			}
-			answer, err := do(r, q.query)
-			q.answer <- result[Answer]{answer, err}
-		})
+	if r.commands == nil {
+		answer, err := do(r, q.query)
+		q.answer <- result[Answer]{answer, err}
 		return
 	}
-	answer, err := do(r, q.query)
-	q.answer <- result[Answer]{answer, err}
+	r.waiting = append(r.waiting, waiting{command.Do, func(err error) {
+		var answer Answer
+		if err == nil {
+			answer, err = do(r, q.query)
+		}
+		q.answer <- result[Answer]{answer, err}
+	}})
+	r.commands <- command
 }
 
 func (r *room) join(name chat.Name) (joined, error) {
@@ -442,11 +423,11 @@ func (r *room) leave(name chat.Name) (chain.ID, error) {
 	return r.chain.LastID(), nil
 }
 
-func (r *room) say(m message) (chain.ID, error) {
-	if r.users[m.from.String()] == nil {
+func (r *room) say(c chat.Command) (chain.ID, error) {
+	if r.users[c.Name.String()] == nil {
 		return r.chain.LastID(), ErrNotConnected
 	}
-	r.chain.Append(m.from.String(), ": ", m.text.String())
+	r.chain.Append(c.Name.String(), ": ", c.Text.String())
 	return r.chain.LastID(), nil
 }
 
@@ -522,14 +503,14 @@ func (r *room) endFirstGrace() {
 	v := r.graces[0].visit
 	r.graces = r.graces[1:]
 	if r.visitor(v) != nil {
-		shut := request[visit, struct{}]{v, make(chan result[struct{}], 1)} // nobody waits for the answer
+		shut := request[visit, chain.ID]{v, make(chan result[chain.ID], 1)} // nobody waits for the answer
 		order(r, chat.Command{Do: chat.Shut, Name: v.name, Visit: v.arrival.String()}, shut, (*room).shut)
 	}
 }
 
-func (r *room) shut(v visit) (struct{}, error) {
+func (r *room) shut(v visit) (chain.ID, error) {
 	r.letGo(r.node, v, 1)
-	return struct{}{}, nil
+	return r.chain.LastID(), nil
 }
 
 // visitor returns the user who is on that visit, or nil if it has ended.
@@ -546,25 +527,24 @@ func (r *room) hold(node string, name chat.Name) visit {
 	if u == nil {
 		u = r.add(name)
 	}
-	if r.holds[node] == nil {
-		r.holds[node] = make(map[*user]int)
+	if u.streams == nil {
+		u.streams = make(map[string]int)
 	}
-	r.holds[node][u]++
-	u.streams++
+	u.streams[node]++
 	return u.visit
 }
 
 // letGo has so many streams of a hub no longer hold a user, who leaves if nothing else does. It does
-// nothing if the visit has ended.
+// nothing if the visit has ended, or if there are no such streams.
 func (r *room) letGo(node string, v visit, streams int) {
 	u := r.visitor(v)
-	if u == nil || r.holds[node][u] < streams {
+	if u == nil || streams == 0 || u.streams[node] < streams {
 		return
 	}
-	if r.holds[node][u] -= streams; r.holds[node][u] == 0 {
-		delete(r.holds[node], u)
+	if u.streams[node] -= streams; u.streams[node] == 0 {
+		delete(u.streams, node)
 	}
-	if u.streams -= streams; u.streams == 0 && !u.stays {
+	if len(u.streams) == 0 && !u.stays {
 		r.remove(u)
 	}
 }
@@ -581,9 +561,6 @@ func (r *room) remove(u *user) {
 	name := u.name.String()
 	delete(r.users, name)
 	r.roster.Remove(name)
-	for _, held := range r.holds {
-		delete(held, u)
-	}
 	r.chain.Append("User ", name, " disconnected from the chat.")
 }
 
@@ -599,16 +576,15 @@ func (h *Hub) Connect(node string, commands chan<- chat.Command, turns <-chan ch
 	h.node, h.commands, h.turns = node, commands, turns
 }
 
+const (
+	maxPage     = 500         // users whom a hub goes through in one part of a turn, in some 0.2 ms
+	maxStopping = time.Second // for requests that have not had their turn when the hub is to stop
+)
+
 // waiting is a request whose command has not had its turn.
 type waiting struct {
 	verb   chat.Verb
 	answer func(error) // carries the request out, or answers with the error if there is one
-}
-
-// wait sends a command to the log, and has answer called when it has its turn.
-func (r *room) wait(command chat.Command, answer func(error)) {
-	r.waiting = append(r.waiting, waiting{command.Do, answer})
-	r.commands <- command
 }
 
 // take carries out a turn, and reports whether it was the last.
@@ -624,13 +600,17 @@ func (r *room) take(turn chat.Turn) (isLast bool) {
 			}
 		}
 	case chat.Burial:
-		r.bury(t.Node)
+		users, next := r.page(t.After)
+		for _, u := range users {
+			r.letGo(t.Node, u.visit, u.streams[t.Node])
+		}
+		t.Done <- chat.Result{Next: next}
 	case chat.Load:
 		t.Done <- r.load(t.State)
 	case chat.Renewal:
 		r.chain = chain.NewEpoch(t.Epoch, r.config.History, r.config.KeepAlive)
 	case chat.Save:
-		t.To <- r.state()
+		t.Done <- r.save(t.After)
 	case chat.End:
 		r.giveUp(t.Unknown)
 		return true
@@ -646,7 +626,7 @@ func (r *room) carryOut(node string, c chat.Command) {
 	case chat.Leave:
 		r.leave(c.Name)
 	case chat.Say:
-		r.say(message{c.Name, c.Text})
+		r.say(c)
 	case chat.Open:
 		r.hold(node, c.Name)
 	case chat.Shut:
@@ -656,16 +636,16 @@ func (r *room) carryOut(node string, c chat.Command) {
 	}
 }
 
-// bury takes all streams of a hub off their users, in the order of their names.
-func (r *room) bury(node string) {
-	held := r.holds[node]
-	delete(r.holds, node)
-	byName := func(a, b *user) int { return strings.Compare(a.name.String(), b.name.String()) }
-	for _, u := range slices.SortedFunc(maps.Keys(held), byName) {
-		if u.streams -= held[u]; u.streams == 0 && !u.stays {
-			r.remove(u)
+// page returns some of the users, in the order of their names, beginning after a name. The next page
+// begins after the name next, which is empty if there is none.
+func (r *room) page(after string) (users []*user, next string) {
+	for name := range r.roster.NamesAfter(after) {
+		if len(users) == maxPage {
+			return users, users[maxPage-1].name.String()
 		}
+		users = append(users, r.users[name])
 	}
+	return users, ""
 }
 
 // giveUp answers all requests that wait, when the hub has lost the others. So many of them may have
@@ -681,50 +661,40 @@ func (r *room) giveUp(unknown int) {
 	r.waiting = nil
 }
 
-// state returns what another hub needs to know to go on from here.
-func (r *room) state() chat.State {
-	s := chat.State{LastID: r.chain.LastID().String(), Events: r.chain.History()}
-	for name := range r.roster.Names() {
-		u := r.users[name]
-		s.Users = append(s.Users, chat.Here{Name: u.name, Arrival: u.arrival.String(), Stays: u.stays})
+// save returns a part of what another hub needs to know to go on from here.
+func (r *room) save(after string) chat.Result {
+	users, next := r.page(after)
+	result := chat.Result{Next: next}
+	if after == "" {
+		result.State = chat.State{LastID: r.chain.LastID().String(), Events: r.chain.History()}
 	}
-	for _, node := range slices.Sorted(maps.Keys(r.holds)) {
-		for _, u := range s.Users {
-			if n := r.holds[node][r.users[u.Name.String()]]; n > 0 {
-				s.Holds = append(s.Holds, chat.Hold{Node: node, Name: u.Name, Streams: n})
-			}
-		}
+	for _, u := range users {
+		result.State.Users = append(result.State.Users, chat.Here{
+			Name: u.name, Arrival: u.arrival.String(), Stays: u.stays, Streams: maps.Clone(u.streams),
+		})
 	}
-	return s
+	return result
 }
 
-// load begins from what state returned, maybe that of another hub.
+// load begins from what save returned, maybe that of another hub.
 func (r *room) load(s chat.State) error {
 	last, err := chain.ParseID(s.LastID)
 	if err != nil {
 		return err
 	}
-	if r.chain, err = chain.Restore(last, s.Events, r.config.History, r.config.KeepAlive); err != nil {
+	restored, err := chain.Restore(last, s.Events, r.config.History, r.config.KeepAlive)
+	if err != nil {
 		return err
 	}
+	r.chain = restored
 	for _, here := range s.Users {
 		arrival, err := chain.ParseID(here.Arrival)
 		if err != nil {
 			return err
 		}
-		r.users[here.Name.String()] = &user{visit: visit{here.Name, arrival}, stays: here.Stays}
-		r.roster.Add(here.Name.String())
-	}
-	for _, h := range s.Holds {
-		u := r.users[h.Name.String()]
-		if u == nil {
-			return fmt.Errorf("a stream holds %q, who is not there", h.Name)
-		}
-		if r.holds[h.Node] == nil {
-			r.holds[h.Node] = make(map[*user]int)
-		}
-		r.holds[h.Node][u] = h.Streams
-		u.streams += h.Streams
+		name := here.Name.String()
+		r.users[name] = &user{visit{here.Name, arrival}, here.Stays, here.Streams}
+		r.roster.Add(name)
 	}
 	return nil
 }

@@ -1,32 +1,29 @@
 package main
 
 // What belongs here: the hub, asked over its methods, in bubbles of virtual time and beside a
-// model; rules about the source that hold for every package; and benchmarks of the hub alone. Events
-// as bytes are tested in chain/, names, texts and lists in chat/, the server over sockets in e2e/.
+// model; several hubs on one log; and benchmarks of the hub alone. Events as bytes are tested in
+// chain/, names, texts and lists in chat/, nodes in cluster/, the server over sockets in e2e/.
 
 import (
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"go/parser"
-	"go/token"
 	"io"
-	"io/fs"
 	"maps"
 	"math/rand/v2"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"lobby/chain"
 	"lobby/chat"
+	"lobby/cluster"
+	"lobby/cluster/memlog"
 )
 
 // bubble is a hub in virtual time, and one who uses it.
@@ -162,29 +159,35 @@ func (b *bubble) read(stream *Stream) (events []event, err error) {
 		if err != nil {
 			return events, err
 		}
-		for block := range strings.SplitSeq(strings.TrimSuffix(string(data), "\n\n"), "\n\n") {
-			var e event
-			var lines []string
-			for line := range strings.SplitSeq(block, "\n") {
-				field, value, _ := strings.Cut(line, ": ")
-				switch field {
-				case "id":
-					e.id = value
-				case "data":
-					lines = append(lines, value)
-				}
-			}
-			e.text = strings.Join(lines, "\n")
-			if strings.Contains(block, "event: gap\n") {
-				e.text = "(gap)"
-			} else if block == ": keep-alive" {
-				e.text = "(comment)"
-			}
-			if e.text != "" {
-				events = append(events, e)
+		events = append(events, eventsIn(data)...)
+	}
+}
+
+// eventsIn returns the events of a part of a stream, without its opening.
+func eventsIn(data []byte) (events []event) {
+	for block := range strings.SplitSeq(strings.TrimSuffix(string(data), "\n\n"), "\n\n") {
+		var e event
+		var lines []string
+		for line := range strings.SplitSeq(block, "\n") {
+			field, value, _ := strings.Cut(line, ": ")
+			switch field {
+			case "id":
+				e.id = value
+			case "data":
+				lines = append(lines, value)
 			}
 		}
+		e.text = strings.Join(lines, "\n")
+		if strings.Contains(block, "event: gap\n") {
+			e.text = "(gap)"
+		} else if block == ": keep-alive" {
+			e.text = "(comment)"
+		}
+		if e.text != "" {
+			events = append(events, e)
+		}
 	}
+	return events
 }
 
 func texts(events []event) (texts []string) {
@@ -782,131 +785,158 @@ func testModel(t *testing.T, random *rand.Rand) {
 	})
 }
 
-// TestHeaderProgram builds and runs the program in hub.go's header comment in a module that has
-// nothing but hub.go, chain/ and chat/.
-func TestHeaderProgram(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, content string) {
-		t.Helper()
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-			t.Fatal(err)
-		}
-		content = strings.ReplaceAll(content, `"lobby/`, `"sample/`)
-		if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	chainFiles, _ := filepath.Glob("chain/*.go")
-	chatFiles, _ := filepath.Glob("chat/*.go")
-	for _, name := range slices.Concat(chainFiles, chatFiles, []string{"hub.go"}) {
-		if strings.HasSuffix(name, "_test.go") {
-			continue
-		}
-		write(name, mustRead(t, name))
-	}
-	header, _, _ := strings.Cut(mustRead(t, "hub.go"), "\npackage main")
-	var program strings.Builder
-	for line := range strings.Lines(header) {
-		if code, ok := strings.CutPrefix(line, "//\t"); ok {
-			program.WriteString(code)
-		}
-	}
-	write("main.go", program.String())
-	write("go.mod", "module sample\n\ngo 1.26\n")
-	cmd := exec.CommandContext(t.Context(), "go", "run", ".")
-	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s\n%s", err, out, program.String())
-	}
-	for _, want := range []string{"data: " + arrival("alice"), "data: alice: hello"} {
-		if strings.Count(string(out), "\n"+want+"\n") != 1 {
-			t.Errorf("it printed %q, want %q in it once", out, want)
-		}
-	}
+// machine is a hub that is connected with others through a log, for one life.
+type machine struct {
+	hub     *Hub
+	stop    func()
+	ended   chan struct{} // closed when Run has returned
+	isCut   atomic.Bool   // whether the machine is cut off from the log
+	history []event       // since the log began; complete when ended is closed
 }
 
-// TestOnlyTestsLock reads the imports of every package of this module.
-func TestOnlyTestsLock(t *testing.T) {
-	read := 0
-	err := fs.WalkDir(os.DirFS("."), ".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() && path != "." {
-			if _, err := os.Stat(filepath.Join(path, "go.mod")); err == nil {
-				return fs.SkipDir // another module
-			}
-		}
-		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
-		if err != nil {
-			return err
-		}
-		read++
-		for _, i := range file.Imports {
-			if i.Path.Value == `"sync"` || i.Path.Value == `"sync/atomic"` {
-				t.Errorf("%s imports %s", path, i.Path.Value)
-			}
-		}
-		return nil
-	})
-	if err != nil || read < 5 {
-		t.Errorf("read %d files: %v", read, err)
-	}
-}
-
-// TestDocumentsQuoteTheSource looks for each block of code that names a file, such as "```go hub.go",
-// in that file.
-func TestDocumentsQuoteTheSource(t *testing.T) {
-	names, _ := filepath.Glob("docs/*.md")
-	quotes := 0
-	for _, name := range names {
-		document := mustRead(t, name)
-		for _, block := range strings.Split("\n"+document, "\n```go ")[1:] {
-			file, quote, _ := strings.Cut(block, "\n")
-			quote, _, _ = strings.Cut(quote, "```")
-			if !strings.Contains(withoutIndent(mustRead(t, file)), withoutIndent("\n"+quote)) {
-				t.Errorf("%s quotes lines that %s does not have:\n%s", name, file, quote)
-			}
-			quotes++
-		}
-	}
-	if quotes == 0 {
-		t.Error("there are no quotes")
-	}
-}
-
-// TestDiagramHasAllChannels compares the README's diagram with the hub's channels.
-func TestDiagramHasAllChannels(t *testing.T) {
-	_, diagram, _ := strings.Cut(mustRead(t, "README.md"), "## How it works")
-	diagram, _, _ = strings.Cut(diagram, "**One owner.**")
-	hub := reflect.TypeFor[Hub]()
-	for field := range hub.Fields() {
-		if field.Type.Kind() == reflect.Chan && !slices.Contains(strings.Fields(diagram), field.Name) {
-			t.Errorf("the README's diagram lacks the channel %s", field.Name)
-		}
-	}
-}
-
-func mustRead(t *testing.T, name string) string {
-	t.Helper()
-	content, err := os.ReadFile(name)
+// startMachine starts a machine, and waits until it is one of the lobby's.
+func startMachine(t *testing.T, config Config, log *memlog.Log) *machine {
+	view, m := log.Open(), &machine{ended: make(chan struct{})}
+	view.Delay, view.Cut = func() time.Duration { return rand.N(20 * time.Millisecond) }, m.isCut.Load
+	settings := cluster.Settings{History: config.History, MaxUsers: config.MaxUsers}
+	node, err := cluster.NewNode(view.Session, view, settings, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(content)
+	if m.hub, err = NewHub(config); err != nil {
+		t.Fatal(err)
+	}
+	m.hub.Connect(node.Name(), node.Commands(), node.Turns())
+	ctx, stop := context.WithCancel(context.Background())
+	m.stop = stop
+	nodeCtx, stopNode := context.WithCancel(context.Background())
+	go node.Run(nodeCtx)
+	go func() { m.hub.Run(ctx); stopNode(); close(m.ended) }()
+	<-node.Ready()
+	_, stream, err := m.hub.Watch(ctx, "log-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer stream.Close() // before which Run does not return
+		for data, err := stream.Next(context.Background()); err == nil; data, err = stream.Next(context.Background()) {
+			m.history = append(m.history, eventsIn(data)...)
+		}
+	}()
+	return m
 }
 
-func withoutIndent(code string) string {
-	lines := strings.Split(code, "\n")
-	for i := range lines {
-		lines[i] = strings.TrimLeft(lines[i], "\t")
+// TestHubsOnOneLogAgree has clients do what they like on three machines, which are cut off from the
+// log now and then and come back as others, and compares what everyone has seen.
+func TestHubsOnOneLogAgree(t *testing.T) {
+	for seed := range uint64(2) {
+		synctest.Test(t, func(t *testing.T) { testHubsOnOneLog(t, rand.New(rand.NewPCG(seed, 0))) })
 	}
-	return strings.Join(lines, "\n")
+}
+
+func testHubsOnOneLog(t *testing.T, random *rand.Rand) {
+	const clients, operations = 20, 200
+	config := Config{History: 1 << 20, MaxUsers: 8, MaxStreams: 50, Grace: 5 * time.Second, KeepAlive: time.Hour}
+	log := memlog.New(`{"version":1,"epoch":"log","history":1048576,"maxUsers":8}`)
+	var machines [3]atomic.Pointer[machine]
+	var lives []*machine
+	for i := range machines {
+		lives = append(lives, startMachine(t, config, log))
+		machines[i].Store(lives[i])
+	}
+	said, refused := make(map[string]string), make(map[string]bool) // texts that were taken, by id, and others
+	var record sync.Mutex
+	var acting sync.WaitGroup
+	for client := range clients {
+		random := rand.New(rand.NewPCG(random.Uint64(), 0))
+		acting.Go(func() {
+			for n := range operations {
+				time.Sleep(time.Duration(random.IntN(1000)) * time.Millisecond)
+				hub := machines[random.IntN(len(machines))].Load().hub
+				name := mustName(t, fmt.Sprint("user-", random.IntN(12)))
+				switch random.IntN(6) {
+				case 0:
+					hub.Join(t.Context(), name)
+				case 1:
+					hub.Leave(t.Context(), name)
+				case 2:
+					if _, stream, err := hub.Subscribe(t.Context(), name, ""); err == nil {
+						time.Sleep(time.Duration(random.IntN(4000)) * time.Millisecond)
+						stream.Close()
+					}
+				case 3:
+					list(t.Context(), hub)
+				default:
+					text := fmt.Sprint(client, " ", n, strings.Repeat(" text", 800))
+					id, err := hub.Say(t.Context(), name, mustText(t, text))
+					record.Lock()
+					if err == nil {
+						said[id.String()] = name.String() + ": " + text
+					} else if err != ErrUnknown {
+						refused[text] = true
+					}
+					record.Unlock()
+				}
+			}
+		})
+	}
+	for range 12 {
+		time.Sleep(time.Duration(random.IntN(10_000)) * time.Millisecond)
+		i := random.IntN(len(machines))
+		m := machines[i].Load()
+		m.isCut.Store(true)
+		time.Sleep(time.Duration(random.IntN(15_000)) * time.Millisecond)
+		m.isCut.Store(false)
+		time.Sleep(time.Second)
+		select {
+		case <-m.ended:
+			lives = append(lives, startMachine(t, config, log))
+			machines[i].Store(lives[len(lives)-1])
+		default:
+		}
+	}
+	acting.Wait()
+	time.Sleep(time.Minute) // until everyone whom nothing holds has gone
+	_, want, _ := list(t.Context(), machines[0].Load().hub)
+	for i := range machines {
+		if _, got, err := list(t.Context(), machines[i].Load().hub); err != nil || !slices.Equal(got, want) {
+			t.Errorf("machine %d lists %q, %v, want %q", i, got, err, want)
+		}
+		machines[i].Load().stop()
+	}
+	longest := lives[len(lives)-1]
+	for _, m := range lives {
+		<-m.ended
+		if len(m.history) > len(longest.history) {
+			longest = m
+		}
+	}
+	for i, m := range lives {
+		if !slices.Equal(m.history, longest.history[:len(m.history)]) {
+			t.Errorf("life %d saw other events", i)
+		}
+	}
+	texts, here := make(map[string]bool), make(map[string]bool)
+	for i, e := range longest.history {
+		name, text, isMessage := strings.Cut(e.text, ": ")
+		if e.id != fmt.Sprint("log-", i+1) || isMessage && (texts[e.text] || refused[text] || !here[name]) {
+			t.Fatalf("event %d is %.80q", i+1, e)
+		}
+		texts[e.text] = isMessage
+		if user, what, _ := strings.Cut(strings.TrimPrefix(e.text, "User "), " "); !isMessage {
+			if here[user] = e.text == arrival(user); !here[user] && e.text != departure(user) {
+				t.Fatalf("event %d is %q: %q", i+1, e, what)
+			}
+		}
+	}
+	for id, text := range said {
+		if i := number(id); i > len(longest.history) || longest.history[i-1].text != text {
+			t.Errorf("%.80q was acknowledged as %s, and is not there", text, id)
+		}
+	}
+	if state, _ := log.State(); state == nil {
+		t.Error("no state was saved")
+	}
 }
 
 // Benchmarks.

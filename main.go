@@ -98,9 +98,10 @@ func parse(args []string, out io.Writer) (settings, error) {
 		s.hosts = append(s.hosts, host)
 		return err
 	})
-	flags.Func("etcd", "be one of several servers, which keep their lobby in etcd at `URL`[,URL…]", func(urls string) (err error) {
-		s.etcd, err = etcd.ParseURLs(urls)
-		return err
+	var urls []string // parsed later, because the error of a flags.Func shows its value, with the password
+	flags.Func("etcd", "be one of several servers, which keep their lobby in etcd at `URL`[,URL…]", func(value string) error {
+		urls = []string{value}
+		return nil
 	})
 	var ca, cert, key string
 	flags.StringVar(&ca, "etcd-ca", "", "`file` of the authorities that etcd's certificate may come from (PEM)")
@@ -108,6 +109,9 @@ func parse(args []string, out io.Writer) (settings, error) {
 	flags.StringVar(&key, "etcd-key", "", "`file` of the key of that certificate (PEM)")
 	flags.SetOutput(io.Discard) // errors are printed once, by main
 	err := flags.Parse(args)
+	if err == nil && urls != nil {
+		s.etcd, err = etcd.ParseURLs(urls[0])
+	}
 	if err == nil {
 		s.etcd.TLS, err = etcd.LoadTLS(ca, cert, key)
 	}
@@ -232,10 +236,10 @@ func live(ctx context.Context, s settings, stdout, stderr io.Writer) error {
 	say := func(sentence string) { warn(stderr, sentence) }
 	lobby := cluster.NewLobby(etcd.New(s.etcd),
 		cluster.Settings{History: s.config.History, MaxUsers: s.config.MaxUsers}, say)
-	for isWaiting := false; ; {
+	for hasLived, isWaiting := false, false; ; {
 		node, reason := lobby.Begin(ctx)
 		if reason == nil {
-			isWaiting = false
+			hasLived, isWaiting = true, false
 			if reason, err = liveOnce(ctx, node, &s, stdout, stderr); err != nil {
 				return err
 			}
@@ -244,8 +248,8 @@ func live(ctx context.Context, s settings, stdout, stderr io.Writer) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if errors.Is(reason, cluster.ErrSettings) || errors.Is(reason, etcd.ErrRefused) {
-			return reason
+		if errors.Is(reason, cluster.ErrSettings) || errors.Is(reason, etcd.ErrRefused) && !hasLived {
+			return reason // which will not pass by waiting
 		}
 		if !isWaiting {
 			isWaiting = true

@@ -26,4 +26,7 @@
 // A client that lost its connection asks the same. The answer is a Start: where the next event
 // begins. If the history no longer has that event, it is the end of the chain, and the client is
 // told of a gap.
+//
+// Another process can go on where a chain is: [Chain.History] returns the events of the history as
+// they stand on the streams, and [Restore] makes a chain of them.
 package chain

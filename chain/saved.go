@@ -3,28 +3,28 @@ package chain
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"time"
 )
 
 // History returns the events from which readers can resume, as they stand on the streams, without
 // comments. Restore makes a chain of them.
 func (c *Chain) History() []byte {
-	var events []byte
-	var copied *batch
+	var parts [][]byte
+	var last *batch
 	for n := range uint64(len(c.history)) {
 		seq := c.last.seq - uint64(len(c.history)) + n // of the event before
 		begin := c.history[seq%uint64(c.maxHistory)]
-		if begin.batch == copied {
-			continue
+		switch begin.batch {
+		case last:
+		case c.filling:
+			parts = append(parts, c.data[begin.offset:])
+		default:
+			parts = append(parts, begin.batch.data[begin.offset:])
 		}
-		copied = begin.batch
-		data := copied.data
-		if copied == c.filling {
-			data = c.data
-		}
-		events = append(events, data[begin.offset:]...)
+		last = begin.batch
 	}
-	return events
+	return slices.Concat(parts...)
 }
 
 // Restore returns a chain that goes on after the event last, with what History of another chain

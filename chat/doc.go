@@ -1,5 +1,6 @@
 // Package chat holds the words of a chat: the names of its users, the texts
-// that they say, and the sorted list of who is there.
+// that they say, the sorted list of who is there, and the commands that make
+// several hubs one chat.
 //
 // # Names and texts
 //
@@ -37,4 +38,13 @@
 // from Take to [Roster.Release], and what the Lists that are being sent keep
 // beside the roster as it is now. If that would be more than [MaxOld], it gives up
 // the oldest: [List.Context] is done, and the List's senders must stop.
+//
+// # Commands and turns
+//
+// What somebody wants to happen in a chat is a [Command]. A hub that is alone
+// carries it out at once. Several hubs first agree on one order of all commands,
+// and each of them is given what happens in that order, [Turn] by turn. They get
+// the same turns, so they come to the same state. This package knows how a command
+// is written as text, and what a [State] is made of; package cluster knows how the
+// order comes about.
 package chat

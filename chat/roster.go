@@ -46,11 +46,23 @@ const (
 // Len returns how many names there are.
 func (r *Roster) Len() int { return r.total.names }
 
-// Names returns the names, in their order, as they are until Add or Remove is called.
-func (r *Roster) Names() iter.Seq[string] {
+// NamesAfter returns the names that follow name in their order, whether or not that is there. The
+// roster must not change meanwhile.
+func (r *Roster) NamesAfter(name string) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for _, c := range r.chunks {
-			for _, name := range c.names {
+		if len(r.chunks) == 0 {
+			return
+		}
+		first, at := r.find(name)
+		if names := r.chunks[first].names; at < len(names) && names[at] == name {
+			at++
+		}
+		for i, c := range r.chunks[first:] {
+			names := c.names
+			if i == 0 {
+				names = names[at:]
+			}
+			for _, name := range names {
 				if !yield(name) {
 					return
 				}

@@ -195,6 +195,69 @@ func TestARosterForgetsWhoWasRemoved(t *testing.T) {
 	}
 }
 
+// TestNamesAfter asks for the names after each that is there, and after others before, between and
+// behind them, while rosters have no chunk, an empty one, one that is full, and several.
+func TestNamesAfter(t *testing.T) {
+	for _, n := range []int{0, 1, 2, maxChunk - 1, maxChunk, maxChunk + 1, 2 * maxChunk, 1000} {
+		var r Roster
+		var names []string
+		for i := range n {
+			names = append(names, numbered(2*i*7919%(2*n), 7))
+			r.Add(names[i])
+		}
+		slices.Sort(names)
+		for i := range 2*n + 1 {
+			after := numbered(i, 7)
+			first, isThere := slices.BinarySearch(names, after)
+			if isThere {
+				first++
+			}
+			if got := slices.Collect(r.NamesAfter(after)); !slices.Equal(got, names[first:]) {
+				t.Fatalf("of %d names, %d follow %s, want %d", n, len(got), after, n-first)
+			}
+		}
+		for _, edge := range []struct {
+			after string
+			want  []string
+		}{{"", names}, {"\x00", names}, {"~", nil}} {
+			if got := slices.Collect(r.NamesAfter(edge.after)); !slices.Equal(got, edge.want) {
+				t.Errorf("of %d names, %d follow %q, want %d", n, len(got), edge.after, len(edge.want))
+			}
+		}
+	}
+}
+
+func TestNamesAfterMayBeLeft(t *testing.T) {
+	r := rosterOf(3*maxChunk, 7)
+	for _, most := range []int{1, maxChunk, maxChunk + 1} { // in one page, and in pages
+		var got []string
+		for after, more := "", true; more; {
+			more = false
+			for name := range r.NamesAfter(after) {
+				if got = append(got, name); len(got)%most == 0 {
+					after, more = name, true
+					break
+				}
+			}
+		}
+		if want := slices.Collect(rosterOf(3*maxChunk, 7).NamesAfter("")); !slices.Equal(got, want) {
+			t.Errorf("pages of %d names have %d names together, want %d", most, len(got), len(want))
+		}
+	}
+}
+
+func TestNobodyFollowsInARosterThatEveryoneHasLeft(t *testing.T) {
+	r := rosterOf(3, 7)
+	for i := range 3 {
+		r.Remove(numbered(i, 7))
+	}
+	for _, after := range []string{"", numbered(1, 7), "~"} {
+		for name := range r.NamesAfter(after) {
+			t.Errorf("%s follows %q", name, after)
+		}
+	}
+}
+
 func BenchmarkAddAndRemove(b *testing.B) {
 	for _, n := range []int{100, 100_000} {
 		b.Run(fmt.Sprintf("names=%d", n), func(b *testing.B) {

@@ -12,7 +12,10 @@ type (
 		Commands []Command
 	}
 	// Burial is the end of a hub that the others have given up. Its streams no longer hold anybody.
-	Burial struct{ Node string }
+	Burial struct {
+		Node string
+		Page
+	}
 	// Load is the state from which a hub begins. It comes first.
 	Load struct {
 		State State
@@ -21,7 +24,7 @@ type (
 	// Renewal begins the history anew, in another epoch. It comes before there are streams.
 	Renewal struct{ Epoch string }
 	// Save asks for the state as it is now.
-	Save struct{ To chan<- State } // has room for it
+	Save struct{ Page }
 	// End is the last turn. The hub has lost the others.
 	End struct {
 		// Unknown is how many of the hub's commands that have had no turn may have one yet, of which
@@ -37,24 +40,30 @@ func (Renewal) isTurn() {}
 func (Save) isTurn()    {}
 func (End) isTurn()     {}
 
+// Page is a part of a turn that goes through all users and so might take long. The turn comes again
+// for each part, with no other turn in between, so that a hub can do other things meanwhile.
+type Page struct {
+	After string        // the name after which the part begins; empty for the first
+	Done  chan<- Result // gets what came of it; has room for it
+}
+
+// Result is what came of a Page.
+type Result struct {
+	State State  // for Save; LastID and Events are there in that of the first Page
+	Next  string // After of the next Page; empty if this was the last
+}
+
 // State is all that a hub has to know to go on where another one is.
 type State struct {
 	LastID string `json:"lastID"` // of the last event
 	Events []byte `json:"events"` // from which streams can resume, as they stand on the streams
 	Users  []Here `json:"users"`  // sorted by name
-	Holds  []Hold `json:"holds"`  // sorted by node, then by name
 }
 
 // Here is a user who is there.
 type Here struct {
-	Name    Name   `json:"name"`
-	Arrival string `json:"arrival"`         // the id of the event with which the user arrived
-	Stays   bool   `json:"stays,omitempty"` // whether the user stays until Leave
-}
-
-// Hold says how many streams of a hub hold a user.
-type Hold struct {
-	Node    string `json:"node"`
-	Name    Name   `json:"name"`
-	Streams int    `json:"streams"`
+	Name    Name           `json:"name"`
+	Arrival string         `json:"arrival"`           // the id of the event with which the user arrived
+	Stays   bool           `json:"stays,omitempty"`   // whether the user stays until Leave
+	Streams map[string]int `json:"streams,omitempty"` // how many streams of which hub hold the user
 }

@@ -17,8 +17,8 @@ type Lobby struct {
 	settings Settings
 	warn     func(string)
 
-	seen  int64  // the last revision of the log that a node of this process has seen
-	epoch string // of the events that its streams had
+	seen  etcd.Entry // the last that a node of this process has read or appended, without its text
+	epoch string     // of the events that its streams had
 }
 
 // NewLobby returns a Lobby that is kept in log. It calls warn with a sentence for each thing that an
@@ -42,7 +42,7 @@ func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := newNode(session, session, l.settings, l.warn)
+	n, err := NewNode(session, session, l.settings, l.warn)
 	if err != nil {
 		return nil, err
 	}
@@ -54,9 +54,8 @@ func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 
 // End remembers what a node has seen, when its life is over.
 func (l *Lobby) End(n *Node) {
-	l.seen = max(l.seen, n.seen)
 	if n.isKnown {
-		l.epoch = n.epoch
+		l.seen, l.epoch = n.seen, n.epoch
 	}
 }
 

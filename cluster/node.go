@@ -63,7 +63,7 @@ type Node struct {
 	epoch   string             // of the history
 	size    int                // bytes of entries since the last that made a saved state due
 	gone    []string           // nodes that were buried since this one last saved a state
-	seen    int64              // the last revision of the log that was read or acknowledged
+	seen    etcd.Entry         // the last that was read or acknowledged, without its text
 	isKnown bool               // whether this node's hello has been read
 
 	// What is on its way to the log.
@@ -73,10 +73,12 @@ type Node struct {
 	inFlight bool           // whether the last of them is being appended
 	isVoid   bool           // whether the log takes nothing more from this node
 	beatDue  bool           // whether the next entry is a beat
-	quiet    int            // beats since an entry of this node was read
+	quiet    int            // beats since an entry of this node was read, or any before it is known
 
 	// What is on its way to the hub.
 	outgoing []chat.Turn
+	results  chan chat.Result
+	isPaging bool // whether the hub has taken the first of outgoing, and has not said what came of it
 
 	isReady  bool  // whether ready is closed
 	saving   *save // the state that is being saved; nil if none is
@@ -96,8 +98,8 @@ type sentEntry struct {
 	isBeat   bool
 }
 
-// newNode returns a node that begins where session says, with log.
-func newNode(session *etcd.Session, log Log, settings Settings, warn func(string)) (*Node, error) {
+// NewNode returns a node that begins where session says, with log.
+func NewNode(session *etcd.Session, log Log, settings Settings, warn func(string)) (*Node, error) {
 	key, err := check(session.Settings, settings)
 	if err != nil {
 		return nil, err
@@ -113,10 +115,10 @@ func newNode(session *etcd.Session, log Log, settings Settings, warn func(string
 		commands: make(chan chat.Command),
 		turns:    make(chan chat.Turn),
 		ready:    make(chan struct{}),
+		results:  make(chan chat.Result, 1),
 		key:      key,
 		begin:    begin,
 		nodes:    make(map[string]*member),
-		seen:     session.Last,
 	}
 	n.epoch, _, _ = strings.Cut(begin.State.LastID, "-")
 	for name, last := range begin.Nodes {
@@ -137,40 +139,16 @@ func (n *Node) Turns() <-chan chat.Turn { return n.turns }
 // Ready is closed when the hub has all that was in the log, and the other nodes know of this one.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
-// Run connects the hub with the log until ctx is done or this life is over, and returns why. The hub
-// must have stopped before ctx is done.
-func (n *Node) Run(ctx context.Context) error {
-	reason := n.run(ctx)
-	if ctx.Err() != nil {
-		return reason
-	}
-	unknown := 0
-	if !errors.Is(reason, ErrBuried) { // after which nothing counts that was not read before
-		for _, entry := range n.sent {
-			unknown += entry.commands
-		}
-	}
-	n.outgoing = append(n.outgoing, chat.End{Unknown: unknown})
-	for len(n.outgoing) > 0 {
-		select {
-		case n.turns <- n.outgoing[0]:
-			n.outgoing = n.outgoing[1:]
-		case <-n.commands: // the hub answers that nothing has happened
-		case <-ctx.Done():
-			return reason
-		}
-	}
-	return reason
-}
-
-// read is what came from the log: an entry, or why there is none. Of an entry that was appended, only
-// the revision is set.
+// read is what came from the log: an entry, or why there is none. An entry that was appended comes
+// without its text.
 type read struct {
 	entry etcd.Entry
 	err   error
 }
 
-func (n *Node) run(ctx context.Context) error {
+// Run connects the hub with the log until ctx is done or this life is over, and returns why. The hub
+// must have stopped before ctx is done.
+func (n *Node) Run(ctx context.Context) (reason error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	reads := make(chan read)
@@ -186,7 +164,7 @@ func (n *Node) run(ctx context.Context) error {
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
 	appended := make(chan read, 1)
-	loaded, states, saves := make(chan error, 1), make(chan chat.State, 1), make(chan error, 1)
+	loaded, saves := make(chan error, 1), make(chan error, 1)
 
 	n.outgoing = append(n.outgoing, chat.Load{State: n.begin.State, Done: loaded})
 	if n.begin.Lobby != "" && n.begin.Lobby != n.key.Epoch {
@@ -194,65 +172,133 @@ func (n *Node) run(ctx context.Context) error {
 	}
 	n.begin = saved{} // which may be large
 	n.send(ctx, news{version: version, lost: n.lost, epoch: chain.RandomEpoch()}.appendTo(nil), sentEntry{}, appended)
-	for {
-		n.sendNext(ctx, appended)
-		// What was read is given to the hub before more is read.
+	for reason == nil || len(n.outgoing) > 0 {
+		// What was read is given to the hub before more is read. When the life is over, that is all
+		// there is to do.
 		reading, turns, turn := reads, n.turns, chat.Turn(nil)
-		if len(n.outgoing) > 0 {
+		switch {
+		case len(n.outgoing) > 0:
 			reading, turn = nil, n.outgoing[0]
-		} else {
+			if n.isPaging {
+				turns = nil
+			}
+		default:
 			turns = nil
 			n.becomeReady()
 		}
+		if reason == nil {
+			n.sendNext(ctx, appended)
+		}
+		var err error
 		select {
 		case c := <-n.commands:
 			n.queue = append(n.queue, c)
 
 		case r := <-appended:
-			n.inFlight = false
-			n.seen = max(n.seen, r.entry.Revision)
-			if n.isVoid = errors.Is(r.err, etcd.ErrVoid); r.err != nil && !n.isVoid {
-				return r.err
-			}
+			err = n.noteAppended(r)
 
 		case r := <-reading:
-			if r.err != nil {
-				return r.err
-			}
-			if err := n.take(r.entry, states); err != nil {
-				return err
+			if err = r.err; err == nil {
+				err = n.take(r.entry)
 			}
 
 		case turns <- turn:
-			n.outgoing = n.outgoing[1:]
+			n.noteTaken()
 
-		case err := <-loaded:
-			if err != nil {
-				return fmt.Errorf("the saved state cannot be used: %w", err)
+		case result := <-n.results:
+			if saving := n.noteResult(result); saving != nil {
+				go func() { saves <- n.write(ctx, *saving) }()
 			}
 
-		case state := <-states:
-			n.saving.State = state
-			go func(s save) { saves <- n.write(ctx, s) }(*n.saving)
+		case err = <-loaded:
+			if err != nil {
+				err = fmt.Errorf("the saved state cannot be used: %w", err)
+			}
 
 		case err := <-saves:
-			if err == nil {
-				n.gone = n.gone[len(n.saving.gone):]
-			} else {
-				n.warn(fmt.Sprintf("cannot save the lobby's state: %v; another node will, later", err))
-			}
-			n.saving = nil
+			n.noteSaved(err)
 
 		case <-ticker.C:
 			n.beatDue = true
 			if n.quiet++; n.quiet == quietAfter {
-				return ErrQuiet
+				err = ErrQuiet
 			}
 
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		if err != nil && reason == nil {
+			reason = err
+			n.outgoing = append(n.outgoing, n.lastTurn(reason))
+		}
 	}
+	return reason
+}
+
+// lastTurn tells the hub what has become of its commands.
+func (n *Node) lastTurn(reason error) chat.End {
+	unknown := 0
+	if !errors.Is(reason, ErrBuried) { // after which nothing counts that was not read before
+		for _, entry := range n.sent {
+			unknown += entry.commands
+		}
+	}
+	return chat.End{Unknown: unknown}
+}
+
+// noteTaken notes that the hub has taken the first of outgoing.
+func (n *Node) noteTaken() {
+	switch n.outgoing[0].(type) {
+	case chat.Burial, chat.Save:
+		n.isPaging = true
+	default:
+		n.outgoing = n.outgoing[1:]
+	}
+}
+
+// noteResult has the next page follow, of the turn that is the first of outgoing. It returns the saved
+// state that is whole then; nil if none is.
+func (n *Node) noteResult(result chat.Result) *save {
+	n.isPaging = false
+	page := chat.Page{After: result.Next, Done: n.results}
+	var whole *save
+	switch t := n.outgoing[0].(type) {
+	case chat.Burial:
+		n.outgoing[0] = chat.Burial{Node: t.Node, Page: page}
+	case chat.Save:
+		n.outgoing[0] = chat.Save{Page: page}
+		state := &n.saving.State
+		if t.After == "" {
+			*state = result.State
+		} else {
+			state.Users = append(state.Users, result.State.Users...)
+		}
+		if result.Next == "" {
+			whole = n.saving
+		}
+	}
+	if result.Next == "" {
+		n.outgoing = n.outgoing[1:]
+	}
+	return whole
+}
+
+func (n *Node) noteAppended(r read) error {
+	n.inFlight = false
+	n.see(r.entry)
+	if n.isVoid = errors.Is(r.err, etcd.ErrVoid); n.isVoid {
+		return nil // the log will say why
+	}
+	return r.err
+}
+
+func (n *Node) noteSaved(err error) {
+	if err == nil {
+		n.gone = n.gone[len(n.saving.gone):]
+	} else {
+		n.warn(fmt.Sprintf("cannot save the lobby's state: %v; another node will, later", err))
+	}
+	n.saving = nil
 }
 
 // becomeReady closes ready as soon as this node is known. The hub has everything up to then.
@@ -292,14 +338,14 @@ func (n *Node) send(ctx context.Context, text []byte, entry sentEntry, appended 
 	n.inFlight = true
 	go func(number int) {
 		revision, err := n.log.Append(ctx, n.name, number, text)
-		appended <- read{etcd.Entry{Revision: revision}, err}
+		appended <- read{etcd.Entry{Revision: revision, Node: n.name, Number: number}, err}
 	}(n.number)
 }
 
 // take takes over what an entry says. All nodes do that alike, whoever wrote the entry. The error is
 // a reason to end this life.
-func (n *Node) take(e etcd.Entry, states chan<- chat.State) error {
-	n.seen = max(n.seen, e.Revision)
+func (n *Node) take(e etcd.Entry) error {
+	n.see(etcd.Entry{Revision: e.Revision, Node: e.Node, Number: e.Number})
 	news, commands, err := parse(string(e.Text))
 	m := n.nodes[e.Node]
 	isHello := m == nil && e.Number == 1 && len(news) > 0 && news[0].burial == ""
@@ -321,6 +367,9 @@ func (n *Node) take(e etcd.Entry, states chan<- chat.State) error {
 	}
 	m.last, m.silent, m.isBuried = e.Number, 0, false
 	isOwn := e.Node == n.name
+	if isOwn || !n.isKnown { // a node that begins may have much to read before it comes to its hello
+		n.quiet = 0
+	}
 	for _, x := range news {
 		if x.burial == "" && x.lost != "" && x.lost == n.epoch {
 			if n.isKnown {
@@ -334,7 +383,7 @@ func (n *Node) take(e etcd.Entry, states chan<- chat.State) error {
 			}
 			delete(n.nodes, x.burial)
 			n.gone = append(n.gone, x.burial)
-			n.outgoing = append(n.outgoing, chat.Burial{Node: x.burial})
+			n.outgoing = append(n.outgoing, chat.Burial{Node: x.burial, Page: chat.Page{Done: n.results}})
 		}
 	}
 	if len(commands) > 0 {
@@ -346,17 +395,24 @@ func (n *Node) take(e etcd.Entry, states chan<- chat.State) error {
 	if n.size += len(e.Text) + entryCost; n.size >= saveAfter {
 		n.size = 0
 		if isOwn && n.saving == nil {
-			n.save(e.Revision, states)
+			n.save(e.Revision)
 		}
 	}
 	return nil
+}
+
+// see notes that an entry is in the log.
+func (n *Node) see(e etcd.Entry) {
+	if e.Revision > n.seen.Revision {
+		n.seen = e
+	}
 }
 
 // noteOwn notes that an entry of this node has come out of the log.
 func (n *Node) noteOwn() {
 	entry := n.sent[0]
 	n.sent = n.sent[1:]
-	n.quiet, n.isKnown = 0, true
+	n.isKnown = true
 	if !entry.isBeat {
 		return
 	}
@@ -389,12 +445,12 @@ type save struct {
 }
 
 // save asks the hub for its state after the entry at a revision.
-func (n *Node) save(at int64, states chan<- chat.State) {
+func (n *Node) save(at int64) {
 	n.saving = &save{saved{Lobby: n.key.Epoch, Nodes: make(map[string]int)}, at, slices.Clone(n.gone)}
 	for name, m := range n.nodes {
 		n.saving.Nodes[name] = m.last
 	}
-	n.outgoing = append(n.outgoing, chat.Save{To: states})
+	n.outgoing = append(n.outgoing, chat.Save{Page: chat.Page{Done: n.results}})
 }
 
 // write saves a state in the log.

@@ -36,15 +36,17 @@ func ParseURLs(list string) (Config, error) {
 		wrong := func(format string, args ...any) (Config, error) {
 			return Config{}, fmt.Errorf("URL %d of etcd %s", i+1, fmt.Sprintf(format, args...))
 		}
-		u, err := url.Parse(strings.TrimSpace(text))
+		text = strings.TrimSpace(text)
+		scheme, _, _ := strings.Cut(text, "://")
+		u, err := url.Parse(text)
 		switch {
-		case strings.TrimSpace(text) == "":
+		case text == "":
 			return wrong("is empty; write URLs such as http://10.0.0.1:2379, with one comma between two")
+		case !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https"):
+			return wrong("does not begin with http:// or https://; write one such as http://10.0.0.1:2379")
 		case err != nil:
 			return wrong("cannot be read; write one such as http://10.0.0.1:2379, and characters " +
 				"of a password that have a meaning in URLs as %%2F, %%3A and so on")
-		case u.Scheme != "http" && u.Scheme != "https":
-			return wrong("does not begin with http:// or https://; write one such as http://10.0.0.1:2379")
 		case u.Hostname() == "":
 			return wrong("has no host; write one such as http://10.0.0.1:2379")
 		case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
@@ -116,8 +118,10 @@ func LoadTLS(ca, cert, key string) (*tls.Config, error) {
 
 // Log is a lobby's log in etcd. Its methods may be called from any goroutine.
 type Log struct {
-	config Config
-	http   *http.Client
+	config    Config
+	http      *http.Client
+	maxAnswer int64 // how many bytes of an answer, or of a message of a watch, are read
+	maxPiece  int   // how many bytes a piece of a state has
 }
 
 // New returns the log that config describes. It does not look whether that exists.
@@ -132,7 +136,7 @@ func New(config Config) *Log {
 	// a large answer would hold up the small ones.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	return &Log{config, &http.Client{
+	return &Log{config: config, maxAnswer: maxAnswer, maxPiece: maxPiece, http: &http.Client{
 		Transport: &http.Transport{
 			DialContext:         config.dial,
 			TLSClientConfig:     config.TLS,

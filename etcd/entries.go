@@ -12,9 +12,12 @@ import (
 )
 
 const (
-	// maxPage is how many entries are asked for at once. It is halved when that fails, because
-	// somebody may have put large values into the lobby's keys.
-	maxPage = 64
+	// firstPage and maxPage are how many entries are asked for at once. After a page of less than
+	// smallPage bytes it is twice as many, because etcd reads the whole log for each page; after a
+	// failure a quarter, because somebody may have put large values into the lobby's keys.
+	firstPage = 64
+	maxPage   = 512
+	smallPage = 1 << 20
 
 	// lagTime is how long a watch may lack what an append has acknowledged.
 	lagTime = 2 * time.Second
@@ -77,7 +80,7 @@ type reader struct {
 // same transactions, so a log that was replaced, restored or trimmed never goes unnoticed.
 func (r *reader) catchUp(ctx context.Context) error {
 	s, log := r.session, r.session.log
-	for limit, failures := maxPage, 0; ; {
+	for limit, failures := firstPage, 0; ; {
 		prefix, lobby := log.key("log/"), log.key("lobby")
 		last := r.last.Key
 		if last == nil {
@@ -95,7 +98,7 @@ func (r *reader) catchUp(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			limit = max(1, limit/2)
+			limit = max(1, limit/4)
 			r.client.move()
 			if failures++; failures%len(r.client.tokens) == 0 {
 				pause(ctx)
@@ -110,11 +113,13 @@ func (r *reader) catchUp(ctx context.Context) error {
 			return ErrRestored
 		case removed > r.position:
 			return ErrTrimmed
-		case r.last.Modified > removed && page.read(3).first().Modified != r.last.Modified:
+		case r.last.Modified > removed && page.read(3).first().Created != r.last.Created:
 			return ErrRestored
 		}
 		entries := page.read(0)
+		size := 0
 		for _, kv := range entries.KVs {
+			size += len(kv.Value)
 			if err := r.take(ctx, kv); err != nil {
 				return err
 			}
@@ -123,6 +128,9 @@ func (r *reader) catchUp(ctx context.Context) error {
 			r.position = max(r.position, page.Header.Revision)
 			s.see(r.position)
 			return nil
+		}
+		if size < smallPage {
+			limit = min(maxPage, 2*limit)
 		}
 	}
 }
@@ -144,7 +152,7 @@ func (r *reader) take(ctx context.Context, kv keyValue) error {
 	}
 	r.position = kv.Modified
 	if isEntry {
-		r.last = keyValue{Key: kv.Key, Modified: kv.Modified}
+		r.last = keyValue{Key: kv.Key, Created: kv.Created, Modified: kv.Modified}
 		if !r.yield(Entry{kv.Modified, node, number, kv.Value}, nil) {
 			return errStopped
 		}
@@ -224,7 +232,7 @@ func (r *reader) watch(ctx context.Context) error {
 		return nil
 	}
 	messages := make(chan watchMessage)
-	go receive(watching, response.Body, messages)
+	go receive(watching, response.Body, r.session.log.maxAnswer, messages)
 
 	var awaited int64 // the revision that must have come when late fires; none if it has come
 	late := time.NewTimer(lagTime)
@@ -273,13 +281,13 @@ func (r *reader) patience() time.Duration {
 }
 
 // receive sends on what comes from a watch, and closes messages when there is no more.
-func receive(ctx context.Context, body io.ReadCloser, messages chan<- watchMessage) {
+func receive(ctx context.Context, body io.ReadCloser, maxMessage int64, messages chan<- watchMessage) {
 	defer close(messages)
 	defer body.Close()
 	limited := &io.LimitedReader{R: body}
 	decoder := json.NewDecoder(limited)
 	for {
-		limited.N = maxAnswer
+		limited.N = maxMessage
 		var message watchMessage
 		if decoder.Decode(&message) != nil {
 			return

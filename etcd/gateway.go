@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -27,7 +28,7 @@ const (
 	// pauseTime is how long to wait after all endpoints have failed.
 	pauseTime = 100 * time.Millisecond
 
-	// maxAnswer is how many bytes of an answer, or of a message of a watch, are read.
+	// maxAnswer is enough for a page of the longest entries, which are 128 KiB.
 	maxAnswer = 16 << 20
 )
 
@@ -78,7 +79,6 @@ type putRequest struct {
 
 type deleteRequest struct {
 	Key []byte `json:"key"`
-	End []byte `json:"range_end,omitempty"`
 }
 
 // operation is one of a transaction; one of its fields is set.
@@ -91,11 +91,6 @@ type operation struct {
 func get(key []byte) operation        { return operation{Range: &rangeRequest{Key: key}} }
 func put(key, value []byte) operation { return operation{Put: &putRequest{key, value}} }
 func remove(key []byte) operation     { return operation{Delete: &deleteRequest{Key: key}} }
-
-// removeAll removes all keys that begin with prefix.
-func removeAll(prefix []byte) operation {
-	return operation{Delete: &deleteRequest{prefix, after(prefix)}}
-}
 
 // after returns the end of the range of keys that begin with prefix, which ends with a slash.
 func after(prefix []byte) []byte {
@@ -217,11 +212,11 @@ func ask[Answer any](ctx context.Context, c *client, patience time.Duration, pat
 		return answer, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	body, err := io.ReadAll(io.LimitReader(response.Body, c.log.maxAnswer+1))
 	if err != nil {
 		return answer, err
 	}
-	if len(body) > maxAnswer {
+	if int64(len(body)) > c.log.maxAnswer {
 		return answer, errTooLong
 	}
 	return answer, json.Unmarshal(body, &answer)
@@ -294,9 +289,10 @@ func (c *client) post(ctx context.Context, path string, request any) (*http.Resp
 	defer response.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10))
 	failure := &gatewayError{Status: response.StatusCode}
-	if json.Unmarshal(text, failure) != nil || failure.Message == "" {
-		failure.Message = http.StatusText(response.StatusCode)
+	if json.Unmarshal(text, failure) != nil {
+		failure.Message, _, _ = strings.Cut(string(text), "\n")
 	}
+	failure.Message = cmp.Or(failure.Message, http.StatusText(response.StatusCode))
 	return nil, failure
 }
 
@@ -326,13 +322,15 @@ func (r refusal) Is(target error) bool { return target == ErrRefused }
 func (c *client) explain(err error) error {
 	config := c.log.config
 	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
-	_, isNoTLS := errors.AsType[tls.RecordHeaderError](err)
 	switch {
 	case err == nil:
 		return nil
 	case hasMessage(err, "invalid user ID or password"):
 		return refusal("etcd does not accept the user and the password; write the right ones as USER:PASSWORD@ in each URL")
-	case hasMessage(err, "user name is empty"):
+	case hasMessage(err, "CommonName of client"):
+		return refusal("etcd takes no certificate with a common name where it asks for passwords; " +
+			"name one without, such as one made with openssl req -subj /O=lobby, with -etcd-cert")
+	case hasMessage(err, "user name is empty") || hasMessage(err, "permission denied") && config.User == "":
 		return refusal("etcd asks for a user and a password; write them as USER:PASSWORD@ in each URL")
 	case hasMessage(err, "permission denied"):
 		return refusal(fmt.Sprintf("etcd does not let the user %q have the keys that begin with %q; "+
@@ -340,7 +338,7 @@ func (c *client) explain(err error) error {
 	case isCertificate:
 		return refusal(fmt.Sprintf("the certificate of %s is not trusted (%v); name the file of its CA with -etcd-ca",
 			config.Endpoints[c.at], rootOf(err)))
-	case isNoTLS:
+	case errors.Is(err, http.ErrSchemeMismatch):
 		return refusal(fmt.Sprintf("%s does not speak https; write http:// in its URL", config.Endpoints[c.at]))
 	case strings.Contains(err.Error(), "remote error: tls: "):
 		return refusal(fmt.Sprintf("%s asks for a certificate that it trusts (%v); name one with -etcd-cert and -etcd-key",

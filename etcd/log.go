@@ -31,7 +31,7 @@ type Session struct {
 	State    []byte // the saved state; nil if none has been saved yet
 	At       int64  // the revision up to which State takes entries into account; entries after it follow
 	Last     int64  // the revision when Begin looked: what came up to then is old
-	Restored bool   // whether Last is less than seen: etcd was restored from a backup that lacks something
+	Restored bool   // whether the log lacks what this process has seen: it was restored from a backup
 
 	log      *Log
 	created  int64                // the create revision of the lobby's key, by which a log is known
@@ -49,16 +49,16 @@ type acknowledgement struct {
 }
 
 // Begin looks the lobby up, or makes it with settings if there is none. It makes one try per
-// endpoint; the caller repeats. seen is the highest revision that this process has seen in an
-// earlier life, or 0. The error is one line; it is ErrRefused if waiting does not help.
-func (l *Log) Begin(ctx context.Context, settings string, seen int64) (*Session, error) {
+// endpoint; the caller repeats. seen is the last entry that this process has read or appended in an
+// earlier life, without its text, or the zero Entry. The error is one line; it is ErrRefused if
+// waiting does not help.
+func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session, error) {
 	c := l.client(rand.IntN(len(l.config.Endpoints)))
 	var reasons []string
 	var refused error
 	for range l.config.Endpoints {
-		s, err := l.begin(ctx, c, settings)
+		s, err := l.begin(ctx, c, settings, seen)
 		if err == nil {
-			s.Restored = s.Last < seen
 			return s, nil
 		}
 		if ctx.Err() != nil {
@@ -77,17 +77,15 @@ func (l *Log) Begin(ctx context.Context, settings string, seen int64) (*Session,
 	return nil, fmt.Errorf("etcd does not answer as it should: %s", strings.Join(reasons, "; "))
 }
 
-// begin is Begin at the present endpoint of c.
-func (l *Log) begin(ctx context.Context, c *client, settings string) (*Session, error) {
-	lobby := l.key("lobby")
-	// Somebody may have removed the key alone. What is left then belongs to a log that has ended.
-	create := []operation{put(lobby, []byte(settings)), remove(l.key("state")),
-		removeAll(l.key("log/")), removeAll(l.key("nodes/")), removeAll(l.key("state/"))}
+// begin is Begin at the present endpoint of c. If somebody has removed the lobby's key alone, what
+// else there is stays: the operator asks for a new epoch in this way.
+func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry) (*Session, error) {
+	lobby, state, last := l.key("lobby"), l.key("state"), l.key("log/"+seen.Node+"/"+strconv.Itoa(seen.Number))
 	for tries := 1; ; tries++ {
 		answer, err := ask[transactionAnswer](ctx, c, requestTime, "/v3/kv/txn", transaction{
 			Compare: []compare{isVersion(lobby, 0)},
-			Success: create,
-			Failure: []operation{get(lobby), get(l.key("state"))},
+			Success: []operation{put(lobby, []byte(settings)), get(state), get(last)},
+			Failure: []operation{get(lobby), get(state), get(last)},
 		})
 		if err != nil {
 			return nil, err
@@ -104,12 +102,14 @@ func (l *Log) begin(ctx context.Context, c *client, settings string) (*Session, 
 			appended: make(chan acknowledgement, 1),
 		}
 		s.seen <- s.Last
-		if answer.Succeeded {
-			return s, nil
+		if !answer.Succeeded {
+			found := answer.read(0).first()
+			s.Settings, s.created = string(found.Value), found.Created
 		}
-		found := answer.read(0).first()
-		s.Settings, s.created = string(found.Value), found.Created
 		pointer := answer.read(1).first()
+		// An entry that is missing may have been removed because a saved state takes it into account.
+		s.Restored = answer.read(2).first().Created != seen.Revision &&
+			parsePointer(pointer.Value).Removed < seen.Revision
 		if pointer.Version == 0 {
 			return s, nil
 		}

@@ -93,7 +93,7 @@ func (s *Session) Save(ctx context.Context, at int64, state []byte, gone []strin
 	}
 	p := pointer{At: at, Removed: old.At, ID: rand.Text(), Sum: sumOf(state)}
 	for rest := state; len(rest) > 0; p.Pieces++ {
-		piece := rest[:min(len(rest), maxPiece)]
+		piece := rest[:min(len(rest), log.maxPiece)]
 		rest = rest[len(piece):]
 		if _, err := s.change(ctx, nil, put(log.piece(p.ID, p.Pieces+1), piece)); err != nil {
 			return err

@@ -1,0 +1,101 @@
+package cluster
+
+// What belongs here: what a process remembers from one life of its node to the next, and what it
+// wants of the lobby.
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"lobby/etcd"
+)
+
+// emptyLog is an etcd that has nothing of the lobby, so that whoever asks puts the first key. It is at
+// a revision.
+type emptyLog struct{ revision atomic.Int64 }
+
+func (l *emptyLog) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintf(w, `{"header":{"revision":"%d"},"succeeded":true}`, l.revision.Load())
+}
+
+// openLobby returns a lobby whose log answers all requests with handler.
+func openLobby(t *testing.T, handler http.Handler) *Lobby {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	config, err := etcd.ParseURLs(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return NewLobby(etcd.New(config), settings, func(string) {})
+}
+
+func mustBeginLife(t *testing.T, l *Lobby) *Node {
+	t.Helper()
+	n, err := l.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestFirstNodeSetsTheLobbyUp(t *testing.T) {
+	l := openLobby(t, new(emptyLog))
+	epochs := make(map[string]bool)
+	for range 10 {
+		n := mustBeginLife(t, l)
+		if want := (lobbyKey{version, n.key.Epoch, settings.History, settings.MaxUsers}); n.key != want {
+			t.Errorf("the first key says %v, want %v", n.key, want)
+		}
+		if epochs[n.epoch] || len(n.epoch) < 8 || n.epoch != n.key.Epoch {
+			t.Errorf("the epoch is %q, and the first key says %q", n.epoch, n.key.Epoch)
+		}
+		epochs[n.epoch] = true
+	}
+}
+
+// TestLossIsNoticedInTheNextLife lets etcd go back behind what a node has seen.
+func TestLossIsNoticedInTheNextLife(t *testing.T) {
+	log := new(emptyLog)
+	l := openLobby(t, log)
+	live := func(revision, seen int64, isKnown bool, wantLost string) {
+		t.Helper()
+		log.revision.Store(revision)
+		n := mustBeginLife(t, l)
+		if n.lost != wantLost {
+			t.Errorf("at revision %d, the node has lost %q, want %q", revision, n.lost, wantLost)
+		}
+		if n.seen != revision {
+			t.Errorf("the node has seen %d, want %d", n.seen, revision)
+		}
+		n.seen, n.epoch, n.isKnown = seen, fmt.Sprint("epoch", seen), isKnown
+		l.End(n)
+	}
+	live(10, 20, true, "")
+	live(20, 30, false, "") // nobody has had an event of this epoch from this process
+	live(29, 29, false, "epoch20")
+	live(30, 30, true, "")
+	live(29, 29, true, "epoch30") // the others may not know it yet
+}
+
+func TestBeginSaysWhetherWaitingHelps(t *testing.T) {
+	first := strings.Replace(firstKey, `"history":10`, `"history":11`, 1)
+	l := openLobby(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"header":{"revision":"9"},"responses":[{"response_range":{"kvs":[`+
+			`{"key":"eA==","value":%q,"version":"1","create_revision":"1","mod_revision":"1"}]}},{"response_range":{}}]}`,
+			base64.StdEncoding.EncodeToString([]byte(first)))
+	}))
+	if _, err := l.Begin(t.Context()); !errors.Is(err, ErrSettings) {
+		t.Errorf("in a lobby with another history, Begin says %v", err)
+	}
+	l = openLobby(t, http.NotFoundHandler())
+	if _, err := l.Begin(t.Context()); err == nil || errors.Is(err, ErrSettings) {
+		t.Errorf("without an etcd, Begin says %v", err)
+	}
+}

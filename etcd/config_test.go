@@ -1,0 +1,183 @@
+package etcd
+
+// Tests of what the flags say: URLs and certificates. Those of TLS use real sockets.
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func ExampleParseURLs() {
+	config, err := ParseURLs("http://10.0.0.1:2379/blue,http://10.0.0.2:2379/blue")
+	fmt.Println(config.Name, config.Endpoints, err)
+
+	_, err = ParseURLs("10.0.0.1:2379")
+	fmt.Println(err)
+	// Output:
+	// blue [http://10.0.0.1:2379 http://10.0.0.2:2379] <nil>
+	// URL 1 of etcd does not begin with http:// or https://; write one such as http://10.0.0.1:2379
+}
+
+func TestParseURLs(t *testing.T) {
+	for list, want := range map[string]Config{
+		"http://h:1":                        {Endpoints: []string{"http://h:1"}, Name: "lobby"},
+		"http://h:1/":                       {Endpoints: []string{"http://h:1"}, Name: "lobby"},
+		"HTTPS://h:1/blue/":                 {Endpoints: []string{"https://h:1"}, Name: "blue"},
+		"http://[::1]:1/A.b_c-9":            {Endpoints: []string{"http://[::1]:1"}, Name: "A.b_c-9"},
+		"http://h:1, https://i/lobby":       {Endpoints: []string{"http://h:1", "https://i"}, Name: "lobby"},
+		"http://a:p%2Cw@h,http://a:p%2Cw@i": {Endpoints: []string{"http://h", "http://i"}, Name: "lobby", User: "a", Password: "p,w"},
+	} {
+		if got, err := ParseURLs(list); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, %v", list, got, err)
+		}
+	}
+	for list, want := range map[string]string{
+		"":                                    "URL 1 of etcd is empty",
+		"http://h:1,":                         "URL 2 of etcd is empty",
+		"h:1":                                 "http:// or https://",
+		"10.0.0.1:2379":                       "http://",
+		"ftp://h":                             "http:// or https://",
+		"http:h:1":                            "http://",
+		"http://:2379":                        "no host",
+		"http:///blue":                        "no host",
+		"http://h:port":                       "cannot be read",
+		"http://a:sec/ret@h":                  "cannot be read",
+		"http://h/a/b":                        "several elements",
+		"http://h/a b":                        "names the lobby",
+		"http://h/ä":                          "names the lobby",
+		"http://h/a%2Fb":                      "several elements",
+		"http://h?x":                          "more than a path",
+		"http://h?":                           "more than a path",
+		"http://h#x":                          "more than a path",
+		"http://a@h":                          "USER:PASSWORD",
+		"http://:secret@h":                    "USER:PASSWORD",
+		"http://h/a,http://i/b":               "the same name",
+		"http://h/a,http://i":                 "the same name",
+		"http://a:secret@h,http://i":          "the same in each",
+		"http://a:secret@h,http://a:pin@i":    "the same in each",
+		"http://a:secret@h,http://b:secret@i": "the same in each",
+		"http://a:secret@h,%":                 "URL 2",
+	} {
+		_, err := ParseURLs(list)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", list, err, want)
+		} else if text := err.Error(); strings.Contains(text, "sec") || strings.ContainsAny(text, "\n") {
+			t.Errorf("%s: %q has several lines, or tells the password", list, text)
+		}
+	}
+}
+
+// pki has a CA, and files with it and with a certificate of a client.
+type pki struct {
+	ca, cert, key string // names of files
+	pool          *x509.CertPool
+}
+
+func newPKI(t *testing.T) pki {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+	p := pki{pool: x509.NewCertPool()}
+	p.pool.AppendCertsFromPEM(certPEM)
+	dir := t.TempDir()
+	p.ca, p.cert, p.key = filepath.Join(dir, "ca"), filepath.Join(dir, "cert"), filepath.Join(dir, "key")
+	for name, text := range map[string][]byte{p.ca: certPEM, p.cert: certPEM, p.key: keyPEM} {
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+func TestLoadTLS(t *testing.T) {
+	p := newPKI(t)
+	if config, err := LoadTLS("", "", ""); config != nil || err != nil {
+		t.Errorf("without files: %v, %v", config, err)
+	}
+	if config, err := LoadTLS(p.ca, p.cert, p.key); err != nil || config.RootCAs == nil || len(config.Certificates) != 1 {
+		t.Errorf("with all files: %v, %v", config, err)
+	}
+	for _, test := range []struct{ ca, cert, key, want string }{
+		{"missing", "", "", "-etcd-ca"},
+		{p.key, "", "", "-etcd-ca: there is no certificate"},
+		{"", p.cert, "", "belong together"},
+		{p.ca, "", p.key, "belong together"},
+		{"", p.key, p.cert, "-etcd-cert and -etcd-key"},
+	} {
+		if _, err := LoadTLS(test.ca, test.cert, test.key); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%v: got %v", test, err)
+		}
+	}
+}
+
+func TestCertificates(t *testing.T) {
+	p := newPKI(t)
+	pair, err := tls.LoadX509KeyPair(p.cert, p.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	etcd := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, `{"header":{"revision":"2"},"succeeded":true}`)
+	}))
+	etcd.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: p.pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	etcd.Config.ErrorLog = log.New(io.Discard, "", 0)
+	etcd.StartTLS()
+	defer etcd.Close()
+	plain := httptest.NewServer(etcd.Config.Handler)
+	defer plain.Close()
+
+	for _, test := range []struct{ url, ca, cert, key, want string }{
+		{etcd.URL, p.ca, p.cert, p.key, ""},
+		{etcd.URL, p.ca, "", "", "-etcd-cert and -etcd-key"},
+		{etcd.URL, "", p.cert, p.key, "-etcd-ca"},
+		{etcd.URL, "", "", "", "-etcd-ca"},
+		{strings.Replace(plain.URL, "http:", "https:", 1), "", "", "", "write http://"},
+	} {
+		config, err := ParseURLs(test.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if config.TLS, err = LoadTLS(test.ca, test.cert, test.key); err != nil {
+			t.Fatal(err)
+		}
+		l := New(config)
+		_, err = l.Begin(t.Context(), "", Entry{})
+		l.http.CloseIdleConnections()
+		if test.want == "" && err != nil ||
+			test.want != "" && (!errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%v: got %v", test, err)
+		}
+	}
+}

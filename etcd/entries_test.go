@@ -1,0 +1,344 @@
+package etcd
+
+// Tests of Entries: watches that fail in each way that there is.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestEntriesComeInOrder(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		one, two := w.mustBegin(), w.mustBegin()
+		mustAppend(t, one, "a", 1, "x")
+		mustAppend(t, two, "b", 1, "y")
+		f := follow(t.Context(), one)
+		f.mustRead(t, "a/1=x", "b/1=y")
+		mustAppend(t, two, "b", 2, "z")
+		mustAppend(t, one, "a", 2, "")
+		f.mustRead(t, "b/2=z", "a/2=")
+		// Twice over the same session is twice the same.
+		follow(t.Context(), one).mustRead(t, "a/1=x", "b/1=y", "b/2=z", "a/2=")
+	})
+}
+
+func TestLongLogIsReadInPages(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		var want []string
+		for i := range 3 * maxPage {
+			w.put(fmt.Sprint("lobby/log/a/", i+1), "x")
+			want = append(want, fmt.Sprintf("a/%d=x", i+1))
+		}
+		before := w.requests("/v3/kv/txn")
+		follow(t.Context(), s).mustRead(t, want...)
+		if n := w.requests("/v3/kv/txn") - before; n != 6 { // of 64, 128, 256, 512 and the rest
+			t.Errorf("it took %d pages", n)
+		}
+	})
+}
+
+func TestLargeValuesAreReadOneByOne(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		s.log.maxAnswer = 1 << 16
+		large := strings.Repeat("x", 3<<16/8) // half an answer in base64
+		for i := range 3 {
+			w.put(fmt.Sprint("lobby/log/large/", i), large)
+		}
+		mustAppend(t, s, "a", 1, "x")
+		f := follow(t.Context(), s)
+		for range 2 { // large/0 is no entry
+			if e := <-f.entries; e.Node != "large" || len(e.Text) != len(large) {
+				t.Errorf("read %s/%d", e.Node, e.Number)
+			}
+		}
+		f.mustRead(t, "a/1=x")
+	})
+}
+
+func TestKeysThatAreNoEntriesAreSkipped(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		garbage := func() {
+			for _, name := range []string{"", "a", "a/", "a/0", "a/-1", "a/01", "a/+1", "a/1/2", "A/1", "ä/1", "/1",
+				"a/99999999999999999999", "a/x", "a b/1", "a-b/1"} {
+				w.put("lobby/log/"+name, "garbage")
+			}
+			w.put("lobby/lof", "")
+			w.put("lobby/logs/a/9", "")
+			w.remove("lobby/log/a/x")
+		}
+		garbage()
+		mustAppend(t, s, "a", 1, "x")
+		f := follow(t.Context(), s)
+		f.mustRead(t, "a/1=x")
+		garbage()
+		mustAppend(t, s, "a", 2, "y")
+		f.mustRead(t, "a/2=y")
+	})
+}
+
+// entry returns a watch's line with an entry that is in the log.
+func (w *world) entry(name string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return event(w.keys["lobby/log/"+name])
+}
+
+// failWatch makes the first watch at the first member go as script says. script is called when the
+// test has called the function that is returned.
+func (w *world) failWatch(script func(c *call)) (begin func()) {
+	mayBegin := make(chan struct{})
+	var isSecond atomic.Bool
+	w.set(func() {
+		w.members[0].script = func(c *call, serve func()) {
+			if c.path != "/v3/watch" || isSecond.Swap(true) {
+				serve()
+				return
+			}
+			<-mayBegin
+			script(c)
+		}
+	})
+	return func() { close(mayBegin) }
+}
+
+// In each of these a watch at the first member goes wrong. Whatever it is, the entries go on.
+func TestWatchThatFails(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		most   time.Duration           // after which the entry must have come
+		script func(w *world, c *call) // called when a/2 is in the log
+	}{
+		{"refused", pauseTime, func(w *world, c *call) { c.fail(503, "etcdserver: no leader") }},
+		{"no head", requestTime + pauseTime, func(w *world, c *call) { c.hang() }},
+		{"canceled", pauseTime, func(w *world, c *call) {
+			c.say(created + `{"result":{"canceled":true,"cancel_reason":"leader lost"}}` + "\n")
+			c.hang()
+		}},
+		{"compacted", pauseTime, func(w *world, c *call) {
+			c.say(`{"result":{"created":true,"canceled":true,"compact_revision":"9"}}` + "\n")
+			c.hang()
+		}},
+		{"error in the stream", pauseTime, func(w *world, c *call) {
+			c.say(created + `{"error":{"grpc_code":14,"http_code":503,"message":"etcdserver: no leader"}}` + "\n")
+			c.hang()
+		}},
+		{"end", pauseTime, func(w *world, c *call) { c.say(created) }},
+		{"connection lost", pauseTime, func(w *world, c *call) { c.say(created); c.abort() }},
+		{"half a message", pauseTime, func(w *world, c *call) {
+			line := w.entry("a/2")
+			c.say(created + line[:len(line)-20])
+			c.abort()
+		}},
+		{"half a message, then silence", lagTime, func(w *world, c *call) {
+			line := w.entry("a/2")
+			c.say(created + line[:len(line)-20])
+			c.hang()
+		}},
+		{"silence", lagTime, func(w *world, c *call) { c.say(created); c.hang() }},
+		{"endless message", pauseTime, func(w *world, c *call) {
+			c.say(created + `{"result":{"events":[{"kv":{"value":"`)
+			c.say(strings.Repeat("A", 1<<16))
+			c.hang()
+		}},
+		{"no JSON", pauseTime, func(w *world, c *call) { c.say("<html>"); c.hang() }},
+		{"repeated events", 0, func(w *world, c *call) {
+			c.say(created + w.entry("a/1") + w.entry("a/2") + w.entry("a/2") + w.entry("a/1"))
+			c.hang()
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inWorld(t, 2, func(t *testing.T, w *world) {
+				s := w.mustBegin()
+				s.log.maxAnswer = 1 << 16
+				mustAppend(t, s, "a", 1, "x")
+				begin := w.failWatch(func(c *call) { test.script(w, c) })
+				f := follow(t.Context(), s)
+				f.mustRead(t, "a/1=x")
+				mustAppend(t, s, "a", 2, "y")
+				begin()
+				start := time.Now()
+				f.mustRead(t, "a/2=y")
+				if took := time.Since(start); took > test.most {
+					t.Errorf("it took %v, want at most %v", took, test.most)
+				}
+				mustAppend(t, s, "a", 3, "z")
+				f.mustRead(t, "a/3=z")
+			})
+		})
+	}
+}
+
+// The watch is stuck, and so is what Append asks at the same member. Append gets its answer elsewhere,
+// which makes the watch suspect sooner.
+func TestWatchAtAnEndpointThatAppendHasLeft(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		f := follow(t.Context(), s)
+		f.mustRead(t)
+		mustAppend(t, s, "a", 1, "x")
+		f.mustRead(t, "a/1=x")
+		w.set(func() { w.members[0].script, w.members[0].muted = failures["stuck"], true })
+		start := time.Now()
+		mustAppend(t, s, "a", 2, "y")
+		f.mustRead(t, "a/2=y")
+		if took := time.Since(start); took != requestTime+otherLagTime {
+			t.Errorf("it took %v, want %v", took, requestTime+otherLagTime)
+		}
+	})
+}
+
+func TestHoleInAWatchIsFilled(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		mustAppend(t, s, "a", 1, "x")
+		begin := w.failWatch(func(c *call) { c.say(created + w.entry("a/3")); c.hang() })
+		f := follow(t.Context(), s)
+		f.mustRead(t, "a/1=x")
+		mustAppend(t, s, "a", 2, "y")
+		mustAppend(t, s, "a", 3, "z")
+		begin()
+		f.mustRead(t, "a/2=y", "a/3=z")
+	})
+}
+
+// Once an entry that comes after the hole was yielded, the order is lost.
+func TestHoleThatIsFoundTooLate(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		mustAppend(t, s, "a", 1, "x")
+		begin := w.failWatch(func(c *call) { c.say(created + w.entry("b/1") + w.entry("a/3")); c.hang() })
+		f := follow(t.Context(), s)
+		f.mustRead(t, "a/1=x")
+		mustAppend(t, s, "a", 2, "y")
+		mustAppend(t, s, "b", 1, "b")
+		mustAppend(t, s, "a", 3, "z")
+		begin()
+		f.mustRead(t, "b/1=b")
+		f.mustEnd(t, ErrTrimmed)
+	})
+}
+
+func TestEntryThatWasPutByHandIsNoHole(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		f := follow(t.Context(), s)
+		mustAppend(t, s, "a", 1, "x")
+		w.put("lobby/log/a/1000", "forged")
+		mustAppend(t, s, "a", 2, "y")
+		w.put("lobby/log/a/999", "forged")
+		mustAppend(t, s, "a", 3, "z")
+		want := []string{"a/1=x", "a/1000=forged", "a/2=y", "a/999=forged", "a/3=z"}
+		f.mustRead(t, want...)
+		follow(t.Context(), s).mustRead(t, want...) // in pages
+	})
+}
+
+func TestEntriesSayWhatBecameOfTheLog(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		prepare func(w *world)
+		want    error
+	}{
+		{"emptied", func(w *world) { w.remove("lobby/") }, ErrReplaced},
+		{"begun anew", func(w *world) { w.remove("lobby/"); w.mustBegin() }, ErrReplaced},
+		{"restored", func(w *world) { w.restore("lobby/log/a/1") }, ErrRestored},
+		{"restored, and has gone on", func(w *world) { w.restore("lobby/log/a/1"); w.put("x", ""); w.put("x", "") }, ErrRestored},
+		{"trimmed", func(w *world) {
+			w.put("lobby/state", fmt.Sprintf(`{"at":%d,"removed":%d}`, w.revision+9, w.revision+1))
+		}, ErrTrimmed},
+		{"trimmed up to here", func(w *world) {
+			w.remove("lobby/log/")
+			w.put("lobby/state", fmt.Sprintf(`{"at":%d,"removed":%d}`, w.revision, w.revision-1))
+		}, context.Canceled},
+		{"nothing", func(w *world) {}, context.Canceled},
+		{"garbage as a state", func(w *world) { w.put("lobby/state", "garbage") }, context.Canceled},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inWorld(t, 1, func(t *testing.T, w *world) {
+				s := w.mustBegin()
+				mustAppend(t, s, "a", 1, "x")
+				mustAppend(t, s, "a", 2, "y")
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				begin := w.failWatch(func(c *call) { c.say(created) })
+				f := follow(ctx, s)
+				f.mustRead(t, "a/1=x", "a/2=y")
+				test.prepare(w)
+				begin()
+				if errors.Is(test.want, context.Canceled) {
+					time.Sleep(time.Second) // at least one more range
+					cancel()
+				}
+				f.mustEnd(t, test.want)
+			})
+		})
+	}
+}
+
+func TestCompactionUnderAWatchLosesNothing(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		begin := w.failWatch(func(c *call) {
+			w.set(func() { w.compacted = w.revision; w.history = nil })
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.members[0].watch(c)
+		})
+		f := follow(t.Context(), s)
+		f.mustRead(t)
+		mustAppend(t, s, "a", 1, "x")
+		begin()
+		time.Sleep(pauseTime)
+		f.mustRead(t, "a/1=x")
+		mustAppend(t, s, "a", 2, "y")
+		f.mustRead(t, "a/2=y")
+	})
+}
+
+// Whoever stops to range leaves neither a goroutine nor a watch behind: the bubble would notice.
+func TestEntriesCanBeLeft(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		mustAppend(t, s, "a", 1, "x")
+		for range s.Entries(t.Context()) {
+			break
+		}
+		go func() {
+			time.Sleep(time.Second)
+			mustAppend(t, s, "a", 2, "y")
+		}()
+		for e := range s.Entries(t.Context()) {
+			if e.Number == 2 {
+				break
+			}
+		}
+		synctest.Wait()
+	})
+}
+
+func TestEntriesWaitForEtcd(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		f := follow(t.Context(), s)
+		mustAppend(t, s, "a", 1, "x")
+		f.mustRead(t, "a/1=x")
+		w.stop(0, 1, 2)
+		time.Sleep(time.Minute)
+		w.set(func() {
+			for _, m := range w.members {
+				m.down = false
+			}
+		})
+		mustAppend(t, s, "a", 2, "y")
+		f.mustRead(t, "a/2=y")
+	})
+}

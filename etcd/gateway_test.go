@@ -1,0 +1,491 @@
+package etcd
+
+// An etcd in memory for the tests of this package: several members that share one store, each of
+// which a test can make misbehave. It runs in synctest bubbles, over connections in memory. The tests
+// themselves are in the other files.
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// change is what etcd keeps of a put or of a removal, which has no Value.
+type change struct {
+	kv      keyValue
+	removed bool
+}
+
+// world is a cluster of members.
+type world struct {
+	t       *testing.T
+	members []*member
+
+	mu        sync.Mutex
+	revision  int64
+	compacted int64
+	keys      map[string]keyValue
+	history   []change
+	changed   chan struct{} // closed at the next change
+	password  string        // of the user alice; empty if etcd asks for none
+	tokens    map[string]bool
+	asked     []string // "MEMBER PATH" of each request that was served
+}
+
+// testPiece is how many bytes the pieces of states have in the tests.
+const testPiece = 1000
+
+// member is an endpoint.
+type member struct {
+	world *world
+	conns chan net.Conn
+	open  []net.Conn // all connections that it has taken
+	down  bool       // refuses connections
+	gone  bool       // takes no connection, and refuses none
+	muted bool       // its watches bring nothing
+
+	// script, unless nil, serves a request in the member's place. It may call serve.
+	script func(call *call, serve func())
+}
+
+// call is a request to a member.
+type call struct {
+	path string
+	body []byte
+	w    http.ResponseWriter
+	r    *http.Request
+}
+
+// hang waits until the client has gone.
+func (c *call) hang() { <-c.r.Context().Done() }
+
+// abort closes the connection without an answer, or in the middle of it.
+func (c *call) abort() { panic(http.ErrAbortHandler) }
+
+// fail answers as etcd's gateway does.
+func (c *call) fail(status int, message string) {
+	c.w.WriteHeader(status)
+	fmt.Fprintf(c.w, `{"error":%q,"code":14,"message":%[1]q}`, message)
+}
+
+// inWorld runs test in a bubble with a cluster of n members.
+func inWorld(t *testing.T, n int, test func(t *testing.T, w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, revision: 1, keys: map[string]keyValue{}, changed: make(chan struct{}), tokens: map[string]bool{}}
+		for range n {
+			m := &member{world: w, conns: make(chan net.Conn)}
+			w.members = append(w.members, m)
+			server := &http.Server{Handler: m}
+			go server.Serve(&listener{m.conns, make(chan struct{})})
+			defer server.Close()
+		}
+		test(t, w)
+	})
+}
+
+type listener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *listener) Close() error   { close(l.closed); return nil }
+func (l *listener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// dial connects to the member whose number is the host of address.
+func (w *world) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	host, _, _ := net.SplitHostPort(address)
+	i, _ := strconv.Atoi(strings.TrimPrefix(host, "m"))
+	m := w.members[i]
+	w.mu.Lock()
+	down, gone := m.down, m.gone
+	w.mu.Unlock()
+	if gone {
+		select {
+		case <-ctx.Done():
+		case <-time.After(dialTime):
+		}
+		return nil, errors.New("no connection in time")
+	}
+	if down {
+		return nil, errors.New("connection refused")
+	}
+	here, there := net.Pipe()
+	m.conns <- there
+	w.set(func() { m.open = append(m.open, there) })
+	return here, nil
+}
+
+// newLog returns a log of the lobby called lobby in the cluster, of a process of its own.
+func (w *world) newLog() *Log {
+	config := Config{Name: "lobby", dial: w.dial}
+	for i := range w.members {
+		config.Endpoints = append(config.Endpoints, fmt.Sprintf("http://m%d:2379", i))
+	}
+	if w.password != "" {
+		config.User, config.Password = "alice", w.password
+	}
+	log := New(config)
+	log.maxPiece = testPiece
+	w.t.Cleanup(log.http.CloseIdleConnections)
+	return log
+}
+
+// mustBegin returns a session whose requests all go to the first member at first.
+func (w *world) mustBegin() *Session {
+	w.t.Helper()
+	s, err := w.newLog().Begin(w.t.Context(), "settings", Entry{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	s.first, s.appender.at, s.saver.at = 0, 0, 0
+	return s
+}
+
+// set changes the world while requests may be served.
+func (w *world) set(change func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change()
+}
+
+// stop ends members with all their connections.
+func (w *world) stop(members ...int) {
+	w.set(func() {
+		for _, i := range members {
+			w.members[i].down = true
+			for _, conn := range w.members[i].open {
+				conn.Close()
+			}
+		}
+	})
+}
+
+// put puts a key as another client would.
+func (w *world) put(key, value string) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.revision++
+	w.apply(operation{Put: &putRequest{[]byte(key), []byte(value)}})
+	w.wake()
+	return w.revision
+}
+
+// remove removes all keys that begin with prefix, as another client would.
+func (w *world) remove(prefix string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.revision++
+	for key := range w.keys {
+		if strings.HasPrefix(key, prefix) {
+			w.apply(remove([]byte(key)))
+		}
+	}
+	w.wake()
+}
+
+// list returns "KEY=VALUE" of the keys that begin with prefix, sorted by their modification revisions.
+func (w *world) list(prefix string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var list []string
+	for _, kv := range w.find(rangeRequest{Key: []byte(prefix), End: []byte(prefix + "\xff"), SortTarget: "MOD"}).KVs {
+		list = append(list, fmt.Sprintf("%s=%s", kv.Key, kv.Value))
+	}
+	return list
+}
+
+// requests counts the requests that were served with this path.
+func (w *world) requests(path string) (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, asked := range w.asked {
+		if strings.HasSuffix(asked, " "+path) {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *world) wake() {
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// find does a range.
+func (w *world) find(r rangeRequest) (a rangeAnswer) {
+	a.Header.Revision = w.revision
+	for key, kv := range w.keys {
+		isIn := key == string(r.Key) || r.End != nil && key >= string(r.Key) && key < string(r.End)
+		if isIn && kv.Modified >= r.MinModified && (r.MaxModified == 0 || kv.Modified <= r.MaxModified) {
+			if r.KeysOnly {
+				kv.Value = nil
+			}
+			a.KVs = append(a.KVs, kv)
+		}
+	}
+	slices.SortFunc(a.KVs, func(a, b keyValue) int {
+		if r.SortTarget == "MOD" {
+			return cmp.Compare(a.Modified, b.Modified)
+		}
+		return bytes.Compare(a.Key, b.Key)
+	})
+	if r.Limit > 0 && len(a.KVs) > r.Limit {
+		a.KVs, a.More = a.KVs[:r.Limit], true
+	}
+	return a
+}
+
+// apply does an operation that belongs to the present revision, and returns what it has read.
+func (w *world) apply(o operation) (read rangeAnswer) {
+	switch {
+	case o.Range != nil:
+		return w.find(*o.Range)
+	case o.Put != nil:
+		kv := w.keys[string(o.Put.Key)]
+		kv.Key, kv.Value, kv.Modified = o.Put.Key, o.Put.Value, w.revision
+		if kv.Version++; kv.Version == 1 {
+			kv.Created = w.revision
+		}
+		w.keys[string(o.Put.Key)] = kv
+		w.history = append(w.history, change{kv: kv})
+	case o.Delete != nil:
+		for _, kv := range w.find(rangeRequest{Key: o.Delete.Key}).KVs {
+			delete(w.keys, string(kv.Key))
+			w.history = append(w.history, change{keyValue{Key: kv.Key, Modified: w.revision}, true})
+		}
+	}
+	return rangeAnswer{}
+}
+
+// transact does a transaction.
+func (w *world) transact(t transaction) (a transactionAnswer) {
+	a.Succeeded = true
+	for _, c := range t.Compare {
+		kv := w.keys[string(c.Key)]
+		a.Succeeded = a.Succeeded && map[string]bool{
+			"VERSION": kv.Version == c.Version, "CREATE": kv.Created == c.Created, "MOD": kv.Modified == c.Modified}[c.Target]
+	}
+	operations := t.Failure
+	if a.Succeeded {
+		operations = t.Success
+	}
+	isChange := func(o operation) bool { return o.Put != nil || o.Delete != nil }
+	if slices.ContainsFunc(operations, isChange) {
+		w.revision++
+		defer w.wake()
+	}
+	for _, o := range operations {
+		a.Responses = append(a.Responses, struct {
+			Range rangeAnswer `json:"response_range"`
+		}{w.apply(o)})
+	}
+	a.Header.Revision = w.revision
+	return a
+}
+
+func (m *member) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	c := &call{r.URL.Path, body, rw, r}
+	m.world.mu.Lock()
+	script := m.script
+	m.world.mu.Unlock()
+	if script != nil {
+		script(c, func() { m.serve(c) })
+		return
+	}
+	m.serve(c)
+}
+
+func (m *member) serve(c *call) {
+	w := m.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked = append(w.asked, fmt.Sprint(slices.Index(w.members, m), " ", c.path))
+	if w.password != "" && c.path != "/v3/auth/authenticate" && !w.tokens[c.r.Header.Get("Authorization")] {
+		message := "etcdserver: invalid auth token"
+		if c.r.Header.Get("Authorization") == "" {
+			message = "etcdserver: user name is empty"
+		}
+		c.fail(http.StatusUnauthorized, message)
+		return
+	}
+	var answer any
+	switch c.path {
+	case "/v3/kv/range":
+		answer = w.find(decode[rangeRequest](c.body))
+	case "/v3/kv/txn":
+		answer = w.transact(decode[transaction](c.body))
+	case "/v3/kv/compaction":
+		w.compacted = decode[compaction](c.body).Revision
+		answer = struct{}{}
+	case "/v3/auth/authenticate":
+		asked := decode[authentication](c.body)
+		if w.password == "" {
+			c.fail(http.StatusBadRequest, "etcdserver: authentication is not enabled")
+			return
+		}
+		if asked.Name != "alice" || asked.Password != w.password {
+			c.fail(http.StatusBadRequest, "etcdserver: authentication failed, invalid user ID or password")
+			return
+		}
+		token := fmt.Sprint("token", len(w.asked))
+		w.tokens[token] = true
+		answer = authentication{Token: token}
+	case "/v3/watch":
+		m.watch(c)
+		return
+	}
+	json.NewEncoder(c.w).Encode(answer)
+}
+
+func decode[T any](body []byte) (value T) {
+	if err := json.Unmarshal(body, &value); err != nil {
+		panic(err)
+	}
+	return value
+}
+
+// event returns a line of a watch that brings these keys.
+func event(kvs ...keyValue) string {
+	var lines []string
+	for _, kv := range kvs {
+		line, _ := json.Marshal(kv)
+		lines = append(lines, `{"kv":`+string(line)+`}`)
+	}
+	return `{"result":{"header":{"revision":"1"},"events":[` + strings.Join(lines, ",") + "]}}\n"
+}
+
+const created = `{"result":{"header":{"revision":"1"},"created":true}}` + "\n"
+
+// say writes to the client at once.
+func (c *call) say(text string) {
+	io.WriteString(c.w, text)
+	c.w.(http.Flusher).Flush()
+}
+
+// watch serves a watch until the client goes. It is called, and returns, with w.mu held.
+func (m *member) watch(c *call) {
+	w := m.world
+	request := decode[watchRequest](c.body).Create
+	next := request.Start
+	line := created
+	if next <= w.compacted {
+		line += fmt.Sprintf(`{"result":{"canceled":true,"compact_revision":"%d"}}`+"\n", w.compacted)
+	}
+	for {
+		for _, change := range w.history {
+			isIn := bytes.Compare(change.kv.Key, request.Key) >= 0 && bytes.Compare(change.kv.Key, request.End) < 0
+			if change.kv.Modified >= next && isIn && !change.removed {
+				line += event(change.kv)
+			}
+		}
+		next = max(next, w.revision+1)
+		changed := w.changed
+		if m.muted {
+			line = ""
+		}
+		w.mu.Unlock()
+		if line != "" {
+			c.say(line)
+		}
+		line = ""
+		select {
+		case <-changed:
+		case <-c.r.Context().Done():
+			w.mu.Lock()
+			return
+		}
+		w.mu.Lock()
+	}
+}
+
+// follow ranges over the entries of s in a goroutine.
+func follow(ctx context.Context, s *Session) *follower {
+	f := &follower{make(chan Entry, 10_000), make(chan error, 1)}
+	go func() {
+		for entry, err := range s.Entries(ctx) {
+			if err != nil {
+				f.end <- err
+				return
+			}
+			f.entries <- entry
+		}
+	}()
+	return f
+}
+
+type follower struct {
+	entries chan Entry
+	end     chan error
+}
+
+// mustRead fails the test unless the next entries are these, each "NODE/NUMBER=TEXT".
+func (f *follower) mustRead(t *testing.T, want ...string) {
+	t.Helper()
+	for _, want := range want {
+		select {
+		case e := <-f.entries:
+			if got := fmt.Sprintf("%s/%d=%s", e.Node, e.Number, e.Text); got != want {
+				t.Fatalf("read %s, want %s", got, want)
+			}
+		case err := <-f.end:
+			t.Fatalf("the entries ended with %v, want %s", err, want)
+		case <-time.After(time.Minute):
+			t.Fatalf("read nothing, want %s", want)
+		}
+	}
+	synctest.Wait()
+	select {
+	case e := <-f.entries:
+		t.Fatalf("read also %v", e)
+	default:
+	}
+}
+
+// mustEnd fails the test unless the entries end with want.
+func (f *follower) mustEnd(t *testing.T, want error) {
+	t.Helper()
+	select {
+	case err := <-f.end:
+		if !errors.Is(err, want) {
+			t.Fatalf("the entries ended with %v, want %v", err, want)
+		}
+	case e := <-f.entries:
+		t.Fatalf("read %v, want the end", e)
+	case <-time.After(time.Minute):
+		t.Fatalf("the entries did not end, want %v", want)
+	}
+}
+
+// mustAppend appends and returns the entry's revision.
+func mustAppend(t *testing.T, s *Session, node string, number int, text string) int64 {
+	t.Helper()
+	revision, err := s.Append(t.Context(), node, number, []byte(text))
+	if err != nil {
+		t.Fatalf("appending %s/%d: %v", node, number, err)
+	}
+	return revision
+}

@@ -1,0 +1,365 @@
+package etcd
+
+// Tests of Begin and Append. Each plays against the etcd of gateway_test.go.
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestFirstNodeSetsTheSettings(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		first, err := w.newLog().Begin(t.Context(), "first", Entry{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := w.newLog().Begin(t.Context(), "second", Entry{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first.Settings != "first" || second.Settings != "first" {
+			t.Errorf("settings are %q and %q, want first", first.Settings, second.Settings)
+		}
+		if second.State != nil || second.At != 0 || second.Restored {
+			t.Errorf("state %v at %d, restored %v; want none", second.State, second.At, second.Restored)
+		}
+	})
+}
+
+func TestLobbyWhoseKeyWasRemovedKeepsItsState(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		at := mustAppend(t, s, "a", 1, "old")
+		if err := s.Save(t.Context(), at, []byte("state"), nil); err != nil {
+			t.Fatal(err)
+		}
+		mustAppend(t, s, "a", 2, "older than the key")
+		w.remove("lobby/lobby")
+		s, err := w.newLog().Begin(t.Context(), "others", Entry{})
+		if err != nil || s.Settings != "others" || string(s.State) != "state" || s.At != at {
+			t.Errorf("begun with %q, %q at %d, %v", s.Settings, s.State, s.At, err)
+		}
+		follow(t.Context(), s).mustRead(t, "a/2=older than the key")
+	})
+}
+
+func TestBeginSaysWhatIsWrong(t *testing.T) {
+	refuse := func(status int, message string) func(*call, func()) {
+		return func(c *call, _ func()) { c.fail(status, message) }
+	}
+	for _, test := range []struct {
+		name      string
+		prepare   func(w *world, log *Log)
+		want      string
+		isRefused bool
+	}{
+		{"wrong password", func(w *world, log *Log) {
+			w.password, log.config.User, log.config.Password = "right", "alice", "wrong"
+		}, "USER:PASSWORD@", true},
+		{"no password", func(w *world, log *Log) { w.password = "right" }, "asks for a user", true},
+		{"no password for an etcd that lets everyone in", func(w *world, log *Log) {
+			w.members[0].script = refuse(http.StatusForbidden, "etcdserver: permission denied")
+			w.members[1].down = true
+		}, "asks for a user", true},
+		{"no permission", func(w *world, log *Log) {
+			log.config.User, log.config.Password = "alice", "right"
+			w.members[0].script = refuse(http.StatusForbidden, "etcdserver: permission denied")
+			w.members[1].down = true
+		}, "grant a role", true},
+		{"a certificate with a common name", func(w *world, log *Log) {
+			w.members[0].script = refuse(http.StatusBadRequest, "CommonName of client sending a request against gateway will be ignored")
+			w.members[1].down = true
+		}, "-subj /O=lobby", true},
+		{"nobody there", func(w *world, log *Log) {
+			w.members[0].down, w.members[1].gone = true, true
+		}, "connection refused", false},
+		{"no leader", func(w *world, log *Log) {
+			w.members[0].script = refuse(http.StatusServiceUnavailable, "etcdserver: no leader")
+			w.members[1].down = true
+		}, "no leader (status 503)", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inWorld(t, 2, func(t *testing.T, w *world) {
+				log := w.newLog()
+				test.prepare(w, log)
+				start := time.Now()
+				_, err := log.Begin(t.Context(), "", Entry{})
+				if err == nil || !strings.Contains(err.Error(), test.want) || errors.Is(err, ErrRefused) != test.isRefused {
+					t.Fatalf("got %v (refused: %v), want %q", err, errors.Is(err, ErrRefused), test.want)
+				}
+				if strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "wrong") {
+					t.Errorf("%q has several lines, or tells the password", err)
+				}
+				if took := time.Since(start); took > 2*requestTime {
+					t.Errorf("it took %v", took)
+				}
+			})
+		})
+	}
+}
+
+func TestTokenIsRenewed(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		w.password = "secret"
+		s := w.mustBegin()
+		f := follow(t.Context(), s)
+		mustAppend(t, s, "a", 1, "x")
+		f.mustRead(t, "a/1=x")
+		w.set(func() { clear(w.tokens) })
+		before := w.requests("/v3/auth/authenticate")
+		mustAppend(t, s, "a", 2, "y")
+		mustAppend(t, s, "a", 3, "z")
+		f.mustRead(t, "a/2=y", "a/3=z")
+		if n := w.requests("/v3/auth/authenticate") - before; n != 1 {
+			t.Errorf("authenticated %d times, want once", n)
+		}
+	})
+}
+
+func TestPasswordWithoutNeed(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		log := w.newLog()
+		log.config.User, log.config.Password = "alice", "secret"
+		if _, err := log.Begin(t.Context(), "", Entry{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// failures are ways in which a member fails after or before it has done what a request asks for.
+var failures = map[string]func(c *call, serve func()){
+	"lost before": func(c *call, serve func()) { c.abort() },
+	"lost after":  func(c *call, serve func()) { serve0(c, serve); c.abort() },
+	"stuck":       func(c *call, serve func()) { c.hang() },
+	"stuck after": func(c *call, serve func()) { serve0(c, serve); c.hang() },
+	"half an answer": func(c *call, serve func()) {
+		serve0(c, serve)
+		c.say(`{"header":{"rev`)
+		c.abort()
+	},
+	"leader changed": func(c *call, serve func()) {
+		serve0(c, serve)
+		c.fail(http.StatusServiceUnavailable, "etcdserver: leader changed")
+	},
+	"no leader": func(c *call, serve func()) { c.fail(http.StatusServiceUnavailable, "etcdserver: no leader") },
+	"no JSON":   func(c *call, serve func()) { c.say("<html>") },
+}
+
+// serve0 serves without an answer.
+func serve0(c *call, serve func()) {
+	w := c.w
+	defer func() { c.w = w }()
+	c.w = discard{}
+	serve()
+}
+
+type discard struct{}
+
+func (discard) Header() http.Header         { return http.Header{} }
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
+func (discard) WriteHeader(int)             {}
+
+func TestEntryIsAppendedOnceWhateverFails(t *testing.T) {
+	for name, fail := range failures {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, 2, func(t *testing.T, w *world) {
+				s := w.mustBegin()
+				mustAppend(t, s, "a", 1, "one")
+				w.set(func() { w.members[0].script = fail })
+				start := time.Now()
+				revision := mustAppend(t, s, "a", 2, "two")
+				if took := time.Since(start); took > requestTime {
+					t.Errorf("it took %v", took)
+				}
+				if got := w.keys["lobby/log/a/2"]; got.Modified != revision || got.Version != 1 {
+					t.Errorf("revision is %d, but the entry has revision %d, version %d", revision, got.Modified, got.Version)
+				}
+				start = time.Now()
+				mustAppend(t, s, "a", 3, "three")
+				if took := time.Since(start); took != 0 {
+					t.Errorf("the endpoint that worked was not asked first: it took %v", took)
+				}
+				want := []string{"lobby/log/a/1=one", "lobby/log/a/2=two", "lobby/log/a/3=three"}
+				if got := w.list("lobby/log/"); !slices.Equal(got, want) {
+					t.Errorf("the log is %q", got)
+				}
+			})
+		})
+	}
+}
+
+func TestLateRetryChangesNothing(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		var late []transaction
+		w.members[0].script = func(c *call, serve func()) {
+			late = append(late, decode[transaction](c.body))
+			serve()
+		}
+		for i := range 3 {
+			mustAppend(t, s, "a", i+1, "x")
+		}
+		before := w.revision
+		for _, transaction := range late {
+			w.transact(transaction)
+		}
+		if w.revision != before {
+			t.Error("a late retry has changed something")
+		}
+	})
+}
+
+// A node that lost its answer, with the context, asks again with the same number.
+func TestAppendAgain(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		first := mustAppend(t, s, "a", 1, "x")
+		w.put("other", "")
+		f := follow(t.Context(), s)
+		f.mustRead(t, "a/1=x")
+		if again := mustAppend(t, s, "a", 1, "x"); again != first {
+			t.Errorf("revision is %d, want %d", again, first)
+		}
+	})
+}
+
+func TestAppendEndsWithItsContext(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		w.stop(1)
+		w.set(func() { w.members[0].script = failures["stuck"] })
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := s.Append(ctx, "a", 1, nil)
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 10*time.Second {
+			t.Errorf("got %v after %v", err, time.Since(start))
+		}
+	})
+}
+
+func TestEndpointThatIsGoneHoldsNothingLong(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		w.set(func() { w.members[0].gone, w.members[1].script = true, failures["stuck"] })
+		s.log.http.CloseIdleConnections()
+		start := time.Now()
+		mustAppend(t, s, "a", 1, "")
+		if took := time.Since(start); took != dialTime+requestTime {
+			t.Errorf("it took %v, want %v", took, dialTime+requestTime)
+		}
+	})
+}
+
+func TestAppendWaitsForALeader(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		var isBack atomic.Bool
+		for _, m := range w.members {
+			m.script = func(c *call, serve func()) {
+				if c.r.Header.Get("Grpc-Metadata-hasleader") != "true" {
+					t.Error("the request does not ask for a leader")
+				}
+				if !isBack.Load() {
+					failures["no leader"](c, serve)
+					return
+				}
+				serve()
+			}
+		}
+		time.AfterFunc(3*time.Second, func() { isBack.Store(true) })
+		start := time.Now()
+		mustAppend(t, s, "a", 1, "")
+		if took := time.Since(start); took > 3*time.Second+pauseTime {
+			t.Errorf("it took %v", took)
+		}
+		if n := len(w.asked); n > 3+3*40 {
+			t.Errorf("asked %d times", n)
+		}
+	})
+}
+
+func TestAppendSaysWhatBecameOfTheLog(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		prepare func(w *world)
+		want    error
+	}{
+		{"emptied", func(w *world) { w.remove("lobby/") }, ErrReplaced},
+		{"begun anew", func(w *world) { w.remove("lobby/"); w.mustBegin() }, ErrReplaced},
+		{"another etcd", func(w *world) { w.revision = 1; clear(w.keys) }, ErrReplaced},
+		{"restored", func(w *world) { w.restore("lobby/log/a/1") }, ErrRestored},
+		{"restored, and has gone on", func(w *world) { w.restore("lobby/log/a/1"); w.revision += 100 }, ErrRestored},
+		{"restored without the node", func(w *world) { w.restore("lobby/lobby") }, ErrRestored},
+		{"restored without others", func(w *world) { w.restore("lobby/log/a/2") }, ErrRestored},
+		{"given up", func(w *world) { w.remove("lobby/nodes/a") }, ErrVoid},
+		{"node known as more", func(w *world) { w.put("lobby/nodes/a", ""); w.put("lobby/nodes/a", "") }, ErrVoid},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inWorld(t, 1, func(t *testing.T, w *world) {
+				s := w.mustBegin()
+				mustAppend(t, s, "a", 1, "")
+				mustAppend(t, s, "a", 2, "")
+				w.put("lobby/log/b/1", "")
+				f := follow(t.Context(), s)
+				f.mustRead(t, "a/1=", "a/2=", "b/1=")
+				test.prepare(w)
+				if _, err := s.Append(t.Context(), "a", 3, nil); !errors.Is(err, test.want) {
+					t.Errorf("got %v, want %v", err, test.want)
+				}
+			})
+		})
+	}
+}
+
+// restore makes etcd what a backup has that was made when key was changed last.
+func (w *world) restore(key string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.revision = w.keys[key].Modified
+	history := w.history
+	w.history = nil
+	clear(w.keys)
+	revision := w.revision
+	for _, change := range history {
+		if w.revision = change.kv.Modified; w.revision <= revision {
+			if change.removed {
+				w.apply(remove(change.kv.Key))
+			} else {
+				w.apply(put(change.kv.Key, change.kv.Value))
+			}
+		}
+	}
+	w.revision = revision
+}
+
+func TestBeginSeesThatEtcdWasRestored(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		mustAppend(t, s, "a", 1, "")
+		last := Entry{Node: "a", Number: 2, Revision: mustAppend(t, s, "a", 2, "")}
+		mustAppend(t, s, "b", 1, "")
+		check := func(what string, seen Entry, want bool) {
+			t.Helper()
+			s, err := w.newLog().Begin(t.Context(), "", seen)
+			if err != nil || s.Restored != want {
+				t.Errorf("%s: restored is %v, %v", what, s.Restored, err)
+			}
+		}
+		check("a new process", Entry{}, false)
+		check("nothing is missing", last, false)
+		check("the entry is missing", Entry{Node: "a", Number: 3, Revision: last.Revision + 2}, true)
+		check("another entry has its place", Entry{Node: "a", Number: 2, Revision: last.Revision + 1}, true)
+		w.put("lobby/log/a/2", "somebody has written over it")
+		check("the entry was changed", last, false)
+		mustSave(t, s, last.Revision, "one")
+		mustSave(t, s, last.Revision+1, "two")
+		check("the entry was removed for a saved state", last, false)
+	})
+}
