@@ -5,10 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"lobby/chain"
 	"lobby/etcd"
 )
+
+// maxEpochs is how many epochs a process remembers. There is a new one only when etcd was restored or
+// emptied.
+const maxEpochs = 16
 
 // Lobby is what a process knows of its lobby from one life of its node to the next. It belongs to one
 // goroutine.
@@ -17,8 +23,8 @@ type Lobby struct {
 	settings Settings
 	warn     func(string)
 
-	seen  etcd.Entry // the last that a node of this process has read or appended, without its text
-	epoch string     // of the events that its streams had
+	seen   etcd.Entry // the last that a node of this process has read or appended, without its text
+	epochs []string   // of the events that its streams had, each once, the last maxEpochs
 }
 
 // NewLobby returns a Lobby that is kept in log. It calls warn with a sentence for each thing that an
@@ -47,15 +53,20 @@ func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 		return nil, err
 	}
 	if session.Restored {
-		n.lost = l.epoch
+		n.lost = strings.Join(l.epochs, " ")
 	}
 	return n, nil
 }
 
 // End remembers what a node has seen, when its life is over.
 func (l *Lobby) End(n *Node) {
-	if n.isKnown {
-		l.seen, l.epoch = n.seen, n.epoch
+	if !n.isKnown {
+		return
+	}
+	l.seen = n.seen
+	if !slices.Contains(l.epochs, n.epoch) {
+		l.epochs = append(l.epochs, n.epoch)
+		l.epochs = l.epochs[max(0, len(l.epochs)-maxEpochs):]
 	}
 }
 

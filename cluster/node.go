@@ -56,7 +56,7 @@ type Node struct {
 	// Where the life begins.
 	key   lobbyKey
 	begin saved
-	lost  string // the epoch of which the log lacks something; empty if there is none
+	lost  string // epochs of which the log lacks something, separated by spaces; empty if there are none
 
 	// What Run knows of the lobby. Until Run has returned, nobody else may look.
 	nodes   map[string]*member // the living, by name, and this one
@@ -371,7 +371,7 @@ func (n *Node) take(e etcd.Entry) error {
 		n.quiet = 0
 	}
 	for _, x := range news {
-		if x.burial == "" && x.lost != "" && x.lost == n.epoch {
+		if slices.Contains(strings.Fields(x.lost), n.epoch) {
 			if n.isKnown {
 				return ErrRenewed
 			}

@@ -39,7 +39,7 @@ func TestLossBeginsANewEpoch(t *testing.T) {
 		want := []string{"load first-0", "x: say alice one", "renew " + epoch}
 		c.expect(want...)
 
-		d, e := b.beginLost("d", "first"), b.mustBegin("e")
+		d, e := b.beginLost("d", "older first"), b.mustBegin("e")
 		c.say("two")
 		synctest.Wait()
 		e.say("three")
@@ -48,7 +48,7 @@ func TestLossBeginsANewEpoch(t *testing.T) {
 		b.mustAgree(c, d, e)
 		d.expect(append(want, "c: say alice two", "e: say alice three")...)
 
-		f := b.beginLost("f", epoch)
+		f := b.beginLost("f", "first "+epoch+" other")
 		for _, l := range []*life{c, d, e} {
 			l.mustEnd(ErrRenewed, 0)
 		}
