@@ -2,7 +2,6 @@ package chat
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -34,6 +33,9 @@ const (
 	commandEnd = "\x1e" // ASCII: record separator
 	fieldEnd   = "\x1f" // ASCII: unit separator
 )
+
+// otherBreaks is what a client could take for the end of a line, besides "\n".
+const otherBreaks = "\r\v\f\u0085\u2028\u2029"
 
 // AppendTo appends the command as text: its verb and fields, separated by U+001F, and U+001E at the
 // end.
@@ -75,8 +77,8 @@ func ParseCommands(s string) ([]Command, error) {
 		} else if len(fields) > 2 {
 			c.Visit = fields[2]
 		}
-		if c.Do != Look && (c.Name.name == "" || strings.ContainsFunc(c.Name.name, breaks)) ||
-			strings.ContainsFunc(strings.ReplaceAll(c.Text.text, "\n", ""), breaks) {
+		if c.Do != Look && (c.Name.name == "" || strings.ContainsAny(c.Name.name, otherBreaks+"\n")) ||
+			strings.ContainsAny(c.Text.text, otherBreaks) {
 			return nil, fmt.Errorf("%.100q is a command with a name or a text that nobody can have", line)
 		}
 		commands = append(commands, c)
@@ -95,9 +97,4 @@ func fieldsOf(verb Verb) int {
 		return 3
 	}
 	return -1
-}
-
-// breaks reports whether a client could take c for the end of a line.
-func breaks(c rune) bool {
-	return slices.Contains([]rune{'\n', '\r', '\v', '\f', '\u0085', '\u2028', '\u2029'}, c)
 }

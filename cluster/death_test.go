@@ -91,15 +91,15 @@ func TestSeveralDeadAreBuriedAtOnce(t *testing.T) {
 	})
 }
 
-// A burial goes with the first entry, even if that is no beat.
-func TestBurialDoesNotWaitForABeat(t *testing.T) {
+// A burial does not wait for the next beat.
+func TestBurialIsSentAtOnce(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		b.put("x", 1, greeting())
 		a := b.mustBegin("a")
-		b.sleepUntil(deadAfter*beat + beat/4)
+		b.sleepUntil(deadAfter*beat - 1)
 		a.expect("load first-0")
-		a.say("hello")
-		a.expect("load first-0", "bury x", "a: say alice hello")
+		b.sleepUntil(deadAfter * beat)
+		a.expect("load first-0", "bury x")
 	})
 }
 
@@ -111,7 +111,7 @@ func TestManyCommandsMakeNobodyDead(t *testing.T) {
 			b.sleepUntil(time.Duration(n+1) * 70 * time.Millisecond)
 			a.say("hello")
 		}
-		b.sleepUntil(deadAfter*beat + beat/2)
+		b.sleepUntil(deadAfter*beat - 1)
 		for _, turn := range a.turns {
 			if turn.what == "bury x" {
 				t.Errorf("a node was buried that was silent for %v", turn.at)
@@ -176,7 +176,7 @@ func TestNodeThatComesBackSoonLosesNothing(t *testing.T) {
 // and then no more.
 func TestLateBurialDoesNothing(t *testing.T) {
 	const delay = 100 * time.Millisecond
-	const sent = (deadAfter + 1) * beat // the twelfth beat comes out of the log 200 ms after it was sent
+	const sent = deadAfter*beat + 2*delay // when the twelfth beat comes out of the log
 	inBubble(t, func(b *bubble) {
 		a := b.newLife("a")
 		a.Delay = always(delay)

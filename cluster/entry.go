@@ -57,7 +57,7 @@ func parse(text string) (all []news, commands []chat.Command, err error) {
 		switch {
 		case fields[0] == hello && len(fields) >= 4: // a later version may say more
 			number, err := strconv.Atoi(fields[1])
-			if err != nil || number < 1 {
+			if err != nil || number < 1 || !isEpoch(fields[3]) {
 				return nil, nil, errNoEntry
 			}
 			all = append(all, news{version: number, lost: fields[2], epoch: fields[3]})
@@ -73,6 +73,11 @@ func parse(text string) (all []news, commands []chat.Command, err error) {
 		}
 		text = rest
 	}
+}
+
+// isEpoch reports whether s can be the epoch of an id.
+func isEpoch(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789abcdefghijklmnopqrstuvwxyz") == ""
 }
 
 // Settings are what all nodes of a lobby must agree on. The first node sets them.

@@ -37,7 +37,7 @@ func TestEntryIsReadAsItWasWritten(t *testing.T) {
 	}{
 		{text: ""},
 		{news: []news{hello}, text: "hello\x1f1\x1flost\x1fepoch\x1e"},
-		{news: []news{{version: version}}, text: "hello\x1f1\x1f\x1f\x1e"},
+		{news: []news{{version: version, epoch: "e"}}, text: "hello\x1f1\x1f\x1fe\x1e"},
 		{news: []news{{burial: "abc", last: 12}}, text: "bury\x1fabc\x1f12\x1e"},
 		{commands: say, text: "say\x1falice\x1f" + text + "\x1elook\x1eshut\x1fbob\x1fepoch-12\x1e"},
 		{news: []news{{burial: "a", last: 1}, {burial: "b", last: 2}, hello}, commands: say,

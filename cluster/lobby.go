@@ -77,6 +77,8 @@ func check(text string, settings Settings) (lobbyKey, error) {
 		return key, fmt.Errorf("the lobby's first key is damaged: %w", err)
 	}
 	switch {
+	case !isEpoch(key.Epoch):
+		return key, fmt.Errorf("the lobby's first key is damaged: %q is no epoch", key.Epoch)
 	case key.Version != version:
 		return key, fmt.Errorf("%w: it is of version %d and this program of version %d; use the same version on all machines",
 			ErrSettings, key.Version, version)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -41,6 +42,7 @@ var (
 	ErrBuried  = errors.New("the other nodes have given this one up")
 	ErrQuiet   = errors.New("the log cannot be reached")
 	ErrRenewed = errors.New("the history has begun anew")
+	ErrForged  = errors.New("somebody else has written an entry in this node's name")
 	ErrVersion = fmt.Errorf("%w: another node is of a later version; use the same version on all machines", ErrSettings)
 )
 
@@ -67,13 +69,14 @@ type Node struct {
 	isKnown bool               // whether this node's hello has been read
 
 	// What is on its way to the log.
-	queue    []chat.Command // that are in no entry yet
-	number   int            // of the last entry that was sent
-	sent     []sentEntry    // that have not been read, in order
-	inFlight bool           // whether the last of them is being appended
-	isVoid   bool           // whether the log takes nothing more from this node
-	beatDue  bool           // whether the next entry is a beat
-	quiet    int            // beats since an entry of this node was read, or any before it is known
+	queue     []chat.Command // that are in no entry yet
+	number    int            // of the last entry that was sent
+	sent      []sentEntry    // that have not been read, in order
+	inFlight  bool           // whether the last of them is being appended
+	isVoid    bool           // whether the log takes nothing more from this node
+	beatDue   bool           // whether the next entry is a beat
+	burialDue bool           // whether a member has become silent for long
+	quiet     int            // beats since an entry of this node was read, or any before it is known
 
 	// What is on its way to the hub.
 	outgoing []chat.Turn
@@ -94,6 +97,7 @@ type member struct {
 
 // sentEntry is an entry that this node has sent.
 type sentEntry struct {
+	text     []byte
 	commands int // how many there are in it
 	isBeat   bool
 }
@@ -171,7 +175,8 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 		n.renew(n.key.Epoch) // the operator has removed the lobby's first key to have a new epoch
 	}
 	n.begin = saved{} // which may be large
-	n.send(ctx, news{version: version, lost: n.lost, epoch: chain.RandomEpoch()}.appendTo(nil), sentEntry{}, appended)
+	hello := news{version: version, lost: n.lost, epoch: chain.RandomEpoch()}
+	n.send(ctx, sentEntry{text: hello.appendTo(nil)}, appended)
 	for reason == nil || len(n.outgoing) > 0 {
 		// What was read is given to the hub before more is read. When the life is over, that is all
 		// there is to do.
@@ -310,9 +315,9 @@ func (n *Node) becomeReady() {
 }
 
 // sendNext sends the next entry, if the last one is in the log and there is something to send:
-// commands, or a beat that is due.
+// commands, or a beat or a burial that is due.
 func (n *Node) sendNext(ctx context.Context, appended chan<- read) {
-	if n.inFlight || n.isVoid || len(n.queue) == 0 && !n.beatDue {
+	if n.inFlight || n.isVoid || len(n.queue) == 0 && !n.beatDue && !n.burialDue {
 		return
 	}
 	var text []byte
@@ -328,16 +333,16 @@ func (n *Node) sendNext(ctx context.Context, appended chan<- read) {
 		commands++
 	}
 	n.queue = n.queue[commands:]
-	n.send(ctx, text, sentEntry{commands, n.beatDue}, appended)
-	n.beatDue = false
+	n.send(ctx, sentEntry{text, commands, n.beatDue}, appended)
+	n.beatDue, n.burialDue = false, false
 }
 
-func (n *Node) send(ctx context.Context, text []byte, entry sentEntry, appended chan<- read) {
+func (n *Node) send(ctx context.Context, entry sentEntry, appended chan<- read) {
 	n.number++
 	n.sent = append(n.sent, entry)
 	n.inFlight = true
 	go func(number int) {
-		revision, err := n.log.Append(ctx, n.name, number, text)
+		revision, err := n.log.Append(ctx, n.name, number, entry.text)
 		appended <- read{etcd.Entry{Revision: revision, Node: n.name, Number: number}, err}
 	}(n.number)
 }
@@ -346,15 +351,18 @@ func (n *Node) send(ctx context.Context, text []byte, entry sentEntry, appended 
 // a reason to end this life.
 func (n *Node) take(e etcd.Entry) error {
 	n.see(etcd.Entry{Revision: e.Revision, Node: e.Node, Number: e.Number})
+	if !n.isKnown { // a node that begins may have much to read before it comes to its hello
+		n.quiet = 0
+	}
 	news, commands, err := parse(string(e.Text))
-	m := n.nodes[e.Node]
+	m, isOwn := n.nodes[e.Node], e.Node == n.name
 	isHello := m == nil && e.Number == 1 && len(news) > 0 && news[0].burial == ""
 	switch {
+	case isHello && news[0].version > version: // even if the rest cannot be understood
+		return ErrVersion
 	case err != nil:
 		n.skip(e, err.Error())
 		return nil
-	case isHello && news[0].version > version:
-		return ErrVersion
 	case isHello:
 		m = &member{}
 		n.nodes[e.Node] = m
@@ -365,11 +373,12 @@ func (n *Node) take(e etcd.Entry) error {
 		n.skip(e, fmt.Sprintf("the next entry of its node is %d", m.last+1))
 		return nil
 	}
-	m.last, m.silent, m.isBuried = e.Number, 0, false
-	isOwn := e.Node == n.name
-	if isOwn || !n.isKnown { // a node that begins may have much to read before it comes to its hello
-		n.quiet = 0
+	// Others may have carried out what somebody has written in this node's name, but the hub's requests
+	// must not be answered for it.
+	if isOwn && (len(n.sent) == 0 || !bytes.Equal(e.Text, n.sent[0].text)) {
+		return ErrForged
 	}
+	m.last, m.silent, m.isBuried = e.Number, 0, false
 	for _, x := range news {
 		if slices.Contains(strings.Fields(x.lost), n.epoch) {
 			if n.isKnown {
@@ -412,13 +421,14 @@ func (n *Node) see(e etcd.Entry) {
 func (n *Node) noteOwn() {
 	entry := n.sent[0]
 	n.sent = n.sent[1:]
-	n.isKnown = true
+	n.quiet, n.isKnown = 0, true
 	if !entry.isBeat {
 		return
 	}
 	for name, m := range n.nodes {
 		if name != n.name {
 			m.silent++
+			n.burialDue = n.burialDue || m.silent == deadAfter
 		}
 	}
 }

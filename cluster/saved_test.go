@@ -133,9 +133,9 @@ func TestNodesOfASavedStateAreBuried(t *testing.T) {
 		saved := b.mustHaveSaved()
 		a.kill()
 		c := b.mustBegin("c")
-		b.sleepUntil((deadAfter+1)*beat - 1)
+		b.sleepUntil(deadAfter*beat - 1)
 		c.expect("load " + saved.State.LastID)
-		b.sleepUntil((deadAfter + 1) * beat)
+		b.sleepUntil(deadAfter * beat)
 		c.expect("load "+saved.State.LastID, "bury a", "bury x")
 	})
 }
