@@ -16,8 +16,8 @@ import (
 	"lobby/etcd"
 )
 
-// emptyLog is an etcd that has nothing of the lobby, so that whoever asks puts the first key. It is at
-// a revision.
+// emptyLog is an etcd that has nothing of the lobby, so that whoever asks puts the first key. It is
+// at a revision.
 type emptyLog struct{ revision atomic.Int64 }
 
 func (l *emptyLog) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
