@@ -30,7 +30,7 @@ type bubble struct {
 	log   *memlog.Log
 	start time.Time
 	lives []*life
-	steps atomic.Int64 // see next
+	steps atomic.Int64 // see step
 }
 
 // inBubble runs test, and then ends all lives.
@@ -47,9 +47,10 @@ func inBubble(t *testing.T, test func(b *bubble)) {
 	})
 }
 
-// next stands between what a test has looked at and what others write down later. After synctest.Wait
-// the race detector knows that what they did is over, but not that the test looks before they go on.
-func (b *bubble) next() { b.steps.Add(1) }
+// step stands between what a test has looked at and what others write down later. After
+// synctest.Wait the race detector knows that what they did is over, but not that the test looks
+// before they go on.
+func (b *bubble) step() { b.steps.Add(1) }
 
 // sleepUntil sleeps until so much time has passed in the bubble, and all that happens then is over.
 func (b *bubble) sleepUntil(at time.Duration) {
@@ -57,7 +58,7 @@ func (b *bubble) sleepUntil(at time.Duration) {
 	if past := time.Since(b.start); past > at {
 		b.Fatalf("it is %v already, too late to wait for %v", past, at)
 	}
-	b.next()
+	b.step()
 	time.Sleep(time.Until(b.start.Add(at)))
 	synctest.Wait()
 }
@@ -172,7 +173,7 @@ func (a *access) Append(ctx context.Context, node string, number int, text []byt
 		a.test.Error("two entries are being appended at once")
 	}
 	defer a.isAppending.Store(false)
-	a.test.next()
+	a.test.step()
 	a.appends = append(a.appends, appended{time.Since(a.test.start), string(text)})
 	if len(a.appends) != number {
 		a.test.Errorf("call %d of Append is for entry %d", len(a.appends), number)
@@ -197,7 +198,7 @@ func (a *access) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
 			if err == nil && a.endEntries != nil {
 				err = a.endEntries(e)
 			}
-			a.test.next()
+			a.test.step()
 			a.read++
 			if !yield(e, err) || err != nil {
 				return
@@ -207,7 +208,7 @@ func (a *access) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
 }
 
 func (a *access) Save(ctx context.Context, at int64, state []byte, gone []string) error {
-	a.test.next()
+	a.test.step()
 	a.saves = append(a.saves, saving{at, state, gone})
 	if a.refuseSave != nil {
 		if err := a.refuseSave(); err != nil {
@@ -257,7 +258,7 @@ func (b *bubble) newLife(name string) *life {
 	l.View.Cut = l.isCut.Load
 	var err error
 	l.Node, err = NewNode(l.Session, l.access, settings, func(sentence string) {
-		b.next()
+		b.step()
 		l.warnings = append(l.warnings, turn{time.Since(b.start), sentence})
 	})
 	if err != nil {
@@ -280,7 +281,7 @@ func (b *bubble) begin(l *life) *life {
 			}
 		}()
 		reason := l.Run(ctx)
-		b.next()
+		b.step()
 		l.reason = reason
 	}()
 	go func() {
@@ -297,7 +298,7 @@ func (b *bubble) begin(l *life) *life {
 	go func() {
 		select {
 		case <-l.Ready():
-			b.next()
+			b.step()
 			l.readyAt = time.Since(b.start)
 		case <-l.ended:
 		}
@@ -327,7 +328,7 @@ func (l *life) kill() {
 
 // hear does what a hub does with a turn.
 func (l *life) hear(t chat.Turn) {
-	l.test.next()
+	l.test.step()
 	note := func(format string, args ...any) {
 		what := fmt.Sprintf(format, args...)
 		l.turns = append(l.turns, turn{time.Since(l.test.start), what})

@@ -12,7 +12,8 @@ import (
 	"lobby/etcd"
 )
 
-// TestDeadNodeIsBuried ends nodes at all moments of a second, while the others' beats come at others.
+// TestDeadNodeIsBuried ends nodes at all moments of a second, while the others' beats come at
+// others.
 func TestDeadNodeIsBuried(t *testing.T) {
 	const step = 125 * time.Millisecond
 	for phase := time.Duration(0); phase < time.Second; phase += step {
@@ -172,8 +173,8 @@ func TestNodeThatComesBackSoonLosesNothing(t *testing.T) {
 	})
 }
 
-// TestLateBurialDoesNothing has node x make an entry when its burial is on its way to the log already,
-// and then no more.
+// TestLateBurialDoesNothing has node x make an entry when its burial is on its way to the log
+// already, and then no more.
 func TestLateBurialDoesNothing(t *testing.T) {
 	const delay = 100 * time.Millisecond
 	const sent = deadAfter*beat + 2*delay // when the twelfth beat comes out of the log
@@ -258,7 +259,8 @@ func TestBurialThatIsNoneEndsNobody(t *testing.T) {
 	})
 }
 
-// TestQuietLogEndsALife has the log give the node's own entries no more, at all moments of a second.
+// TestQuietLogEndsALife has the log give the node's own entries no more, at all moments of a
+// second.
 func TestQuietLogEndsALife(t *testing.T) {
 	for after := time.Duration(0); after < time.Second; after += 90 * time.Millisecond {
 		inBubble(t, func(b *bubble) {
@@ -286,8 +288,7 @@ func TestQuietLogEndsALife(t *testing.T) {
 	}
 }
 
-// A node whose own entries come back lives, however long an append takes to be acknowledged; and one
-// whose own do not, ends, whatever comes from others.
+// Entries of others do not keep a node alive whose own do not come back.
 func TestOnlyOwnEntriesKeepALife(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		a, c := b.mustBegin("a"), b.mustBegin("c")
@@ -428,8 +429,8 @@ func TestHubHearsEverythingBeforeTheEnd(t *testing.T) {
 	})
 }
 
-// TestLastRevisionIsRemembered has the last that a node knew of be an entry that it has read, and one
-// that was acknowledged.
+// TestLastRevisionIsRemembered has the last that a node knew of be an entry that it has read, and
+// one that was acknowledged.
 func TestLastRevisionIsRemembered(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		a := b.mustBegin("a")

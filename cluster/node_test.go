@@ -155,7 +155,8 @@ func TestBeatComesEverySecond(t *testing.T) {
 	})
 }
 
-// A beat that is due is not added to those that wait already, and one entry is on its way at a time.
+// A beat that is due is not added to those that wait already, and one entry is on its way at a
+// time.
 func TestSlowLogGetsFewerBeats(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		a := b.newLife("a")
@@ -194,8 +195,8 @@ func TestNodeNeverMakesItsHubWait(t *testing.T) {
 	})
 }
 
-// TestNodeReadsNoFasterThanItsHub keeps a node from filling the memory with what its hub has no time
-// for.
+// TestNodeReadsNoFasterThanItsHub keeps a node from filling the memory with what its hub has no
+// time for.
 func TestNodeReadsNoFasterThanItsHub(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		b.put("x", 1, greeting())

@@ -19,8 +19,8 @@ import (
 // almost is so many bytes of entries that the next one makes a state due, even an empty one.
 const almost = saveAfter - entryCost
 
-// mustHaveSaved returns the state that was saved last, and fails the test unless that goes up to the
-// end of the log.
+// mustHaveSaved returns the state that was saved last, and fails the test unless that goes up to
+// the end of the log.
 func (b *bubble) mustHaveSaved() (s saved) {
 	b.Helper()
 	synctest.Wait()
@@ -205,7 +205,7 @@ func TestFailedSaveIsFollowedByAnother(t *testing.T) {
 		}
 		a.say("not worth a state")
 		synctest.Wait()
-		b.next()
+		b.step()
 		failure = nil
 		b.put("z", 1, greeting())
 		b.put("x", 4, buryText("z", 1))

@@ -1,6 +1,7 @@
 package cluster
 
-// What belongs here: what others put into the log that does not count, and who does not fit together.
+// What belongs here: what others put into the log that does not count, and who does not fit
+// together.
 
 import (
 	"errors"
