@@ -178,6 +178,23 @@ func mustHaveNo5xx(t *testing.T, operations []operation) {
 	}
 }
 
+// mustBeClear fails the test if an operation got an error of the server's that is not 503 or 504 as
+// the contract has them.
+func mustBeClear(t *testing.T, operations []operation) {
+	t.Helper()
+	const unknown = "It is not known yet whether this happened; a stream will tell."
+	for _, o := range operations {
+		switch {
+		case o.status < 500:
+		case !o.isError(503) && !(o.isError(504) && strings.TrimSuffix(o.body, "\n") == unknown):
+			t.Errorf("%v with %v: want 503 or 504 as the contract has them", o, o.header)
+			return
+		default:
+			o.mustAskToRetry(t)
+		}
+	}
+}
+
 // mustBeOneHistory fails the test unless all nodes have the same events, from the first of the epoch
 // on, and these are what the operations say. It returns the events.
 func mustBeOneHistory(t *testing.T, nodes []*node, operations []operation) []event {
