@@ -61,7 +61,7 @@ func TestUsersOfAKilledNodeLeaveOnce(t *testing.T) {
 		}
 	}
 	back.Wait()
-	first := watcher.sightingOf(t, leaves("user-3"), 20*time.Second)
+	first := watcher.sightingOf(t, leaves("user-3"), killed, 20*time.Second)
 	if took := first.at.Sub(killed); took < soonest || took > latest {
 		t.Errorf("the users left after %v, want 10 to 13 s", took)
 	} else {
@@ -281,7 +281,7 @@ func TestNodePausedForLongBeginsAnew(t *testing.T) {
 			waiting[i] = o
 		})
 	}
-	left := watcher.sightingOf(t, leaves("guest"), 20*time.Second)
+	left := watcher.sightingOf(t, leaves("guest"), begin, 20*time.Second)
 	if took := left.at.Sub(begin); took < soonest || took > latest {
 		t.Errorf("the users left after %v, want 10 to 13 s", took)
 	}
@@ -297,11 +297,7 @@ func TestNodePausedForLongBeginsAnew(t *testing.T) {
 	}
 	mustEndProperly(t, []*follower{sleeper}, paused)
 	paused.mustHaveSaid(t, 1)
-	within(t, 10*time.Second+slack, "the sleeper to be back", func() bool {
-		return slices.ContainsFunc(sleeper.sightings(), func(s sighting) bool {
-			return s.at.After(resumed) && s.data == arrives("sleeper")
-		})
-	})
+	sleeper.sightingOf(t, arrives("sleeper"), resumed, 10*time.Second+slack)
 	mustBeClear(t, waiting)
 	for _, o := range waiting {
 		if o.status != 503 && o.status != 0 {
@@ -361,7 +357,7 @@ func TestNodeCutOffFromEtcd(t *testing.T) {
 				t.Errorf("the stream ends after %v, want 5 to 8 s", took)
 			}
 			mustBeClosed(t, lost, slack)
-			left := watcher.sightingOf(t, leaves("guest"), 20*time.Second)
+			left := watcher.sightingOf(t, leaves("guest"), begin, 20*time.Second)
 			if took := left.at.Sub(begin); took < soonest || took > 2*latest {
 				t.Errorf("the guest left after %v, want at least 10 s", took)
 			} else {

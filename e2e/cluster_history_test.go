@@ -9,7 +9,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -211,7 +210,7 @@ func mustBeOneHistory(t *testing.T, nodes []*node, operations []operation) []eve
 	epoch := epochOf(last)
 	var texts []string
 	for _, n := range nodes {
-		texts = append(texts, n.rawHistory(t, epoch, last))
+		texts = append(texts, n.rawAfter(t, epoch+"-0", last))
 		if texts[0] != texts[len(texts)-1] {
 			at := 0
 			for at < min(len(texts[0]), len(texts[len(texts)-1])) &&
@@ -240,11 +239,11 @@ func mustBeOneHistory(t *testing.T, nodes []*node, operations []operation) []eve
 	return events
 }
 
-// rawHistory returns, as they stand, the blocks of a stream of all events up to the one with the id
-// last. Comments are left out, and the opening block, which must be no gap.
-func (n *node) rawHistory(t *testing.T, epoch, last string) string {
+// rawAfter returns, as they stand, the blocks of a stream of all events after the id first, up to the
+// one with the id last. Comments are left out, and the opening block, which must be no gap.
+func (n *node) rawAfter(t *testing.T, first, last string) string {
 	t.Helper()
-	st := n.subscribe(t, "/chat/auditor?lastEventId="+epoch+"-0")
+	st := n.subscribe(t, "/chat/auditor?lastEventId="+first)
 	defer st.body.Close()
 	defer st.closeAfter(time.Minute)()
 	st.mustOpen(t)
@@ -459,13 +458,6 @@ func (f *follower) last() string {
 	return f.lastID
 }
 
-// sightings returns what the follower has got so far.
-func (f *follower) sightings() []sighting {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.Clone(f.seen)
-}
-
 // endings returns how the follower's streams at s ended so far.
 func (f *follower) endings(s *server) (ends []ending) {
 	f.mu.Lock()
@@ -478,18 +470,24 @@ func (f *follower) endings(s *server) (ends []ending) {
 	return ends
 }
 
-// sightingOf waits until the follower has got an event with that data, and returns it.
-func (f *follower) sightingOf(t *testing.T, data string, limit time.Duration) (s sighting) {
+// sightingOf waits until the follower has got an event with that data since then, and returns it.
+func (f *follower) sightingOf(
+	t *testing.T, data string, since time.Time, limit time.Duration,
+) (found sighting) {
 	t.Helper()
+	checked := 0 // of what was seen
 	within(t, limit, fmt.Sprintf("%s to read %q", f.name, data), func() bool {
-		all := f.sightings()
-		i := slices.IndexFunc(all, func(s sighting) bool { return s.data == data })
-		if i >= 0 {
-			s = all[i]
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for ; checked < len(f.seen); checked++ {
+			if s := f.seen[checked]; s.data == data && !s.at.Before(since) {
+				found = s
+				return true
+			}
 		}
-		return i >= 0
+		return false
 	})
-	return s
+	return found
 }
 
 // mustHaveRead waits until the follower has got the last of the events, which begin with the first of

@@ -5,7 +5,6 @@ package e2e
 import (
 	"fmt"
 	"io"
-	"slices"
 	"testing"
 	"time"
 )
@@ -126,12 +125,8 @@ func TestEtcdIsGoneForLong(t *testing.T) {
 		t.Errorf("got the statuses %v of 24 actors, want 504 for what was on its way and 503 for what waited",
 			counts)
 	}
-	departure := within(t, latest, "the guest to leave", func() bool {
-		return slices.ContainsFunc(followers[1].sightings(), func(s sighting) bool {
-			return s.data == leaves("guest")
-		})
-	})
-	t.Logf("the guest left %v later", departure)
+	left := followers[1].sightingOf(t, leaves("guest"), begin, latest)
+	t.Logf("the guest left %v after etcd was back", left.at.Sub(healthy))
 	events := mustBeOneHistory(t, nodes, operations)
 	if epochOf(events[0].id) != epochOf(before) {
 		t.Errorf("the epoch is %s, and was %s", epochOf(events[0].id), epochOf(before))

@@ -6,12 +6,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -293,5 +295,145 @@ func TestGatesMakeTrouble(t *testing.T) {
 	g.repeating.Wait()
 	if puts := version() - before; puts != 16 { // what is lost is only the answer
 		t.Errorf("the key was put %d times, want 16", puts)
+	}
+}
+
+// startGated starts so many nodes, each of which reaches etcd only through gates of its own.
+func startGated(t *testing.T, e *etcd, count int) (nodes []*node, gates [][]*gate) {
+	t.Helper()
+	for range count {
+		own := newGates(t, e)
+		n := newNode(t, urls(own), longHistory...)
+		n.start(t)
+		n.mustServe(t, 1, 10*time.Second+slack)
+		nodes, gates = append(nodes, n), append(gates, own)
+	}
+	return nodes, gates
+}
+
+// Answers of etcd's get lost on their way, and requests come twice, the second time much later. Each
+// change happens once.
+func TestAnswersAreLostAndRequestsRepeated(t *testing.T) {
+	t.Parallel()
+	nodes, gates := startGated(t, startEtcd(t, 3), 3)
+	all := slices.Concat(gates...)
+	makeAll(all, trouble{losesEvery: 5, repeatAfter: 3 * time.Second})
+	var followers []*follower
+	for i, n := range nodes {
+		followers = append(followers, follow(t, fmt.Sprint("follower-", i), n))
+	}
+	crowd := startCrowd(t, "user", nodes, 12, 5*time.Millisecond)
+	time.Sleep(8 * time.Second)
+	operations := crowd.stop()
+	makeAll(all, trouble{})
+	mustSucceed(t, operations)
+	lost, repeated := 0, 0
+	for _, g := range all {
+		g.repeating.Wait()
+		lost, repeated = lost+g.lost, repeated+g.repeated
+	}
+	events := mustBeOneHistory(t, nodes, operations)
+	for i, f := range followers {
+		f.mustHaveRead(t, events)
+		mustBeNoNews(t, events, f.name)
+		if nodes[i].lives() != 1 {
+			t.Errorf("node %d has had %d lives", i, nodes[i].lives())
+		}
+	}
+	if lost < 20 || repeated < 100 {
+		t.Errorf("only %d answers were lost and %d requests repeated", lost, repeated)
+	}
+	t.Logf("%d operations, %d answers lost, %d requests repeated, silent for %v",
+		len(operations), lost, repeated, crowd.silence())
+}
+
+// Whatever stands still on the way to all of etcd's servers but one, a node finds that one.
+func TestOneWayToEtcdIsEnough(t *testing.T) {
+	t.Parallel()
+	for name, tr := range map[string]trouble{
+		"watches stand still":      {holds: watches},
+		"transactions stand still": {holds: puts},
+		"everything stands still":  {holds: everything},
+		"connections are refused":  {cut: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			nodes, gates := startGated(t, startEtcd(t, 3), 2)
+			var followers []*follower
+			for i, n := range nodes {
+				followers = append(followers, follow(t, fmt.Sprint("follower-", i), n))
+			}
+			crowd := startCrowd(t, "user", nodes, 6, 10*time.Millisecond)
+			for good := range 3 {
+				time.Sleep(time.Second)
+				for i, g := range gates[0] {
+					if i == good {
+						g.make(trouble{})
+					} else {
+						g.make(tr)
+					}
+				}
+				time.Sleep(6 * time.Second)
+			}
+			makeAll(gates[0], trouble{})
+			operations := crowd.stop()
+			mustSucceed(t, operations)
+			if silence := crowd.silence(); silence > 5*time.Second+slack {
+				t.Errorf("nothing succeeded for %v, want at most 5 s", silence)
+			} else {
+				t.Logf("%d operations, silent for %v", len(operations), silence)
+			}
+			events := mustBeOneHistory(t, nodes, operations)
+			for i, f := range followers {
+				f.mustHaveRead(t, events)
+				mustBeNoNews(t, events, f.name)
+				if nodes[i].lives() != 1 {
+					t.Errorf("node %d has had %d lives", i, nodes[i].lives())
+				}
+			}
+		})
+	}
+}
+
+// A node that gets half of what it needs on every way does not hang, tells nothing that is not so,
+// and is well again afterwards.
+func TestHalfOfEtcdIsNotEnough(t *testing.T) {
+	t.Parallel()
+	for name, tr := range map[string]trouble{
+		"watches stand still":      {holds: watches},
+		"transactions stand still": {holds: puts},
+		"all is slow":              {delay: 400 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := startEtcd(t, 3)
+			well := startNode(t, e, longHistory...)
+			nodes, gates := startGated(t, e, 1)
+			ill := nodes[0]
+			watcher, mover := follow(t, "watcher", well), follow(t, "mover", ill, well)
+			crowd := startCrowd(t, "user", []*node{well, ill}, 6, 10*time.Millisecond)
+			time.Sleep(time.Second)
+			makeAll(gates[0], tr)
+			time.Sleep(20 * time.Second)
+			makeAll(gates[0], trouble{})
+			ill.mustServe(t, max(1, ill.lives()), 0)
+			within(t, 13*time.Second+slack, "the node to answer", func() bool {
+				r, err := ill.request(http.DefaultClient, "GET", "/users", "")
+				return err == nil && r.status == 200
+			})
+			time.Sleep(time.Second)
+			operations := crowd.stop()
+			mustBeClear(t, operations)
+			events := mustBeOneHistory(t, []*node{well, ill}, operations)
+			watcher.mustHaveRead(t, events)
+			mover.mustHaveRead(t, events)
+			mustBeNoNews(t, events, "mover")
+			for _, o := range operations {
+				if took := o.end.Sub(o.begin); took > 14*time.Second+slack {
+					t.Errorf("%v took %v", o, took)
+				}
+			}
+			t.Logf("statuses %v, %d lives", statuses(operations), ill.lives())
+		})
 	}
 }
