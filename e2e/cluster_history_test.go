@@ -61,6 +61,7 @@ func (a *actor) act() {
 	a.done = append(a.done, o)
 	if !o.isAnswered() {
 		a.at = (a.at + 1) % len(a.nodes)
+		time.Sleep(20 * time.Millisecond) // it may be that no node is there
 	}
 }
 
