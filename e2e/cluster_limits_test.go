@@ -222,38 +222,3 @@ func TestTwoLobbiesInOneEtcd(t *testing.T) {
 	named.mustServe(t, 1, 10*time.Second+slack)
 	mustSayEverywhere(t, append([]*node{named}, lobbies[0]...))
 }
-
-// A node without the right password says so in one line.
-func TestEtcdAsksForAPassword(t *testing.T) {
-	t.Parallel()
-	e := startEtcd(t, 1)
-	endpoint := "http://" + e.members[0].client
-	for _, args := range [][]string{
-		{"user", "add", "root:secret"}, {"user", "grant-role", "root", "root"},
-		{"user", "add", "joe:word"}, {"role", "add", "lobby"},
-		{"role", "grant-permission", "lobby", "--prefix=true", "readwrite", "lobby/"},
-		{"user", "grant-role", "joe", "lobby"}, {"auth", "enable"},
-	} {
-		etcdctl(t, append([]string{"--endpoints", endpoint}, args...)...)
-	}
-	as := func(user string) *node {
-		return newNode(t, strings.Replace(e.url(), "http://", "http://"+user+"@", 1))
-	}
-	for _, user := range []string{"joe:word", "root:secret"} {
-		n := as(user)
-		n.start(t)
-		n.mustServe(t, 1, 10*time.Second+slack)
-		mustSayEverywhere(t, []*node{n})
-	}
-	for _, n := range []*node{as("joe:wrong"), as("nobody:word"), newNode(t, e.url())} {
-		n.start(t)
-		within(t, 10*time.Second, "a line about the password", func() bool {
-			return strings.Contains(n.errs.String(), "\n")
-		})
-		time.Sleep(2 * time.Second)
-		n.mustHaveSaid(t, 1)
-		if n.lives() > 0 || regexp.MustCompile(`:(wrong|word)`).MatchString(n.errs.String()) {
-			t.Errorf("the node has said %q and %q", n.out, n.errs)
-		}
-	}
-}
