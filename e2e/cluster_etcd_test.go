@@ -392,6 +392,7 @@ func (e *etcd) url() string {
 // node is a lobby on etcd. It keeps its address over its lives, and over those of its process.
 type node struct {
 	*server            // its present process
+	program   string   // that it runs
 	args      []string // its command line
 	out, errs *lines   // what its present process has printed
 }
@@ -419,7 +420,7 @@ func newNode(t *testing.T, etcdURL string, args ...string) *node {
 	t.Helper()
 	addr := reserve(t)
 	args = append([]string{"-etcd", etcdURL, "-addr", addr}, args...)
-	n := &node{server: &server{url: "http://" + addr, addr: addr}, args: args}
+	n := &node{server: &server{url: "http://" + addr, addr: addr}, program: binary, args: args}
 	t.Cleanup(func() {
 		if t.Failed() && n.errs != nil {
 			t.Logf("the node at %s said:\n%.2000s%.4000s", n.addr, n.out, n.errs)
@@ -432,7 +433,7 @@ func newNode(t *testing.T, etcdURL string, args ...string) *node {
 func (n *node) start(t *testing.T) {
 	t.Helper()
 	n.server = &server{
-		cmd: exec.Command(binary, n.args...), url: n.url, addr: n.addr, exited: make(chan error, 1),
+		cmd: exec.Command(n.program, n.args...), url: n.url, addr: n.addr, exited: make(chan error, 1),
 	}
 	n.out, n.errs = &lines{}, &lines{}
 	s := n.server
@@ -491,7 +492,7 @@ func servers(nodes []*node) (all []*server) {
 	return all
 }
 
-// mustWarnOnce fails the test unless the process has printed so many lines on standard error.
+// mustHaveSaid fails the test unless the process has printed so many lines on standard error.
 func (n *node) mustHaveSaid(t *testing.T, count int) {
 	t.Helper()
 	if said := n.errs.String(); strings.Count(said, "\n") != count {

@@ -180,3 +180,35 @@ func TestEtcdServersArePausedUnderLoad(t *testing.T) {
 		}
 	}
 }
+
+// A node is told to stop while etcd is gone: it does, in time, whether it serves still or waits.
+func TestNodesAreStoppedWhileEtcdIsGone(t *testing.T) {
+	t.Parallel()
+	e := startEtcd(t, 1)
+	nodes := startNodes(t, e, 2)
+	st := nodes[0].subscribe(t, "/chat/alice")
+	st.mustOpen(t)
+	e.kill()
+	asked := make(chan response, 1)
+	go func() {
+		c := nodes[0].caller(t)
+		r, _ := c.call("POST", "/users/bob", "")
+		asked <- r
+	}()
+	time.Sleep(500 * time.Millisecond)
+	if took, exit := nodes[0].stop(t); exit != nil || took > 5*time.Second+slack {
+		t.Errorf("a node that serves ended with %v after %v, want 0 in under 5 s", exit, took)
+	}
+	defer st.closeAfter(10 * time.Second)()
+	if _, err := io.ReadAll(st.r); err != nil {
+		t.Errorf("the stream ends with %v, want a proper end", err)
+	}
+	if r := <-asked; r.status != 503 && r.status != 504 && r.status != 0 {
+		t.Errorf("got %d %q without etcd", r.status, r.body)
+	}
+	mustBeClosed(t, nodes[1], 8*time.Second+slack)
+	time.Sleep(time.Second)
+	if took, exit := nodes[1].stop(t); exit != nil || took > slack {
+		t.Errorf("a node that waits ended with %v after %v, want 0 at once", exit, took)
+	}
+}

@@ -94,7 +94,11 @@ func TestAllNodesAreStoppedAndStarted(t *testing.T) {
 	e := startEtcd(t, 3)
 	nodes := startNodes(t, e, 3, longHistory...)
 	traveller := follow(t, "traveller", nodes...)
+	guest := nodes[0].subscribe(t, "/chat/guest") // who does not come back
+	guest.mustOpen(t)
+	nodes[1].do(t, "POST", "/users/posted", "")
 	var operations []operation
+	var last time.Time // when the last life began
 	for n, end := range []func(*node){
 		func(n *node) { n.stop(t) },
 		func(n *node) { n.kill() },
@@ -105,12 +109,16 @@ func TestAllNodesAreStoppedAndStarted(t *testing.T) {
 		for _, n := range nodes {
 			end(n)
 		}
+		last = time.Now()
 		startAll(t, nodes, 10*time.Second+slack)
 	}
+	left := traveller.sightingOf(t, leaves("guest"), time.Time{}, latest)
+	t.Logf("the guest left %v after the last start", left.at.Sub(last))
 	mustSucceed(t, operations)
 	events := mustBeOneHistory(t, nodes, operations)
 	traveller.mustHaveRead(t, events)
 	mustBeNoNews(t, events, traveller.name)
+	mustBeNoNews(t, events, "posted")
 }
 
 // Nodes that are all started at once on an empty etcd agree on one epoch.
