@@ -196,9 +196,11 @@ func TestNodesAreStoppedWhileEtcdIsGone(t *testing.T) {
 		asked <- r
 	}()
 	time.Sleep(500 * time.Millisecond)
-	if took, exit := nodes[0].stop(t); exit != nil || took > 5*time.Second+slack {
+	took, exit := nodes[0].stop(t)
+	if exit != nil || took > 5*time.Second+slack {
 		t.Errorf("a node that serves ended with %v after %v, want 0 in under 5 s", exit, took)
 	}
+	t.Logf("a node that serves ended after %v", took)
 	defer st.closeAfter(10 * time.Second)()
 	if _, err := io.ReadAll(st.r); err != nil {
 		t.Errorf("the stream ends with %v, want a proper end", err)
