@@ -37,7 +37,7 @@ func TestNewestEtcd(t *testing.T) {
 	crowd := startCrowd(t, "user", nodes, 6, 10*time.Millisecond)
 	var flooding sync.WaitGroup
 	for i := range 10 {
-		flooding.Go(func() { nodes[i%2].mustFlood(t, fmt.Sprint("flood-", i), 256) })
+		flooding.Go(func() { nodes[i%2].mustFlood(t, fmt.Sprint("flood-", i), 128) })
 	}
 	leader := e.leader(t)
 	e.kill(leader)

@@ -106,7 +106,7 @@ func TestEtcdIsGoneForLong(t *testing.T) {
 		if n.lives() != 1 {
 			t.Error("a node has begun anew without etcd")
 		}
-		n.mustHaveSaid(t, 1)
+		n.mustHaveSaid(t)
 		mustBeClosed(t, n, 0)
 	}
 	e.start(t)

@@ -350,48 +350,39 @@ func TestAnswersAreLostAndRequestsRepeated(t *testing.T) {
 // Whatever stands still on the way to all of etcd's servers but one, a node finds that one.
 func TestOneWayToEtcdIsEnough(t *testing.T) {
 	t.Parallel()
-	for name, tr := range map[string]trouble{
-		"watches stand still":      {holds: watches},
-		"transactions stand still": {holds: puts},
-		"everything stands still":  {holds: everything},
-		"connections are refused":  {cut: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			nodes, gates := startGated(t, startEtcd(t, 3), 2)
-			var followers []*follower
-			for i, n := range nodes {
-				followers = append(followers, follow(t, fmt.Sprint("follower-", i), n))
-			}
-			crowd := startCrowd(t, "user", nodes, 6, 10*time.Millisecond)
-			for good := range 3 {
-				time.Sleep(time.Second)
-				for i, g := range gates[0] {
-					if i == good {
-						g.make(trouble{})
-					} else {
-						g.make(tr)
-					}
-				}
-				time.Sleep(6 * time.Second)
-			}
-			makeAll(gates[0], trouble{})
-			operations := crowd.stop()
-			mustSucceed(t, operations)
-			if silence := crowd.silence(); silence > 5*time.Second+slack {
-				t.Errorf("nothing succeeded for %v, want at most 5 s", silence)
-			} else {
-				t.Logf("%d operations, silent for %v", len(operations), silence)
-			}
-			events := mustBeOneHistory(t, nodes, operations)
-			for i, f := range followers {
-				f.mustHaveRead(t, events)
-				mustBeNoNews(t, events, f.name)
-				if nodes[i].lives() != 1 {
-					t.Errorf("node %d has had %d lives", i, nodes[i].lives())
-				}
-			}
-		})
+	troubles := []trouble{{holds: watches}, {holds: puts}, {holds: everything}, {cut: true}}
+	nodes, gates := startGated(t, startEtcd(t, 3), len(troubles)) // each has a trouble of its own
+	var followers []*follower
+	for i, n := range nodes {
+		followers = append(followers, follow(t, fmt.Sprint("follower-", i), n))
+	}
+	crowd := startCrowd(t, "user", nodes, 12, 10*time.Millisecond)
+	for good := range 3 {
+		time.Sleep(time.Second)
+		for i, own := range gates {
+			own[good].make(trouble{})
+			own[(good+1)%3].make(troubles[i])
+			own[(good+2)%3].make(troubles[i])
+		}
+		time.Sleep(6 * time.Second)
+	}
+	for _, own := range gates {
+		makeAll(own, trouble{})
+	}
+	operations := crowd.stop()
+	mustSucceed(t, operations)
+	if silence := crowd.silence(); silence > 5*time.Second+slack {
+		t.Errorf("nothing succeeded for %v, want at most 5 s", silence)
+	} else {
+		t.Logf("%d operations, silent for %v", len(operations), silence)
+	}
+	events := mustBeOneHistory(t, nodes, operations)
+	for i, f := range followers {
+		f.mustHaveRead(t, events)
+		mustBeNoNews(t, events, f.name)
+		if nodes[i].lives() != 1 {
+			t.Errorf("node %d has had %d lives", i, nodes[i].lives())
+		}
 	}
 }
 
@@ -399,41 +390,45 @@ func TestOneWayToEtcdIsEnough(t *testing.T) {
 // and is well again afterwards.
 func TestHalfOfEtcdIsNotEnough(t *testing.T) {
 	t.Parallel()
-	for name, tr := range map[string]trouble{
-		"watches stand still":      {holds: watches},
-		"transactions stand still": {holds: puts},
-		"all is slow":              {delay: 400 * time.Millisecond},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			e := startEtcd(t, 3)
-			well := startNode(t, e, longHistory...)
-			nodes, gates := startGated(t, e, 1)
-			ill := nodes[0]
-			watcher, mover := follow(t, "watcher", well), follow(t, "mover", ill, well)
-			crowd := startCrowd(t, "user", []*node{well, ill}, 6, 10*time.Millisecond)
-			time.Sleep(time.Second)
-			makeAll(gates[0], tr)
-			time.Sleep(20 * time.Second)
-			makeAll(gates[0], trouble{})
-			ill.mustServe(t, max(1, ill.lives()), 0)
-			within(t, 13*time.Second+slack, "the node to answer", func() bool {
-				r, err := ill.request(http.DefaultClient, "GET", "/users", "")
-				return err == nil && r.status == 200
-			})
-			time.Sleep(time.Second)
-			operations := crowd.stop()
-			mustBeClear(t, operations)
-			events := mustBeOneHistory(t, []*node{well, ill}, operations)
-			watcher.mustHaveRead(t, events)
-			mover.mustHaveRead(t, events)
-			mustBeNoNews(t, events, "mover")
-			for _, o := range operations {
-				if took := o.end.Sub(o.begin); took > 14*time.Second+slack {
-					t.Errorf("%v took %v", o, took)
-				}
-			}
-			t.Logf("statuses %v, %d lives", statuses(operations), ill.lives())
+	troubles := []trouble{{holds: watches}, {holds: puts}, {delay: 400 * time.Millisecond}}
+	e := startEtcd(t, 3)
+	well := startNode(t, e, longHistory...)
+	ill, gates := startGated(t, e, len(troubles))
+	nodes := append([]*node{well}, ill...)
+	followers := []*follower{follow(t, "watcher", well)}
+	for i, n := range ill {
+		followers = append(followers, follow(t, fmt.Sprint("mover-", i), n, well))
+	}
+	crowd := startCrowd(t, "user", nodes, 12, 10*time.Millisecond)
+	time.Sleep(time.Second)
+	for i, tr := range troubles {
+		makeAll(gates[i], tr)
+	}
+	time.Sleep(20 * time.Second)
+	for _, own := range gates {
+		makeAll(own, trouble{})
+	}
+	for _, n := range ill {
+		within(t, 13*time.Second+slack, n.addr+" to answer", func() bool {
+			r, err := n.request(http.DefaultClient, "GET", "/users", "")
+			return err == nil && r.status == 200
 		})
 	}
+	time.Sleep(time.Second)
+	operations := crowd.stop()
+	mustBeClear(t, operations)
+	events := mustBeOneHistory(t, nodes, operations)
+	for _, f := range followers {
+		f.mustHaveRead(t, events)
+		mustBeNoNews(t, events, f.name)
+	}
+	for _, o := range operations {
+		if took := o.end.Sub(o.begin); took > 14*time.Second+slack {
+			t.Errorf("%v took %v", o, took)
+		}
+	}
+	for i, n := range ill {
+		t.Logf("with trouble %d: %d lives", i, n.lives())
+	}
+	t.Logf("statuses %v", statuses(operations))
 }

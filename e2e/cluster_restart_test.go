@@ -233,13 +233,13 @@ func TestCompactionLosesNothing(t *testing.T) {
 	traveller := follow(t, "traveller", nodes...)
 	var operations []operation
 	round := 0
-	act := func(megabytes int) {
+	act := func(floods int) {
 		t.Helper()
 		crowd := startCrowd(t, fmt.Sprint("round-", round), nodes, 6, 10*time.Millisecond)
 		round++
 		var flooding sync.WaitGroup
-		for i := range megabytes {
-			flooding.Go(func() { nodes[i%len(nodes)].mustFlood(t, "flood", 256) })
+		for i := range floods {
+			flooding.Go(func() { nodes[i%len(nodes)].mustFlood(t, fmt.Sprint("flood-", i), 128) })
 		}
 		e.compact(t)
 		flooding.Wait()
