@@ -95,8 +95,8 @@ func TestUsersOfAKilledNodeLeaveOnce(t *testing.T) {
 }
 
 // Everyone whose node was killed is back elsewhere at once, without a gap: 3,000 tabs of 30 users.
+// Nothing else runs at the same time.
 func TestStreamsOfAKilledNodeAreBackAtOnce(t *testing.T) {
-	t.Parallel()
 	const streams = 3000
 	needProc(t, 3*streams)
 	nodes := startNodes(t, startEtcd(t, 3), 3, longHistory...)

@@ -90,7 +90,7 @@ func TestBadURLsOfEtcdAreRefused(t *testing.T) {
 		"http://127.0.0.1:2379/a,http://127.0.0.1:2380", "http://127.0.0.1:2379,",
 		"http://127.0.0.1:2379/a b",
 	} {
-		mustExit(t, 2, "-etcd", "-addr", "127.0.0.1:0", "-etcd", urls)
+		mustExit(t, 2, "etcd", "-addr", "127.0.0.1:0", "-etcd", urls)
 	}
 	_, stderr, _ := run(t, "-etcd", "http://joe:secret@127.0.0.1:x")
 	if strings.Contains(stderr, "secret") {
