@@ -6,7 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
@@ -19,7 +19,6 @@ func TestChaosBreaksNoPromise(t *testing.T) {
 	seed, seconds := uint64(18), 20
 	fmt.Sscanf(os.Getenv("LOBBY_CHAOS"), "%d,%d", &seed, &seconds)
 	t.Logf("random seed %d, for %d s", seed, seconds)
-	random := rand.New(rand.NewPCG(seed, 0))
 	e := startEtcd(t, 3)
 	nodes, gates := startGated(t, e, 3)
 	var followers []*follower
@@ -35,69 +34,33 @@ func TestChaosBreaksNoPromise(t *testing.T) {
 		followers = append(followers, f)
 	}
 	crowd := startCrowd(t, "user", nodes, 12, 5*time.Millisecond)
-	for end := time.Now().Add(time.Duration(seconds) * time.Second); time.Now().Before(end); {
-		n, m := random.IntN(3), random.IntN(3)
-		node, gate := nodes[n], gates[n][m]
-		lasts := time.Duration(500+random.IntN(3000)) * time.Millisecond
-		if random.IntN(6) == 0 {
-			lasts *= 4
-		}
-		what := ""
-		switch random.IntN(10) {
-		case 0:
-			what = "kill node"
-			node.kill()
-			time.Sleep(lasts / 4)
-			node.start(t)
-		case 1:
-			what = "stop node"
-			node.stop(t)
-			node.start(t)
-		case 2:
-			what = "pause node"
-			node.pause()
-			time.Sleep(lasts)
-			node.resume()
-		case 3:
-			what = "kill etcd"
-			e.kill(m)
-			time.Sleep(lasts / 2)
-			e.restart(t, m)
-		case 4:
-			what = "pause etcd"
-			e.pause(m)
-			time.Sleep(lasts)
-			e.resume(m)
-		case 5:
-			what = "cut a way"
-			gate.make(trouble{cut: true})
-			time.Sleep(lasts)
-			gate.make(trouble{})
-		case 6:
-			what = "cut all ways"
-			makeAll(gates[n], trouble{holds: everything})
-			time.Sleep(lasts)
-			makeAll(gates[n], trouble{})
-		case 7:
-			what = "lose and repeat"
-			makeAll(gates[n], trouble{losesEvery: 2, repeatAfter: lasts * 2})
-			time.Sleep(lasts)
-			makeAll(gates[n], trouble{})
-		case 8:
-			what = "half a way"
-			makeAll(gates[n], trouble{holds: []func(string) bool{watches, puts}[m%2]})
-			time.Sleep(lasts)
-			makeAll(gates[n], trouble{})
-		case 9:
-			what = "compact"
-			within(t, 30*time.Second, "etcd to work", func() bool {
-				_, err := e.ask(e.members[m], "kv/range", `{"key":"YQ=="}`)
-				return err == nil
-			})
-			e.compact(t)
-		}
-		t.Log(what, strconv.Itoa(n), strconv.Itoa(m), lasts)
+	var troubling sync.WaitGroup
+	end := time.Now().Add(time.Duration(seconds) * time.Second)
+	for i, makeTrouble := range []func(kind, which int, lasts time.Duration) string{
+		func(kind, which int, lasts time.Duration) string {
+			return troubleWithNode(t, nodes[which], kind, lasts)
+		},
+		func(kind, which int, lasts time.Duration) string {
+			return troubleWithEtcd(t, e, which, kind, lasts)
+		},
+		func(kind, which int, lasts time.Duration) string {
+			return troubleOnTheWay(gates[which], kind, lasts)
+		},
+	} {
+		random := rand.New(rand.NewPCG(seed, uint64(100+i)))
+		troubling.Go(func() {
+			for time.Now().Before(end) {
+				lasts := time.Duration(300+random.IntN(3000)) * time.Millisecond
+				if random.IntN(6) == 0 {
+					lasts *= 4
+				}
+				which := random.IntN(3)
+				t.Log(makeTrouble(random.IntN(4), which, lasts), which, lasts)
+				time.Sleep(time.Duration(random.IntN(3000)) * time.Millisecond)
+			}
+		})
 	}
+	troubling.Wait()
 	e.mustWork(t)
 	for _, n := range nodes {
 		n.mustServe(t, 1, 10*time.Second+slack)
@@ -120,4 +83,74 @@ func TestChaosBreaksNoPromise(t *testing.T) {
 		f.mustHaveRead(t, events)
 	}
 	t.Logf("statuses %v, silent for %v", statuses(operations), crowd.silence())
+}
+
+// troubleWithNode makes trouble of some kind for so long, and returns what it was.
+func troubleWithNode(t *testing.T, n *node, kind int, lasts time.Duration) string {
+	switch kind {
+	case 0:
+		n.kill()
+		time.Sleep(lasts / 4)
+		n.start(t)
+		return "a node was killed"
+	case 1:
+		n.stop(t)
+		n.start(t)
+		return "a node was stopped"
+	default:
+		n.pause()
+		time.Sleep(lasts)
+		n.resume()
+		return "a node was paused"
+	}
+}
+
+func troubleWithEtcd(t *testing.T, e *etcd, which, kind int, lasts time.Duration) string {
+	switch kind {
+	case 0:
+		e.kill(which)
+		time.Sleep(lasts / 2)
+		e.restart(t, which)
+		return "a server of etcd's was killed"
+	case 1:
+		for _, m := range e.members { // some may be in trouble
+			if _, err := e.ask(m, "kv/range", `{"key":"YQ=="}`); err == nil {
+				e.compact(t)
+				return "etcd was compacted"
+			}
+		}
+		return "etcd was not there"
+	case 2:
+		e.kill()
+		time.Sleep(lasts / 4)
+		e.start(t)
+		return "all of etcd was killed, not only"
+	default:
+		e.pause(which)
+		time.Sleep(lasts)
+		e.resume(which)
+		return "a server of etcd's was paused"
+	}
+}
+
+func troubleOnTheWay(gates []*gate, kind int, lasts time.Duration) (what string) {
+	switch kind {
+	case 0:
+		what = "the ways of a node were cut"
+		makeAll(gates, trouble{cut: true})
+	case 1:
+		what = "everything stood still for a node"
+		makeAll(gates, trouble{holds: everything})
+	case 2:
+		what = "half of everything stood still for a node"
+		gates[0].make(trouble{holds: watches, losesEvery: 2})
+		gates[1].make(trouble{holds: puts})
+		gates[2].make(trouble{holds: watches, delay: 50 * time.Millisecond})
+	default:
+		what = "answers were lost and requests repeated for a node"
+		makeAll(gates, trouble{losesEvery: 2, repeatAfter: 2 * lasts})
+	}
+	time.Sleep(lasts)
+	makeAll(gates, trouble{})
+	return what
 }

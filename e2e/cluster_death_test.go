@@ -170,7 +170,10 @@ func TestNodesAreStoppedInTurnUnderLoad(t *testing.T) {
 		from := slices.Concat(nodes[i%3:], nodes[:i%3])
 		followers = append(followers, follow(t, fmt.Sprint("follower-", i), from...))
 	}
+	guest := nodes[0].subscribe(t, "/chat/guest") // who does not come back
+	guest.mustOpen(t)
 	crowd := startCrowd(t, "user", nodes, 12, 5*time.Millisecond)
+	begin := time.Now()
 	for range 2 {
 		for _, n := range nodes {
 			time.Sleep(time.Second)
@@ -183,9 +186,16 @@ func TestNodesAreStoppedInTurnUnderLoad(t *testing.T) {
 			t.Logf("stopped in %v, serves again after %v", took, restarted)
 		}
 	}
+	left := followers[1].sightingOf(t, leaves("guest"), begin, latest)
+	if took := left.at.Sub(begin); took < soonest || took > time.Second+latest {
+		t.Errorf("who did not come back left after %v, want 10 to 13 s after the stop", took)
+	}
 	operations := crowd.stop()
 	mustHaveNo5xx(t, operations)
 	events := mustBeOneHistory(t, nodes, operations)
+	if n := count(events, leaves("guest")); n != 1 {
+		t.Errorf("the guest left %d times, want once", n)
+	}
 	for _, f := range followers {
 		f.mustHaveRead(t, events)
 		mustBeNoNews(t, events, f.name)
