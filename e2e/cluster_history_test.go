@@ -452,13 +452,6 @@ func (f *follower) streams() int {
 	return f.opened
 }
 
-// last returns the id that the follower would resume with.
-func (f *follower) last() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.lastID
-}
-
 // endings returns how the follower's streams at s ended so far.
 func (f *follower) endings(s *server) (ends []ending) {
 	f.mu.Lock()
