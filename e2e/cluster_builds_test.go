@@ -15,7 +15,8 @@ import (
 // newestEtcd is the version that the test builds from the Go proxy.
 const newestEtcd = "v3.7.3"
 
-// The newest etcd is as good as Debian's: the log is written, read, saved, compacted and taken over.
+// The newest etcd is as good as Debian's: the log is written, read, saved, compacted and taken
+// over.
 func TestNewestEtcd(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

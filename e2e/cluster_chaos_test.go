@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Nodes and etcd's servers are killed, stopped and paused, answers are lost and repeated, connections
-// are cut and stand still, in an order that is drawn: what was answered is what happened. For longer
-// and others than CI has time for, set LOBBY_CHAOS to SEED or SEED,SECONDS.
+// Nodes and etcd's servers are killed, stopped and paused, answers are lost and repeated,
+// connections are cut and stand still, in an order that is drawn: what was answered is what
+// happened. For longer and others than CI has time for, set LOBBY_CHAOS to SEED or SEED,SECONDS.
 func TestChaosBreaksNoPromise(t *testing.T) {
 	t.Parallel()
 	seed, seconds := uint64(18), 20

@@ -20,8 +20,8 @@ const (
 	latest  = 13*time.Second + slack
 )
 
-// Of a node's users, those who are somewhere else when it is found dead make no noise, and the others
-// leave once, together.
+// Of a node's users, those who are somewhere else when it is found dead make no noise, and the
+// others leave once, together.
 func TestUsersOfAKilledNodeLeaveOnce(t *testing.T) {
 	t.Parallel()
 	nodes := startNodes(t, startEtcd(t, 3), 3, longHistory...)
@@ -331,8 +331,9 @@ func TestNodePausedForLongBeginsAnew(t *testing.T) {
 	if n := count(events, leaves("guest")); n != 1 {
 		t.Errorf("the guest left %d times, want once", n)
 	}
-	if came, left := count(events, arrives("sleeper")), count(events, leaves("sleeper")); came != 2 || left != 1 {
-		t.Errorf("the sleeper came %d times and left %d times, want 2 and 1", came, left)
+	came, gone := count(events, arrives("sleeper")), count(events, leaves("sleeper"))
+	if came != 2 || gone != 1 {
+		t.Errorf("the sleeper came %d times and left %d times, want 2 and 1", came, gone)
 	}
 }
 

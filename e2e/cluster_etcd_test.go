@@ -22,8 +22,8 @@ import (
 // slack is added to each upper bound on time, because all tests share the machine.
 const slack = 3 * time.Second
 
-// clusters has room for as many clusters as may run at the same time. Each is six processes or more, and
-// what is tested is not how they share a machine.
+// clusters has room for as many clusters as may run at the same time. Each is six processes or
+// more, and what is tested is not how they share a machine.
 var clusters = make(chan struct{}, 4)
 
 // within waits until holds reports true, and returns how long that took. It fails the test if it
@@ -129,7 +129,8 @@ func startEtcdOf(t *testing.T, n int, program string, flags ...string) *etcd {
 	return e
 }
 
-// prepare waits until there is room for another cluster, and chooses the servers' addresses and folders.
+// prepare waits until there is room for another cluster, and chooses the servers' addresses and
+// folders.
 func (e *etcd) prepare(t *testing.T, n int) {
 	t.Helper()
 	clusters <- struct{}{}
@@ -152,8 +153,9 @@ func (e *etcd) prepare(t *testing.T, n int) {
 	})
 }
 
-// memoryDir returns a folder that is gone after the test, in memory if the system has one: etcd waits for
-// its disk with each write, and so many servers would wait for one another. No test pulls a plug.
+// memoryDir returns a folder that is gone after the test, in memory if the system has one: etcd
+// waits for its disk with each write, and so many servers would wait for one another. No test pulls
+// a plug.
 func memoryDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "lobby-e2e-")
@@ -510,8 +512,8 @@ func servers(nodes []*node) (all []*server) {
 	return all
 }
 
-// mustHaveSaid fails the test unless the process has printed one line on standard error, besides those
-// about entries that it has skipped.
+// mustHaveSaid fails the test unless the process has printed one line on standard error, besides
+// those about entries that it has skipped.
 func (n *node) mustHaveSaid(t *testing.T) {
 	t.Helper()
 	said, count := n.errs.String(), 0

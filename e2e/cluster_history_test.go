@@ -195,8 +195,8 @@ func mustBeClear(t *testing.T, operations []operation) {
 	}
 }
 
-// mustBeOneHistory fails the test unless all nodes have the same events, from the first of the epoch
-// on, and these are what the operations say. It returns the events.
+// mustBeOneHistory fails the test unless all nodes have the same events, from the first of the
+// epoch on, and these are what the operations say. It returns the events.
 func mustBeOneHistory(t *testing.T, nodes []*node, operations []operation) []event {
 	t.Helper()
 	mustSay := func() string {
@@ -240,8 +240,8 @@ func mustBeOneHistory(t *testing.T, nodes []*node, operations []operation) []eve
 	return events
 }
 
-// rawAfter returns, as they stand, the blocks of a stream of all events after the id first, up to the
-// one with the id last. Comments are left out, and the opening block, which must be no gap.
+// rawAfter returns, as they stand, the blocks of a stream of all events after the id first, up to
+// the one with the id last. Comments are left out, and the opening block, which must be no gap.
 func (n *node) rawAfter(t *testing.T, first, last string) string {
 	t.Helper()
 	st := n.subscribe(t, "/chat/auditor?lastEventId="+first)
@@ -268,9 +268,9 @@ func (n *node) rawAfter(t *testing.T, first, last string) string {
 }
 
 // mustExplain fails the test unless the events, which begin with the first of the epoch, are what
-// the operations say: each change that was answered with success is the event that the answer names,
-// each list is what the events up to the one that it names add up to, what was refused is nowhere,
-// nothing is there twice, and the order is that of real time.
+// the operations say: each change that was answered with success is the event that the answer
+// names, each list is what the events up to the one that it names add up to, what was refused is
+// nowhere, nothing is there twice, and the order is that of real time.
 func mustExplain(t *testing.T, epoch string, events []event, operations []operation) {
 	t.Helper()
 	times := map[string]int{} // how often there is an event with that data
@@ -330,8 +330,8 @@ func mustExplain(t *testing.T, epoch string, events []event, operations []operat
 	mustKeepRealTime(t, epoch, answered)
 }
 
-// follower is a client that reads a stream all the time. When its stream ends, it resumes at the next
-// node from the last id that it got.
+// follower is a client that reads a stream all the time. When its stream ends, it resumes at the
+// next node from the last id that it got.
 type follower struct {
 	name  string
 	nodes []*server
@@ -361,8 +361,8 @@ type ending struct {
 	err  error // io.EOF if it was a proper end
 }
 
-// follow starts a follower, first at the first of the nodes, and waits until it has a stream. It ends
-// with the test at the latest.
+// follow starts a follower, first at the first of the nodes, and waits until it has a stream. It
+// ends with the test at the latest.
 func follow(t *testing.T, name string, nodes ...*node) *follower {
 	t.Helper()
 	f := &follower{name: name, nodes: servers(nodes)}
@@ -484,8 +484,9 @@ func (f *follower) sightingOf(
 	return found
 }
 
-// mustHaveRead waits until the follower has got the last of the events, which begin with the first of
-// the epoch, stops it, and fails the test unless it got each since its first once, in order, without a gap.
+// mustHaveRead waits until the follower has got the last of the events, which begin with the first
+// of the epoch, stops it, and fails the test unless it got each since its first once, in order,
+// without a gap.
 func (f *follower) mustHaveRead(t *testing.T, events []event) {
 	t.Helper()
 	last := events[len(events)-1]
@@ -524,7 +525,8 @@ func count(events []event, data string) (n int) {
 // mustBeNoNews fails the test unless the user arrived once and never left.
 func mustBeNoNews(t *testing.T, events []event, user string) {
 	t.Helper()
-	if came, left := count(events, arrives(user)), count(events, leaves(user)); came != 1 || left != 0 {
+	came, left := count(events, arrives(user)), count(events, leaves(user))
+	if came != 1 || left != 0 {
 		t.Errorf("%s came %d times and left %d times, want one arrival alone", user, came, left)
 	}
 }

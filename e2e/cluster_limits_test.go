@@ -1,5 +1,5 @@
-// Here belongs what a lobby of several machines refuses: too many users, other settings, command lines
-// that make no sense, and what others put into its keys.
+// Here belongs what a lobby of several machines refuses: too many users, other settings, command
+// lines that make no sense, and what others put into its keys.
 package e2e
 
 import (

@@ -43,9 +43,9 @@ type room struct {
 	looks  int    // operations since the last event, which made none
 }
 
-// take returns the room after an operation, and whether the operation's answer can be true. An event
-// has to wait until all operations came that look at the event before it: without that hint porcupine
-// tries many orders that must fail later.
+// take returns the room after an operation, and whether the operation's answer can be true. An
+// event has to wait until all operations came that look at the event before it: without that hint
+// porcupine tries many orders that must fail later.
 func (r room) take(epoch string, o operation, looks map[int]int) (room, bool) {
 	users := map[string]bool{}
 	for _, line := range strings.Split(r.list, "\n")[1:] {
@@ -141,7 +141,8 @@ func TestStreamsHopBetweenNodesWithoutNoise(t *testing.T) {
 	t.Logf("%d streams, %d events", streams, len(events))
 }
 
-// A stream that is resumed on a node which has not come as far as its id waits there. That is no gap.
+// A stream that is resumed on a node which has not come as far as its id waits there. That is no
+// gap.
 func TestResumeWaitsOnANodeThatLags(t *testing.T) {
 	t.Parallel()
 	e := startEtcd(t, 3)

@@ -1,5 +1,5 @@
-// Here belongs what nodes and their clients go through while etcd's servers die, stand still and come
-// back.
+// Here belongs what nodes and their clients go through while etcd's servers die, stand still and
+// come back.
 package e2e
 
 import (
@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Whichever of etcd's servers is killed, nothing is lost, nothing happens twice, and nobody waits long.
+// Whichever of etcd's servers is killed, nothing is lost, nothing happens twice, and nobody waits
+// long.
 func TestEtcdServersAreKilledUnderLoad(t *testing.T) {
 	t.Parallel()
 	e := startEtcd(t, 3)
@@ -122,8 +123,7 @@ func TestEtcdIsGoneForLong(t *testing.T) {
 	counts := statuses(operations)
 	t.Logf("statuses %v", counts)
 	if counts[504] == 0 || counts[504] > 24 || counts[503]+counts[504] < 12 {
-		t.Errorf("got the statuses %v of 24 actors, want 504 for what was on its way and 503 for what waited",
-			counts)
+		t.Errorf("got the statuses %v of 24 actors, want 504 for what was on its way, else 503", counts)
 	}
 	left := followers[1].sightingOf(t, leaves("guest"), begin, latest)
 	t.Logf("the guest left %v after etcd was back", left.at.Sub(healthy))

@@ -12,8 +12,8 @@ import (
 // Every event is compared, so that none more can hide.
 //
 // A step a=alice@1 opens the stream a for alice at node 1, close:a closes it; 200:POST:alice@1 is a
-// request at node 1 and its answer; +alice and -alice are what a watcher reads next, and quiet is that it
-// reads nothing for longer than the grace, which is 2 s.
+// request at node 1 and its answer; +alice and -alice are what a watcher reads next, and quiet is
+// that it reads nothing for longer than the grace, which is 2 s.
 func TestUsersAreThereOverAllNodes(t *testing.T) {
 	t.Parallel()
 	const grace = 2 * time.Second

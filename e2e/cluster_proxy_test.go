@@ -1,5 +1,5 @@
-// Here are gates, which stand between a node and etcd and make trouble, and what must hold while they
-// do: answers are lost, requests are repeated, and connections stand still.
+// Here are gates, which stand between a node and etcd and make trouble, and what must hold while
+// they do: answers are lost, requests are repeated, and connections stand still.
 package e2e
 
 import (
@@ -311,8 +311,8 @@ func startGated(t *testing.T, e *etcd, count int) (nodes []*node, gates [][]*gat
 	return nodes, gates
 }
 
-// Answers of etcd's get lost on their way, and requests come twice, the second time much later. Each
-// change happens once.
+// Answers of etcd's get lost on their way, and requests come twice, the second time much later.
+// Each change happens once.
 func TestAnswersAreLostAndRequestsRepeated(t *testing.T) {
 	t.Parallel()
 	nodes, gates := startGated(t, startEtcd(t, 3), 3)

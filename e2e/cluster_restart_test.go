@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// A node that comes fresh to a lobby with many users, under load, serves soon, with the same list and
-// the same history as the others. Nothing else runs at the same time.
+// A node that comes fresh to a lobby with many users, under load, serves soon, with the same list
+// and the same history as the others. Nothing else runs at the same time.
 func TestFreshNodeHasEverything(t *testing.T) {
 	const users, connections = 100_000, 500
 	e := startEtcd(t, 3)
@@ -195,7 +195,8 @@ func mustBeInNewEpoch(t *testing.T, nodes []*node, followers []*follower, before
 	}
 }
 
-// mustSayEverywhere fails the test unless the nodes are one lobby: what is said at one is read at each.
+// mustSayEverywhere fails the test unless the nodes are one lobby: what is said at one is read at
+// each.
 func mustSayEverywhere(t *testing.T, nodes []*node) {
 	t.Helper()
 	for i, n := range nodes {

@@ -112,8 +112,8 @@ func (a *authority) sign(
 	return key, cert
 }
 
-// A node speaks TLS, trusts the authority that it is told to, and shows its own certificate. Without
-// these it says in one line what is wrong, and waits.
+// A node speaks TLS, trusts the authority that it is told to, and shows its own certificate.
+// Without these it says in one line what is wrong, and waits.
 func TestEtcdAsksForACertificate(t *testing.T) {
 	t.Parallel()
 	needs(t, "etcd")
@@ -164,7 +164,8 @@ func TestEtcdAsksForACertificate(t *testing.T) {
 		"-etcd-cert": {"-etcd-cert", file("none.pem"), "-etcd-key", file("node-key.pem")},
 		"-etcd-key":  {"-etcd-cert", file("node.pem")},
 	} {
-		_, stderr, status := run(t, append([]string{"-addr", "127.0.0.1:0", "-etcd", e.url()}, args...)...)
+		args = append([]string{"-addr", "127.0.0.1:0", "-etcd", e.url()}, args...)
+		_, stderr, status := run(t, args...)
 		if status == 0 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, pattern) {
 			t.Errorf("%q: got %d and %q, want an error and one line with %s", args, status, stderr, pattern)
 		}
