@@ -309,32 +309,40 @@ func TestLobbyRemovesItsOldEntries(t *testing.T) {
 }
 
 // A restore from a backup that lacks something that nodes have seen begins a new epoch, with the
-// users of the backup.
+// users of the backup: also if the same backup is restored again.
 func TestBackupIsRestoredUnderRunningNodes(t *testing.T) {
 	t.Parallel()
 	e := startEtcd(t, 3)
 	nodes := startNodes(t, e, 3)
 	nodes[0].do(t, "POST", "/users/alice", "")
+	epochs := []string{epochOf(nodes[0].lastID(t))}
 	backup := e.backup(t)
-	for n := range 50 {
-		nodes[n%3].do(t, "POST", "/chat/alice", fmt.Sprint("text ", n))
-	}
-	nodes[0].do(t, "POST", "/users/bob", "")
-	before := nodes[0].lastID(t)
-	var followers []*follower
-	for i, n := range nodes {
-		followers = append(followers, follow(t, fmt.Sprint("follower-", i), n))
-	}
-	e.restore(t, backup)
-	restored := time.Now()
-	for _, n := range nodes {
-		n.mustServe(t, 2, 10*time.Second+slack)
-	}
-	t.Logf("new lives %v after the restore", time.Since(restored))
-	mustBeInNewEpoch(t, nodes, followers, before)
-	list := nodes[0].do(t, "GET", "/users", "")
-	if !strings.Contains(list.body, "User: alice") || strings.Contains(list.body, "User: bob") {
-		t.Errorf("the list is %q, want the backup's", list.body)
+	for round := range 2 {
+		for n := range 50 {
+			nodes[n%3].do(t, "POST", "/chat/alice", fmt.Sprint("text ", n))
+		}
+		nodes[0].do(t, "POST", "/users/bob", "")
+		before := nodes[0].lastID(t)
+		var followers []*follower
+		for i, n := range nodes {
+			followers = append(followers, follow(t, fmt.Sprint("follower-", round, i), n))
+		}
+		e.restore(t, backup)
+		restored := time.Now()
+		for _, n := range nodes {
+			n.mustServe(t, 2+round, 10*time.Second+slack)
+		}
+		t.Logf("new lives %v after the restore", time.Since(restored))
+		mustBeInNewEpoch(t, nodes, followers, before)
+		list := nodes[0].do(t, "GET", "/users", "")
+		if !strings.Contains(list.body, "User: alice") || strings.Contains(list.body, "User: bob") {
+			t.Errorf("the list is %q, want the backup's", list.body)
+		}
+		epoch := epochOf(nodes[0].lastID(t))
+		if slices.Contains(epochs, epoch) {
+			t.Errorf("the epoch is %s again, after %v", epoch, epochs)
+		}
+		epochs = append(epochs, epoch)
 	}
 }
 
