@@ -90,8 +90,8 @@ var (
 
 // Hub is a handle on the state that Run owns. Its methods may be called from any goroutine.
 //
-// A request that Run has taken is always answered. One that Run has not taken, because ctx was done
-// or the hub stopped, changes nothing: its ID is zero, and its error is that of ctx or ErrStopped.
+// A request that Run has taken is always answered. If it was not taken because ctx was done, or if the
+// hub has stopped, it changes nothing: its ID is zero, and its error is that of ctx or ErrStopped.
 type Hub struct {
 	config Config
 
@@ -107,7 +107,7 @@ type Hub struct {
 	lags   chan request[string, chain.Start] // a stream fell behind: where does it go on after this id?
 	closes chan visit                        // a stream has closed, which held this visit
 
-	stopping chan struct{} // closed by Run, which from then on serves open streams alone
+	stopping chan struct{} // closed when Run takes no more requests
 
 	// To and from the other hubs of a lobby on several machines; nil if this hub is alone.
 	commands chan<- chat.Command
@@ -121,7 +121,7 @@ type request[Query, Answer any] struct {
 	answer chan result[Answer] // has room for one, so that Run never waits for a caller
 }
 
-// result is an answer, or the error that takes its place.
+// result is an answer of Run, with the error that goes with it.
 type result[Answer any] struct {
 	answer Answer
 	err    error
@@ -134,7 +134,7 @@ type subscription struct {
 }
 
 // What Run answers, if it is more than an id. An id is that of the last event that the answer takes
-// into account, and even an error comes with it.
+// into account; ErrNotConnected and ErrTooManyUsers come with one, too.
 type (
 	joined struct {
 		id    chain.ID
@@ -151,8 +151,8 @@ type (
 	}
 )
 
-// visit is one stay of a user. A stream remembers the visit that it holds: a user who has left and
-// come again is on another one. The zero visit is that of a stream that holds nobody.
+// visit is the time from one arrival of a user to the next departure. A stream remembers the visit
+// that it holds: a user who has left and come again is on another one. The zero visit is that of a stream that holds nobody.
 type visit struct {
 	name    chat.Name
 	arrival chain.ID
@@ -280,11 +280,9 @@ func (s *Stream) Close() {
 // room is the state of a hub. There is one, a local variable of Run.
 type room struct {
 	config Config
-	chain  *chain.Chain // what happened, and how many streams read it
-
+	chain  *chain.Chain     // what happened, and how many streams read it
 	users  map[string]*user // who is there, by name
 	roster chat.Roster      // their names, as a list
-
 	graces []grace          // of streams that have closed, the first to end in front
 	over   <-chan time.Time // delivers when the first of graces ends; nil if there are none
 
@@ -319,8 +317,8 @@ const (
 	maxLate = 10 * time.Millisecond
 )
 
-// Run serves the hub until ctx is done. Then every stream ends, after all events up to then, and
-// Run returns when the last stream is closed. It can run only once.
+// Run serves the hub until ctx is done, or until it has lost the others. Then every stream ends, after
+// all events up to then, and Run returns when the last stream is closed. It can run only once.
 func (h *Hub) Run(ctx context.Context) {
 	r := room{
 		config:   h.config,
@@ -329,7 +327,7 @@ func (h *Hub) Run(ctx context.Context) {
 		node:     h.node,
 		commands: h.commands,
 	}
-	for isLast := false; !isLast; {
+	for stopped := false; !stopped; {
 		select {
 		case q := <-h.joins:
 			order(&r, chat.Command{Do: chat.Join, Name: q.query}, q, (*room).join)
@@ -352,9 +350,9 @@ func (h *Hub) Run(ctx context.Context) {
 		case <-r.over:
 			r.checkGraces()
 		case turn := <-h.turns:
-			isLast = r.take(turn)
+			stopped = r.take(turn)
 		case <-ctx.Done():
-			isLast = true
+			stopped = true
 		}
 	}
 	close(h.stopping)
@@ -382,7 +380,8 @@ func (r *room) drain(lags <-chan request[string, chain.Start], closes <-chan vis
 	}
 }
 
-// order has do answer q when it is the command's turn. If this hub is alone, that is now.
+// order carries out a request and answers it: at once if this hub is alone, and otherwise when its
+// command has come back from the log, as it does on all machines.
 func order[Query, Answer any](
 	r *room, command chat.Command, q request[Query, Answer], do func(*room, Query) (Answer, error),
 ) {
@@ -437,7 +436,9 @@ func (r *room) list(struct{}) (listed, error) {
 
 func (r *room) subscribe(q request[subscription, opened]) {
 	if r.chain.Readers+r.opening == r.config.MaxStreams {
-		q.answer <- result[opened]{opened{id: r.chain.LastID()}, ErrTooManyStreams}
+		order(r, chat.Command{Do: chat.Look}, q, func(r *room, _ subscription) (opened, error) {
+			return opened{id: r.chain.LastID()}, ErrTooManyStreams
+		})
 		return
 	}
 	r.opening++
@@ -534,14 +535,14 @@ func (r *room) hold(node string, name chat.Name) visit {
 	return u.visit
 }
 
-// letGo has so many streams of a hub no longer hold a user, who leaves if nothing else does. It does
-// nothing if the visit has ended, or if there are no such streams.
-func (r *room) letGo(node string, v visit, streams int) {
+// letGo has count streams of a hub no longer hold a user, who leaves if nothing else does. It does
+// nothing if the visit has ended, or if fewer streams of the hub hold the user.
+func (r *room) letGo(node string, v visit, count int) {
 	u := r.visitor(v)
-	if u == nil || streams == 0 || u.streams[node] < streams {
+	if u == nil || count == 0 || u.streams[node] < count {
 		return
 	}
-	if u.streams[node] -= streams; u.streams[node] == 0 {
+	if u.streams[node] -= count; u.streams[node] == 0 {
 		delete(u.streams, node)
 	}
 	if len(u.streams) == 0 && !u.stays {
@@ -576,10 +577,8 @@ func (h *Hub) Connect(node string, commands chan<- chat.Command, turns <-chan ch
 	h.node, h.commands, h.turns = node, commands, turns
 }
 
-const (
-	maxPage     = 500         // users whom a hub goes through in one part of a turn, in some 0.2 ms
-	maxStopping = time.Second // for requests that have not had their turn when the hub is to stop
-)
+const maxPage = 500             // users whom a hub goes through in one part of a turn
+const maxStopping = time.Second // how long requests may wait for their turn once the hub is to stop
 
 // waiting is a request whose command has not had its turn.
 type waiting struct {
@@ -630,8 +629,10 @@ func (r *room) carryOut(node string, c chat.Command) {
 	case chat.Open:
 		r.hold(node, c.Name)
 	case chat.Shut:
-		if arrival, err := chain.ParseID(c.Visit); err == nil {
-			r.letGo(node, visit{c.Name, arrival}, 1)
+		// Only the number counts, because an old log may be read again in another epoch.
+		arrival, err := chain.ParseID(c.Visit)
+		if u := r.users[c.Name.String()]; u != nil && err == nil && u.arrival.Seq() == arrival.Seq() {
+			r.letGo(node, u.visit, 1)
 		}
 	}
 }
@@ -648,8 +649,7 @@ func (r *room) page(after string) (users []*user, next string) {
 	return users, ""
 }
 
-// giveUp answers all requests that wait, when the hub has lost the others. So many of them may have
-// their turn yet.
+// giveUp answers all waiting requests with an error. The first unknown of them may be carried out yet.
 func (r *room) giveUp(unknown int) {
 	for i, w := range r.waiting {
 		if i < unknown && w.verb != chat.Look {

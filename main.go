@@ -169,7 +169,8 @@ func start(hub *Hub) runningHub {
 }
 
 // serve listens and serves until ctx is done. Then it returns when everything that is open has ended,
-// or after shutdownTimeout. The port and the warning in s are as they should be for the next time then.
+// or after shutdownTimeout. Afterwards s.addr has the port in use, so that the next call listens there
+// again, and s.warning is empty.
 func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Writer) error {
 	defer h.stop()
 	tcpListener, err := listen(s.addr)
@@ -239,11 +240,12 @@ func live(ctx context.Context, s settings, stdout, stderr io.Writer) error {
 	for hasLived, isWaiting := false, false; ; {
 		node, reason := lobby.Begin(ctx)
 		if reason == nil {
-			hasLived, isWaiting = true, false
 			if reason, err = liveOnce(ctx, node, &s, stdout, stderr); err != nil {
 				return err
 			}
-			lobby.End(node)
+			if lobby.End(node) {
+				hasLived, isWaiting = true, false
+			}
 		}
 		if ctx.Err() != nil {
 			return nil

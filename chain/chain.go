@@ -42,6 +42,9 @@ func (id ID) String() string {
 	return id.epoch + "-" + strconv.FormatUint(id.seq, 10)
 }
 
+// Seq returns the number of the event in its epoch.
+func (id ID) Seq() uint64 { return id.seq }
+
 // ParseID returns the ID whose String is s. The error says that there is none.
 func ParseID(s string) (ID, error) {
 	epoch, number, _ := strings.Cut(s, "-")

@@ -77,7 +77,7 @@ func ParseCommands(s string) ([]Command, error) {
 		} else if len(fields) > 2 {
 			c.Visit = fields[2]
 		}
-		if c.Do != Look && (c.Name.name == "" || strings.ContainsAny(c.Name.name, otherBreaks+"\n")) ||
+		if c.Do != Look && (c.Name.name == "" || strings.ContainsAny(c.Name.name, otherBreaks+"\n ")) ||
 			strings.ContainsAny(c.Text.text, otherBreaks) {
 			return nil, fmt.Errorf("%.100q is a command with a name or a text that nobody can have", line)
 		}

@@ -27,8 +27,8 @@ type (
 	Save struct{ Page }
 	// End is the last turn. The hub has lost the others.
 	End struct {
-		// Unknown is how many of the hub's commands that have had no turn may have one yet, of which
-		// the hub will not hear. They are the oldest of them. The others will have none.
+		// Unknown is how many of the hub's waiting commands may still be carried out, of which the hub
+		// will not hear. They are the oldest ones. The others never will be.
 		Unknown int
 	}
 )
@@ -40,8 +40,8 @@ func (Renewal) isTurn() {}
 func (Save) isTurn()    {}
 func (End) isTurn()     {}
 
-// Page is a part of a turn that goes through all users and so might take long. The turn comes again
-// for each part, with no other turn in between, so that a hub can do other things meanwhile.
+// Page is one part of a turn that goes through all users. The turn comes again for each part, and no
+// other turn in between, so that the hub can serve requests meanwhile.
 type Page struct {
 	After string        // the name after which the part begins; empty for the first
 	Done  chan<- Result // gets what came of it; has room for it

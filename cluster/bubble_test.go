@@ -77,14 +77,14 @@ func (b *bubble) put(node string, number int, text string) (revision int64) {
 func (b *bubble) entries(revision int64) (all []etcd.Entry) {
 	b.Helper()
 	view := b.log.Open()
-	if view.At = revision; view.Last == revision {
+	if view.At = revision; b.log.Len() == revision {
 		return nil
 	}
 	for e, err := range view.Entries(b.Context()) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if all = append(all, e); e.Revision == view.Last {
+		if all = append(all, e); e.Revision == b.log.Len() {
 			break
 		}
 	}

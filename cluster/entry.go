@@ -11,8 +11,8 @@ import (
 	"lobby/chat"
 )
 
-// version is that of the entries, the settings and the saved state. A program that knows another one
-// must not take part.
+// version is the format of entries, settings and saved states. A program of another version must not
+// take part.
 const version = 1
 
 // An entry begins with the news of nodes, if there are any. Commands of the hub follow. Fields and
@@ -104,7 +104,7 @@ type saved struct {
 // first returns the state from which a node begins.
 func first(key lobbyKey, state []byte) (s saved, err error) {
 	if state == nil {
-		s.State.LastID = key.Epoch + "-0"
+		s.Lobby, s.State.LastID = key.Epoch, key.Epoch+"-0"
 		return s, nil
 	}
 	if err := json.Unmarshal(state, &s); err != nil {

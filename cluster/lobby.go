@@ -37,8 +37,8 @@ func NewLobby(log *etcd.Log, settings Settings, warn func(string)) *Lobby {
 // another version.
 var ErrSettings = errors.New("this node does not fit the lobby")
 
-// Begin begins a life: it finds out where the lobby is. The error is ErrSettings, or that the log
-// cannot be reached or read now.
+// Begin begins a life: it finds out where the lobby is. The error is ErrSettings, etcd.ErrRefused if
+// etcd does not let this process in, or that the log cannot be reached or read now.
 func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 	proposal, err := json.Marshal(lobbyKey{version, chain.RandomEpoch(), l.settings.History, l.settings.MaxUsers})
 	if err != nil {
@@ -58,16 +58,18 @@ func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 	return n, nil
 }
 
-// End remembers what a node has seen, when its life is over.
-func (l *Lobby) End(n *Node) {
+// End remembers what a node has seen, when its life is over, and reports whether the node was one of
+// the lobby's.
+func (l *Lobby) End(n *Node) (wasKnown bool) {
 	if !n.isKnown {
-		return
+		return false
 	}
 	l.seen = n.seen
 	if !slices.Contains(l.epochs, n.epoch) {
 		l.epochs = append(l.epochs, n.epoch)
 		l.epochs = l.epochs[max(0, len(l.epochs)-maxEpochs):]
 	}
+	return true
 }
 
 // check returns what the lobby's first key says, or ErrSettings if the node does not fit it.

@@ -56,9 +56,10 @@ type Node struct {
 	ready    chan struct{}
 
 	// Where the life begins.
-	key   lobbyKey
-	begin saved
-	lost  string // epochs of which the log lacks something, separated by spaces; empty if there are none
+	key     lobbyKey
+	created int64 // the revision of the lobby's first key
+	begin   saved
+	lost    string // epochs of which the log lacks something, separated by spaces; empty if there are none
 
 	// What Run knows of the lobby. Until Run has returned, nobody else may look.
 	nodes   map[string]*member // the living, by name, and this one
@@ -66,6 +67,7 @@ type Node struct {
 	size    int                // bytes of entries since the last that made a saved state due
 	gone    []string           // nodes that were buried since this one last saved a state
 	seen    etcd.Entry         // the last that was read or acknowledged, without its text
+	isOld   bool               // whether what was read last belongs to an earlier first key
 	isKnown bool               // whether this node's hello has been read
 
 	// What is on its way to the log.
@@ -83,6 +85,7 @@ type Node struct {
 	results  chan chat.Result
 	isPaging bool // whether the hub has taken the first of outgoing, and has not said what came of it
 
+	isLoaded bool  // whether the hub has the state from which it begins
 	isReady  bool  // whether ready is closed
 	saving   *save // the state that is being saved; nil if none is
 	warnedAt time.Time
@@ -121,9 +124,11 @@ func NewNode(session *etcd.Session, log Log, settings Settings, warn func(string
 		ready:    make(chan struct{}),
 		results:  make(chan chat.Result, 1),
 		key:      key,
+		created:  session.Created,
 		begin:    begin,
 		nodes:    make(map[string]*member),
 	}
+	n.isOld = begin.Lobby != key.Epoch
 	n.epoch, _, _ = strings.Cut(begin.State.LastID, "-")
 	for name, last := range begin.Nodes {
 		n.nodes[name] = &member{last: last}
@@ -171,9 +176,6 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 	loaded, saves := make(chan error, 1), make(chan error, 1)
 
 	n.outgoing = append(n.outgoing, chat.Load{State: n.begin.State, Done: loaded})
-	if n.begin.Lobby != "" && n.begin.Lobby != n.key.Epoch {
-		n.renew(n.key.Epoch) // the operator has removed the lobby's first key to have a new epoch
-	}
 	n.begin = saved{} // which may be large
 	hello := news{version: version, lost: n.lost, epoch: chain.RandomEpoch()}
 	n.send(ctx, sentEntry{text: hello.appendTo(nil)}, appended)
@@ -216,6 +218,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 			}
 
 		case err = <-loaded:
+			n.isLoaded = true
 			if err != nil {
 				err = fmt.Errorf("the saved state cannot be used: %w", err)
 			}
@@ -306,9 +309,9 @@ func (n *Node) noteSaved(err error) {
 	n.saving = nil
 }
 
-// becomeReady closes ready as soon as this node is known. The hub has everything up to then.
+// becomeReady closes ready as soon as this node is known and the hub has everything up to then.
 func (n *Node) becomeReady() {
-	if n.isKnown && !n.isReady {
+	if n.isKnown && n.isLoaded && !n.isReady {
 		n.isReady = true
 		close(n.ready)
 	}
@@ -353,6 +356,14 @@ func (n *Node) take(e etcd.Entry) error {
 	n.see(etcd.Entry{Revision: e.Revision, Node: e.Node, Number: e.Number})
 	if !n.isKnown { // a node that begins may have much to read before it comes to its hello
 		n.quiet = 0
+	}
+	// The operator may have removed the lobby's first key to have a new epoch. What is older than the
+	// key that a node has made since is read in the old epoch.
+	if isOld := e.Revision < n.created; isOld {
+		n.isOld = true
+	} else if n.isOld {
+		n.isOld = false
+		n.renew(n.key.Epoch)
 	}
 	news, commands, err := parse(string(e.Text))
 	m, isOwn := n.nodes[e.Node], e.Node == n.name

@@ -72,7 +72,7 @@ type reader struct {
 	yield    func(Entry, error) bool
 	position int64           // the revision up to which all entries were yielded
 	last     keyValue        // the entry that was yielded last, without its value
-	numbers  map[string]int  // by node, the number of its entry that was yielded last
+	numbers  map[string]int  // by node, the highest number up to which no entry was missing
 	acked    acknowledgement // the last of Append
 }
 
@@ -109,7 +109,7 @@ func (r *reader) catchUp(ctx context.Context) error {
 		}
 		removed := parsePointer(page.read(2).first().Value).Removed
 		switch {
-		case page.read(1).first().Created != s.created:
+		case page.read(1).first().Created != s.Created:
 			return ErrReplaced
 		case page.Header.Revision < seen:
 			return ErrRestored
@@ -173,7 +173,7 @@ func isNotOfNode(c rune) bool {
 func (r *reader) check(ctx context.Context, node string, number int, revision int64) error {
 	last, isKnown := r.numbers[node]
 	if isKnown && number > last+1 {
-		key := r.session.log.key("log/" + node + "/" + strconv.Itoa(number-1))
+		key := r.session.log.key("log/" + node + "/" + strconv.Itoa(last+1))
 		answer, err := insist[rangeAnswer](ctx, r.client, requestTime, "/v3/kv/range", rangeRequest{Key: key, KeysOnly: true})
 		if err != nil {
 			return err

@@ -30,11 +30,10 @@ type Session struct {
 	Settings string // as the first node set them
 	State    []byte // the saved state; nil if none has been saved yet
 	At       int64  // the revision up to which State takes entries into account; entries after it follow
-	Last     int64  // the revision when Begin looked: what came up to then is old
+	Created  int64  // the revision with which the lobby's key was made; entries before it are of an older one
 	Restored bool   // whether the log lacks what this process has seen: it was restored from a backup
 
 	log      *Log
-	created  int64                // the create revision of the lobby's key, by which a log is known
 	appender *client              // Append's
 	saver    *client              // Save's
 	first    int                  // the index of the endpoint where Entries begins
@@ -92,19 +91,18 @@ func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry)
 		}
 		s := &Session{
 			Settings: settings,
-			Last:     answer.Header.Revision,
+			Created:  answer.Header.Revision,
 			log:      l,
-			created:  answer.Header.Revision,
 			appender: l.client(c.at),
 			saver:    l.client(c.at),
 			first:    c.at,
 			seen:     make(chan int64, 1),
 			appended: make(chan acknowledgement, 1),
 		}
-		s.seen <- s.Last
+		s.seen <- answer.Header.Revision
 		if !answer.Succeeded {
 			found := answer.read(0).first()
-			s.Settings, s.created = string(found.Value), found.Created
+			s.Settings, s.Created = string(found.Value), found.Created
 		}
 		pointer := answer.read(1).first()
 		// An entry that is missing may have been removed because a saved state takes it into account.
@@ -138,7 +136,7 @@ func (s *Session) Append(ctx context.Context, node string, number int, text []by
 	count := strconv.Itoa(number)
 	seen := s.see(0)
 	answer, err := insist[transactionAnswer](ctx, s.appender, requestTime, "/v3/kv/txn", transaction{
-		Compare: []compare{isCreated(lobby, s.created), isVersion(key, int64(number-1))},
+		Compare: []compare{isCreated(lobby, s.Created), isVersion(key, int64(number-1))},
 		Success: []operation{put(s.log.key("log/"+node+"/"+count), text), put(key, []byte(count))},
 		Failure: []operation{get(lobby), get(key)},
 	})
@@ -149,7 +147,7 @@ func (s *Session) Append(ctx context.Context, node string, number int, text []by
 	if !answer.Succeeded {
 		found := answer.read(1).first()
 		switch {
-		case answer.read(0).first().Created != s.created:
+		case answer.read(0).first().Created != s.Created:
 			return 0, ErrReplaced
 		case revision < seen:
 			return 0, ErrRestored

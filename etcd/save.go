@@ -183,11 +183,11 @@ func (s *Session) clean(ctx context.Context, prefix []byte, revision int64, isOl
 func (s *Session) change(ctx context.Context, conditions []compare, operations ...operation) (transactionAnswer, error) {
 	lobby := s.log.key("lobby")
 	answer, err := insist[transactionAnswer](ctx, s.saver, largeTime, "/v3/kv/txn", transaction{
-		Compare: append(conditions, isCreated(lobby, s.created)),
+		Compare: append(conditions, isCreated(lobby, s.Created)),
 		Success: operations,
 		Failure: []operation{get(lobby), get(s.log.key("state"))},
 	})
-	if err == nil && !answer.Succeeded && answer.read(0).first().Created != s.created {
+	if err == nil && !answer.Succeeded && answer.read(0).first().Created != s.Created {
 		err = ErrReplaced
 	}
 	return answer, err

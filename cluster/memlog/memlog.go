@@ -66,7 +66,7 @@ func (l *Log) Open() *View {
 	c := <-l.contents
 	defer func() { l.contents <- c }()
 	return &View{log: l, Session: &etcd.Session{
-		Settings: l.settings, State: c.state, At: c.at, Last: c.last(),
+		Settings: l.settings, State: c.state, At: c.at,
 	}}
 }
 

@@ -55,7 +55,7 @@ func TestEachEntryStandsThereOnce(t *testing.T) {
 				t.Errorf("the entries are %q, %v, want %q", got, err, want)
 			}
 		}
-		if v := l.Open(); v.Settings != "settings" || v.Last != 3 || v.At != 0 || v.State != nil {
+		if v := l.Open(); v.Settings != "settings" || l.Len() != 3 || v.At != 0 || v.State != nil {
 			t.Errorf("a node begins with %v", v.Session)
 		}
 	})
