@@ -785,6 +785,18 @@ func testModel(t *testing.T, random *rand.Rand) {
 	})
 }
 
+// A log that was begun under another first key is read again in another epoch.
+func TestVisitIsFoundInAnotherEpoch(t *testing.T) {
+	for visit, users := range map[string]int{"old-2": 1, "old-1": 0, "old": 1} {
+		r := room{chain: chain.New(1, time.Minute), users: make(map[string]*user)}
+		r.carryOut("n", chat.Command{Do: chat.Open, Name: mustName(t, "alice")})
+		r.carryOut("n", chat.Command{Do: chat.Shut, Name: mustName(t, "alice"), Visit: visit})
+		if len(r.users) != users {
+			t.Errorf("after a stream of visit %s has closed there are %d users, want %d", visit, len(r.users), users)
+		}
+	}
+}
+
 // machine is a hub that is connected with others through a log, for one life.
 type machine struct {
 	hub     *Hub
@@ -808,8 +820,8 @@ func startMachine(t *testing.T, config Config, log *memlog.Log) *machine {
 	}
 	m.hub.Connect(node.Name(), node.Commands(), node.Turns())
 	ctx, stop := context.WithCancel(context.Background())
-	m.stop = stop
 	nodeCtx, stopNode := context.WithCancel(context.Background())
+	m.stop = stop
 	go node.Run(nodeCtx)
 	go func() { m.hub.Run(ctx); stopNode(); close(m.ended) }()
 	<-node.Ready()
@@ -841,8 +853,8 @@ func testHubsOnOneLog(t *testing.T, random *rand.Rand) {
 	var machines [3]atomic.Pointer[machine]
 	var lives []*machine
 	for i := range machines {
-		lives = append(lives, startMachine(t, config, log))
-		machines[i].Store(lives[i])
+		machines[i].Store(startMachine(t, config, log))
+		lives = append(lives, machines[i].Load())
 	}
 	said, refused := make(map[string]string), make(map[string]bool) // texts that were taken, by id, and others
 	var record sync.Mutex
@@ -890,8 +902,8 @@ func testHubsOnOneLog(t *testing.T, random *rand.Rand) {
 		time.Sleep(time.Second)
 		select {
 		case <-m.ended:
-			lives = append(lives, startMachine(t, config, log))
-			machines[i].Store(lives[len(lives)-1])
+			machines[i].Store(startMachine(t, config, log))
+			lives = append(lives, machines[i].Load())
 		default:
 		}
 	}
@@ -904,13 +916,10 @@ func testHubsOnOneLog(t *testing.T, random *rand.Rand) {
 		}
 		machines[i].Load().stop()
 	}
-	longest := lives[len(lives)-1]
 	for _, m := range lives {
 		<-m.ended
-		if len(m.history) > len(longest.history) {
-			longest = m
-		}
 	}
+	longest := slices.MaxFunc(lives, func(a, b *machine) int { return len(a.history) - len(b.history) })
 	for i, m := range lives {
 		if !slices.Equal(m.history, longest.history[:len(m.history)]) {
 			t.Errorf("life %d saw other events", i)

@@ -73,7 +73,7 @@ func TestParseCommandsRefusesWhatCouldBeTakenForSomethingElse(t *testing.T) {
 		"join\x1e", "join\x1f\x1e", "join\x1falice\x1fbob\x1e", "say\x1falice\x1e", "say\x1f\x1fhello\x1e",
 		"say\x1falice\x1fhello\x1fbob\x1e", "open\x1f\x1e", "leave\x1f\x1e", "shut\x1falice\x1e", "shut\x1f\x1fepoch-1\x1e",
 		"shut\x1falice\x1fepoch-1\x1f\x1e", "join\x1f\xff\x1e", "say\x1falice\x1f\xff\x1e", "shut\x1falice\x1f\xff\x1e",
-		" look\x1e", "look \x1e", "look\n\x1e",
+		" look\x1e", "look \x1e", "look\n\x1e", "join\x1fbob disconnected\x1e",
 	}
 	for _, end := range []string{"\n", "\r", "\r\n", "\v", "\f", "\u0085", "\u2028", "\u2029"} {
 		for _, name := range []string{end, end + "alice", "al" + end + "ice", "alice" + end} {

@@ -85,6 +85,21 @@ func TestLossOfAnotherEpochMeansNothing(t *testing.T) {
 	})
 }
 
+// TestWhatIsOlderThanTheFirstKeyIsReadInTheOldEpoch has an operator remove the first key before any
+// state was saved.
+func TestWhatIsOlderThanTheFirstKeyIsReadInTheOldEpoch(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		b.put("x", 1, greeting())
+		b.put("x", 2, said("old"))
+		a := b.newLife("a")
+		a.created = 3
+		b.begin(a)
+		synctest.Wait()
+		a.expect("load first-0", "x: say alice old", "renew first")
+		b.mustLive(a)
+	})
+}
+
 // TestStateOfAnotherLobbyBeginsANewEpoch has an operator remove the lobby's first key, and the next
 // node put another one.
 func TestStateOfAnotherLobbyBeginsANewEpoch(t *testing.T) {

@@ -326,6 +326,14 @@ func TestEntryThatWasPutByHandIsNoHole(t *testing.T) {
 		w.put("lobby/log/a/1", "forged")
 		mustAppend(t, s, "a", 4, "end")
 		f.mustRead(t, "a/1=forged", "a/4=end")
+		w.put("lobby/log/a/50", "forged") // two that follow each other, but no real one
+		w.put("lobby/log/a/51", "forged")
+		mustAppend(t, s, "a", 5, "still here")
+		want = []string{"a/50=forged", "a/51=forged", "a/5=still here"}
+		f.mustRead(t, want...)
+		w.remove("lobby/log/a/999")
+		w.remove("lobby/log/a/1000")
+		follow(t.Context(), s).mustRead(t, append([]string{"a/2=y", "a/3=z", "a/1=forged", "a/4=end"}, want...)...)
 	})
 }
 
