@@ -186,9 +186,10 @@ func TestNodesAreStoppedInTurnUnderLoad(t *testing.T) {
 			t.Logf("stopped in %v, serves again after %v", took, restarted)
 		}
 	}
+	// Whoever finds a node dead must have lived for so long itself, so this may be after the last start.
 	left := followers[1].sightingOf(t, leaves("guest"), begin, latest)
-	if took := left.at.Sub(begin); took < soonest || took > time.Second+latest {
-		t.Errorf("who did not come back left after %v, want 10 to 13 s after the stop", took)
+	if took := left.at.Sub(begin); took < soonest {
+		t.Errorf("who did not come back left after %v, want at least 10 s", took)
 	}
 	operations := crowd.stop()
 	mustHaveNo5xx(t, operations)

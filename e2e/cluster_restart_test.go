@@ -325,7 +325,7 @@ func TestBackupIsRestoredUnderRunningNodes(t *testing.T) {
 		before := nodes[0].lastID(t)
 		var followers []*follower
 		for i, n := range nodes {
-			followers = append(followers, follow(t, fmt.Sprint("follower-", round, i), n))
+			followers = append(followers, follow(t, fmt.Sprintf("follower-%d-of-%d", i, round), n))
 		}
 		e.restore(t, backup)
 		restored := time.Now()
