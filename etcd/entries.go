@@ -47,7 +47,7 @@ var (
 // survives endpoints that fail. It ends with an error: ctx's, ErrReplaced, ErrRestored or ErrTrimmed.
 func (s *Session) Entries(ctx context.Context) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		r := &reader{session: s, client: s.log.client(s.first), yield: yield, position: s.At, numbers: map[string]int{}}
+		r := &reader{session: s, client: s.began.clone(), yield: yield, position: s.At, numbers: map[string]int{}}
 		for {
 			err := r.catchUp(ctx)
 			if err == nil {

@@ -164,7 +164,7 @@ func (w *world) mustBegin() *Session {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	s.first, s.appender.at, s.saver.at = 0, 0, 0
+	s.began.at, s.appender.at, s.saver.at = 0, 0, 0
 	return s
 }
 

@@ -37,7 +37,7 @@ type Session struct {
 	created  int64                // the create revision of the lobby's key, by which a log is known
 	appender *client              // Append's
 	saver    *client              // Save's
-	first    int                  // the index of the endpoint where Entries begins
+	began    *client              // Begin's, of which the others are copies; not used any more
 	seen     chan int64           // holds the highest revision seen; whoever takes it puts one back at once
 	appended chan acknowledgement // holds Append's last success, until Entries takes it
 }
@@ -97,9 +97,9 @@ func (l *Log) begin(ctx context.Context, c *client, settings string) (*Session, 
 			Last:     answer.Header.Revision,
 			log:      l,
 			created:  answer.Header.Revision,
-			appender: l.client(c.at),
-			saver:    l.client(c.at),
-			first:    c.at,
+			began:    c,
+			appender: c.clone(),
+			saver:    c.clone(),
 			seen:     make(chan int64, 1),
 			appended: make(chan acknowledgement, 1),
 		}

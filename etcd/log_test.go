@@ -114,6 +114,9 @@ func TestTokenIsRenewed(t *testing.T) {
 		mustAppend(t, s, "a", 1, "x")
 		f.mustRead(t, "a/1=x")
 		synctest.Wait() // until the watch is open
+		if n := w.requests("/v3/auth/authenticate"); n != 1 {
+			t.Errorf("authenticated %d times to begin with, want once", n)
+		}
 		w.set(func() { clear(w.tokens) })
 		before := w.requests("/v3/auth/authenticate")
 		mustAppend(t, s, "a", 2, "y")
