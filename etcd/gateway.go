@@ -237,8 +237,8 @@ func ask[Answer any](ctx context.Context, c *client, patience time.Duration, pat
 	return answer, json.Unmarshal(body, &answer)
 }
 
-// send sends a request to the present endpoint, after authenticate if need be, and returns the answer
-// once its head has come with status 200.
+// send sends a request to the present endpoint, after authenticate if need be, and returns the
+// answer once its head has come with status 200.
 func (c *client) send(ctx context.Context, path string, request any) (*http.Response, error) {
 	for {
 		isNew := false

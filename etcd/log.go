@@ -24,21 +24,21 @@ var (
 	ErrVoid = errors.New("the other nodes have given this node up")
 )
 
-// Session is a lobby as Begin found it. One goroutine at a time may call Append, another Save, and a
-// third may range over Entries.
+// Session is a lobby as Begin found it. One goroutine at a time may call Append, another Save, and
+// a third may range over Entries.
 type Session struct {
 	Settings string // as the first node set them
 	State    []byte // the saved state; nil if none has been saved yet
-	At       int64  // the revision up to which State takes entries into account; entries after it follow
+	At       int64  // the revision up to which State takes entries into account
 	Last     int64  // the revision when Begin looked: what came up to then is old
-	Restored bool   // whether Last is less than seen: etcd was restored from a backup that lacks something
+	Restored bool   // whether Last is less than seen: etcd was restored from a backup
 
 	log      *Log
 	created  int64                // the create revision of the lobby's key, by which a log is known
 	appender *client              // Append's
 	saver    *client              // Save's
 	began    *client              // Begin's, of which the others are copies; not used any more
-	seen     chan int64           // holds the highest revision seen; whoever takes it puts one back at once
+	seen     chan int64           // the highest revision seen; whoever takes it puts one back
 	appended chan acknowledgement // holds Append's last success, until Entries takes it
 }
 
@@ -130,9 +130,9 @@ func (s *Session) see(revision int64) int64 {
 }
 
 // Append appends text as entry number of node, once. It tries, one endpoint after the other, until
-// that is certain or ctx is done. It returns the entry's revision. Its errors are ctx's, ErrReplaced,
-// ErrRestored and ErrVoid. If it is ctx's, the entry may come into the log, now or later; Append may
-// be called again with the same number and text.
+// that is certain or ctx is done. It returns the entry's revision. Its errors are ctx's,
+// ErrReplaced, ErrRestored and ErrVoid. If it is ctx's, the entry may come into the log, now or
+// later; Append may be called again with the same number and text.
 func (s *Session) Append(ctx context.Context, node string, number int, text []byte) (revision int64, err error) {
 	lobby, key := s.log.key("lobby"), s.log.key("nodes/"+node)
 	count := strconv.Itoa(number)
