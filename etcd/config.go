@@ -27,9 +27,9 @@ type Config struct {
 // defaultName is the name of a lobby whose URL has no path.
 const defaultName = "lobby"
 
-// ParseURLs reads "URL[,URL…]", one URL for each etcd server. The path of a URL is the lobby's name.
-// The error is one sentence, which says what to write instead. It never quotes a URL, because a URL
-// may hold a password.
+// ParseURLs reads "URL[,URL…]", one URL for each etcd server. The path of a URL is the lobby's
+// name. The error is one sentence, which says what to write instead. It never quotes a URL, because
+// a URL may hold a password.
 func ParseURLs(list string) (Config, error) {
 	var config Config
 	for i, text := range strings.Split(list, ",") {
@@ -85,9 +85,9 @@ func isNotOfName(c rune) bool {
 	return !('0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '.' || c == '_' || c == '-')
 }
 
-// LoadTLS reads what -etcd-ca, -etcd-cert and -etcd-key name: a file with the certificates that vouch
-// for the etcd servers, and the certificate and the key that lobby shows them. Each may be empty; it
-// returns nil if all are. The error is one sentence.
+// LoadTLS reads what -etcd-ca, -etcd-cert and -etcd-key name: a file with the certificates that
+// vouch for the etcd servers, and the certificate and the key that lobby shows them. Each may be
+// empty; it returns nil if all are. The error is one sentence.
 func LoadTLS(ca, cert, key string) (*tls.Config, error) {
 	if ca == "" && cert == "" && key == "" {
 		return nil, nil

@@ -14,14 +14,14 @@
 //	lobby/state       which saved state is the newest, so that not all entries need be kept
 //	lobby/state/ID/1  the first piece of the saved state ID
 //
-// Five calls are all there is to it. etcd takes them as HTTP with JSON, in which keys and values are
-// base64: bG9iYnkvbG9nLw== is lobby/log/, and bG9iYnkvbG9nMA== is lobby/log0, where the keys that begin
-// with lobby/log/ end.
+// Five calls are all there is to it. etcd takes them as HTTP with JSON, in which keys and values
+// are base64: bG9iYnkvbG9nLw== is lobby/log/, and bG9iYnkvbG9nMA== is lobby/log0, where the keys
+// that begin with lobby/log/ end.
 //
 // Appending is a transaction. If the node has put no entry yet (else: exactly n-1 entries), it puts
 // the entry and the node's number together. So whatever becomes of the answer, the same transaction
-// can be sent again, to any server, at any time: the second one finds its condition false and changes
-// nothing. The answer says so, and with which revision the entry stands in the log.
+// can be sent again, to any server, at any time: the second one finds its condition false and
+// changes nothing. The answer says so, and with which revision the entry stands in the log.
 //
 //	curl http://127.0.0.1:2379/v3/kv/txn -d '{
 //	  "compare": [{"target": "VERSION", "key": "bG9iYnkvbm9kZXMvbjE=", "version": 0}],
@@ -35,14 +35,15 @@
 //	  "key": "bG9iYnkvbG9nLw==", "range_end": "bG9iYnkvbG9nMA==", "min_mod_revision": 1,
 //	  "sort_target": "MOD", "sort_order": "ASCEND", "limit": 64}'
 //
-// and then a watch of what comes, from the revision after the one in the range's answer. A watch is an
-// answer without an end, a line for each few entries:
+// and then a watch of what comes, from the revision after the one in the range's answer. A watch is
+// an answer without an end, a line for each few entries:
 //
 //	curl -N http://127.0.0.1:2379/v3/watch -d '{"create_request": {
 //	  "key": "bG9iYnkvbG9nLw==", "range_end": "bG9iYnkvbG9nMA==", "start_revision": 2}}'
 //
 // A watch that breaks, for whatever reason, is followed by a range and another watch at the next
-// server. A watch that falls silent shows in what Append gets: entries that the watch does not bring.
+// server. A watch that falls silent shows in what Append gets: entries that the watch does not
+// bring.
 //
 // Now and then somebody saves a state, which is what the entries up to some revision lead to. Then
 // those that came before the former state are removed, and etcd forgets that they were there:
@@ -54,6 +55,6 @@
 //	curl http://127.0.0.1:2379/v3/auth/authenticate -d '{"name": "alice", "password": "secret"}'
 //
 // No goroutine shares anything but two channels. Append, Save and Entries each have a client, which
-// asks one server (an endpoint) until it fails, and then the next. The channels say how far etcd has
-// come: no answer may be older than what was seen before, or etcd was restored from a backup.
+// asks one server (an endpoint) until it fails, and then the next. The channels say how far etcd
+// has come: no answer may be older than what was seen before, or etcd was restored from a backup.
 package etcd

@@ -22,8 +22,8 @@ const (
 	// lagTime is how long a watch may lack what an append has acknowledged.
 	lagTime = 2 * time.Second
 
-	// otherLagTime is the same if Append has left the watch's endpoint, which it does not do without
-	// a reason.
+	// otherLagTime is the same if Append has left the watch's endpoint, which it does not do
+	// without a reason.
 	otherLagTime = 500 * time.Millisecond
 
 	// maxNumbers is how many nodes' last numbers are kept at most; beyond it they are learnt anew.
@@ -43,11 +43,13 @@ var (
 	errHole    = errors.New("a watch has left an entry out")
 )
 
-// Entries returns the entries after Session.At, in order and without a hole, and goes on for ever. It
-// survives endpoints that fail. It ends with an error: ctx's, ErrReplaced, ErrRestored or ErrTrimmed.
+// Entries returns the entries after Session.At, in order and without a hole, and goes on for ever.
+// It survives endpoints that fail. It ends with an error: ctx's, ErrReplaced, ErrRestored or
+// ErrTrimmed. What became of the log shows when a watch begins; while one goes well, Append notices
+// first.
 func (s *Session) Entries(ctx context.Context) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		r := &reader{session: s, client: s.log.client(s.first), yield: yield, position: s.At, numbers: map[string]int{}}
+		r := &reader{session: s, client: s.began.clone(), yield: yield, position: s.At, numbers: map[string]int{}}
 		for {
 			err := r.catchUp(ctx)
 			if err == nil {
@@ -76,8 +78,8 @@ type reader struct {
 	acked    acknowledgement // the last of Append
 }
 
-// catchUp yields all entries that are in the log. What it needs to know of the lobby it reads in the
-// same transactions, so a log that was replaced, restored or trimmed never goes unnoticed.
+// catchUp yields all entries that are in the log. What it needs to know of the lobby it reads in
+// the same transactions, so a log that was replaced, restored or trimmed never goes unnoticed.
 func (r *reader) catchUp(ctx context.Context) error {
 	s, log := r.session, r.session.log
 	patience := requestTime

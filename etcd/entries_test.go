@@ -260,8 +260,8 @@ func TestEntriesLeaveAMemberThatIsDown(t *testing.T) {
 	})
 }
 
-// The watch is stuck, and so is what Append asks at the same member. Append gets its answer elsewhere,
-// which makes the watch suspect sooner.
+// The watch is stuck, and so is what Append asks at the same member. Append gets its answer
+// elsewhere, which makes the watch suspect sooner.
 func TestWatchAtAnEndpointThatAppendHasLeft(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		s := w.mustBegin()
@@ -399,8 +399,8 @@ func TestCompactionUnderAWatchLosesNothing(t *testing.T) {
 	})
 }
 
-// The revision that a watch begins with must not be one that was compacted long ago, or the watch is
-// refused again and again.
+// The revision that a watch begins with must not be one that was compacted long ago, or the watch
+// is refused again and again.
 func TestCompactionBetweenEntries(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()

@@ -1,8 +1,8 @@
 package etcd
 
 // An etcd in memory for the tests of this package: several members that share one store, each of
-// which a test can make misbehave. It runs in synctest bubbles, over connections in memory. The tests
-// themselves are in the other files.
+// which a test can make misbehave. It runs in synctest bubbles, over connections in memory. The
+// tests themselves are in the other files.
 
 import (
 	"bytes"
@@ -164,7 +164,7 @@ func (w *world) mustBegin() *Session {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	s.first, s.appender.at, s.saver.at = 0, 0, 0
+	s.began.at, s.appender.at, s.saver.at = 0, 0, 0
 	return s
 }
 
@@ -210,7 +210,8 @@ func (w *world) remove(prefix string) {
 	w.wake()
 }
 
-// list returns "KEY=VALUE" of the keys that begin with prefix, sorted by their modification revisions.
+// list returns "KEY=VALUE" of the keys that begin with prefix, sorted by their modification
+// revisions.
 func (w *world) list(prefix string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

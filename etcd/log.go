@@ -24,20 +24,20 @@ var (
 	ErrVoid = errors.New("the other nodes have given this node up")
 )
 
-// Session is a lobby as Begin found it. One goroutine at a time may call Append, another Save, and a
-// third may range over Entries.
+// Session is a lobby as Begin found it. One goroutine at a time may call Append, another Save, and
+// a third may range over Entries.
 type Session struct {
 	Settings string // as the first node set them
 	State    []byte // the saved state; nil if none has been saved yet
-	At       int64  // the revision up to which State takes entries into account; entries after it follow
-	Created  int64  // the revision with which the lobby's key was made; entries before it are of an older one
-	Restored bool   // whether the log lacks what this process has seen: it was restored from a backup
+	At       int64  // the revision up to which State takes entries into account
+	Created  int64  // that of the lobby's key; what is older belongs to an earlier key
+	Restored bool   // whether the log lacks what this process has seen: it was restored
 
 	log      *Log
 	appender *client              // Append's
 	saver    *client              // Save's
-	first    int                  // the index of the endpoint where Entries begins
-	seen     chan int64           // holds the highest revision seen; whoever takes it puts one back at once
+	began    *client              // Begin's, of which the others are copies; not used any more
+	seen     chan int64           // the highest revision seen; whoever takes it puts one back
 	appended chan acknowledgement // holds Append's last success, until Entries takes it
 }
 
@@ -93,9 +93,9 @@ func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry)
 			Settings: settings,
 			Created:  answer.Header.Revision,
 			log:      l,
-			appender: l.client(c.at),
-			saver:    l.client(c.at),
-			first:    c.at,
+			began:    c,
+			appender: c.clone(),
+			saver:    c.clone(),
 			seen:     make(chan int64, 1),
 			appended: make(chan acknowledgement, 1),
 		}
@@ -128,9 +128,9 @@ func (s *Session) see(revision int64) int64 {
 }
 
 // Append appends text as entry number of node, once. It tries, one endpoint after the other, until
-// that is certain or ctx is done. It returns the entry's revision. Its errors are ctx's, ErrReplaced,
-// ErrRestored and ErrVoid. If it is ctx's, the entry may come into the log, now or later; Append may
-// be called again with the same number and text.
+// that is certain or ctx is done. It returns the entry's revision. Its errors are ctx's,
+// ErrReplaced, ErrRestored and ErrVoid. If it is ctx's, the entry may come into the log, now or
+// later; Append may be called again with the same number and text.
 func (s *Session) Append(ctx context.Context, node string, number int, text []byte) (revision int64, err error) {
 	lobby, key := s.log.key("lobby"), s.log.key("nodes/"+node)
 	count := strconv.Itoa(number)

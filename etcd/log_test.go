@@ -125,6 +125,9 @@ func TestTokenIsRenewed(t *testing.T) {
 		mustAppend(t, s, "a", 1, "x")
 		f.mustRead(t, "a/1=x")
 		synctest.Wait() // until the watch is open
+		if n := w.requests("/v3/auth/authenticate"); n != 1 {
+			t.Errorf("authenticated %d times to begin with, want once", n)
+		}
 		w.set(func() { clear(w.tokens) })
 		before := w.requests("/v3/auth/authenticate")
 		mustAppend(t, s, "a", 2, "y")
@@ -318,9 +321,12 @@ func TestAppendSaysWhatBecameOfTheLog(t *testing.T) {
 	}{
 		{"emptied", func(w *world) { w.remove("lobby/") }, ErrReplaced},
 		{"begun anew", func(w *world) { w.remove("lobby/"); w.mustBegin() }, ErrReplaced},
-		{"another etcd", func(w *world) { w.revision = 1; clear(w.keys) }, ErrReplaced},
+		{"another etcd", func(w *world) { w.set(func() { w.revision = 1; clear(w.keys) }) }, ErrReplaced},
 		{"restored", func(w *world) { w.restore("lobby/log/a/1") }, ErrRestored},
-		{"restored, and has gone on", func(w *world) { w.restore("lobby/log/a/1"); w.revision += 100 }, ErrRestored},
+		{"restored, and has gone on", func(w *world) {
+			w.restore("lobby/log/a/1")
+			w.set(func() { w.revision += 100 })
+		}, ErrRestored},
 		{"restored without the node", func(w *world) { w.restore("lobby/lobby") }, ErrRestored},
 		{"restored without others", func(w *world) { w.restore("lobby/log/a/2") }, ErrRestored},
 		{"given up", func(w *world) { w.remove("lobby/nodes/a") }, ErrVoid},

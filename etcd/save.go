@@ -30,7 +30,8 @@ type pointer struct {
 	Sum     string `json:"sha256"` // of the state, in hexadecimal digits
 }
 
-// parsePointer returns a zero pointer if value is none: what others have put there counts as no state.
+// parsePointer returns a zero pointer if value is none: what others have put there counts as no
+// state.
 func parsePointer(value []byte) pointer {
 	var p pointer
 	if json.Unmarshal(value, &p) != nil || p.Pieces < 0 || p.Pieces > maxPieces {
@@ -70,11 +71,11 @@ func (l *Log) piece(id string, i int) []byte {
 	return l.key("state/" + id + "/" + strconv.Itoa(i))
 }
 
-// Save saves a state that takes into account all entries up to the revision at. Then it removes what
-// nobody needs any more: the entries that the saved state before this one took into account, the
-// pieces of states before that one, and the keys of the nodes that are gone. And it compacts etcd's
-// history up to there. It changes nothing if a later state is saved already, or if another state is
-// saved at the same time. Its errors are ctx's and ErrReplaced.
+// Save saves a state that takes into account all entries up to the revision at. Then it removes
+// what nobody needs any more: the entries that the saved state before this one took into account,
+// the pieces of states before that one, and the keys of the nodes that are gone. And it compacts
+// etcd's history up to there. It changes nothing if a later state is saved already, or if another
+// state is saved at the same time. Its errors are ctx's and ErrReplaced.
 //
 // The pieces of the state before this one stay, because a node that begins may be reading them.
 func (s *Session) Save(ctx context.Context, at int64, state []byte, gone []string) error {
@@ -117,8 +118,8 @@ func (s *Session) Save(ctx context.Context, at int64, state []byte, gone []strin
 	return s.tidy(ctx, p, old, revision, gone)
 }
 
-// tidy removes what nobody needs any more once the pointer p, which follows old, has been put with a
-// revision.
+// tidy removes what nobody needs any more once the pointer p, which follows old, has been put with
+// a revision.
 func (s *Session) tidy(ctx context.Context, p, old pointer, revision int64, gone []string) error {
 	if p.Removed > 0 {
 		isOld := func(string) bool { return true }
@@ -178,8 +179,8 @@ func (s *Session) clean(ctx context.Context, prefix []byte, revision int64, isOl
 	}
 }
 
-// change does operations if the log is still this session's and the conditions hold. If they do not,
-// the answer's second range is the pointer. Its errors are ctx's and ErrReplaced.
+// change does operations if the log is still this session's and the conditions hold. If they do
+// not, the answer's second range is the pointer. Its errors are ctx's and ErrReplaced.
 func (s *Session) change(ctx context.Context, conditions []compare, operations ...operation) (transactionAnswer, error) {
 	lobby := s.log.key("lobby")
 	answer, err := insist[transactionAnswer](ctx, s.saver, largeTime, "/v3/kv/txn", transaction{
