@@ -90,8 +90,8 @@ var (
 
 // Hub is a handle on the state that Run owns. Its methods may be called from any goroutine.
 //
-// A request that Run has taken is always answered. If it was not taken because ctx was done, or if the
-// hub has stopped, it changes nothing: its ID is zero, and its error is that of ctx or ErrStopped.
+// A request that Run has taken is always answered. If ctx is done before, or if the hub stops, it
+// changes nothing: its ID is zero, and its error is that of ctx or ErrStopped.
 type Hub struct {
 	config Config
 
@@ -152,7 +152,7 @@ type (
 )
 
 // visit is the time from one arrival of a user to the next departure. A stream remembers the visit
-// that it holds: a user who has left and come again is on another one. The zero visit is that of a stream that holds nobody.
+// that it holds: a user who has left and come again is on another. The zero visit holds nobody.
 type visit struct {
 	name    chat.Name
 	arrival chain.ID
@@ -244,8 +244,8 @@ func (h *Hub) Watch(ctx context.Context, lastEventID string) (chain.ID, *Stream,
 }
 
 // Subscribe opens a stream as Watch does, and holds a user there with it. If the user is new, the
-// arrival is the last event that the ID takes into account, and the first that the stream gets after
-// those that were missed.
+// arrival is the last event that the ID takes into account, and the first that the stream gets
+// after those that were missed.
 func (h *Hub) Subscribe(ctx context.Context, name chat.Name, lastEventID string) (chain.ID, *Stream, error) {
 	a, err := ask(ctx, h.stopping, h.subscribes, subscription{name, lastEventID})
 	if err != nil {
@@ -317,7 +317,7 @@ const (
 	maxLate = 10 * time.Millisecond
 )
 
-// Run serves the hub until ctx is done, or until it has lost the others. Then every stream ends, after
+// Run serves the hub until ctx is done, or it has lost the others. Then every stream ends, after
 // all events up to then, and Run returns when the last stream is closed. It can run only once.
 func (h *Hub) Run(ctx context.Context) {
 	r := room{
@@ -566,9 +566,9 @@ func (r *room) remove(u *user) {
 }
 
 // From here on: lobbies on several machines. Their hubs have one order of commands, that of a log
-// (package cluster). A hub sends each command to the log. It carries out all that come back, its own
-// and those of the others, in the same order as they do, so that all have the same users, events and
-// ids. A request is answered when its own command has come back.
+// (package cluster). A hub sends each command to the log. It carries out all that come back, its
+// own and those of the others, in the same order as they do, so that all have the same users,
+// events and ids. A request is answered when its own command has come back.
 
 // Connect makes a hub one of several, before Run. Its name among them is node. What commands gets
 // must come back in turns as entries of node, in the same order, until End comes. Whoever reads
@@ -637,8 +637,8 @@ func (r *room) carryOut(node string, c chat.Command) {
 	}
 }
 
-// page returns some of the users, in the order of their names, beginning after a name. The next page
-// begins after the name next, which is empty if there is none.
+// page returns some of the users, in the order of their names, beginning after a name. The next
+// page begins after the name next, which is empty if there is none.
 func (r *room) page(after string) (users []*user, next string) {
 	for name := range r.roster.NamesAfter(after) {
 		if len(users) == maxPage {
@@ -649,7 +649,7 @@ func (r *room) page(after string) (users []*user, next string) {
 	return users, ""
 }
 
-// giveUp answers all waiting requests with an error. The first unknown of them may be carried out yet.
+// giveUp answers all waiting requests with an error. The first unknown may be carried out yet.
 func (r *room) giveUp(unknown int) {
 	for i, w := range r.waiting {
 		if i < unknown && w.verb != chat.Look {

@@ -144,7 +144,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return usageError{fmt.Errorf("%w; -h lists the flags", err)}
 	}
 	if len(s.etcd.Endpoints) > 0 {
-		return live(ctx, s, stdout, stderr)
+		return serveLobby(ctx, s, stdout, stderr)
 	}
 	return start(hub).serve(ctx, &s, stdout, stderr)
 }
@@ -168,9 +168,9 @@ func start(hub *Hub) runningHub {
 	return h
 }
 
-// serve listens and serves until ctx is done. Then it returns when everything that is open has ended,
-// or after shutdownTimeout. Afterwards s.addr has the port in use, so that the next call listens there
-// again, and s.warning is empty.
+// serve listens and serves until ctx is done. Then it returns when everything that is open has
+// ended, or after shutdownTimeout. Afterwards s.addr has the port in use, so that the next call
+// listens there again, and s.warning is empty.
 func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Writer) error {
 	defer h.stop()
 	tcpListener, err := listen(s.addr)
@@ -213,7 +213,8 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	// Requests that have come get their answers. Then the streams end, which Shutdown knows nothing of.
+	// Requests that have come get their answers. Then the streams end, which Shutdown knows nothing
+	// of.
 	stopping := time.AfterFunc(answerTimeout, h.stop)
 	defer stopping.Stop()
 	server.Shutdown(ctx)
@@ -226,9 +227,9 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	return nil
 }
 
-// live is one of several servers until ctx is done. If its node loses the lobby, it ends what is open,
-// and comes back with another node as soon as it can.
-func live(ctx context.Context, s settings, stdout, stderr io.Writer) error {
+// serveLobby is one of several servers until ctx is done. If its node loses the lobby, it ends what
+// is open, and comes back with another node as soon as it can.
+func serveLobby(ctx context.Context, s settings, stdout, stderr io.Writer) error {
 	listener, err := listen(s.addr) // only to see whether that is possible
 	if err != nil {
 		return err
@@ -240,7 +241,7 @@ func live(ctx context.Context, s settings, stdout, stderr io.Writer) error {
 	for hasLived, isWaiting := false, false; ; {
 		node, reason := lobby.Begin(ctx)
 		if reason == nil {
-			if reason, err = liveOnce(ctx, node, &s, stdout, stderr); err != nil {
+			if reason, err = serveLife(ctx, node, &s, stdout, stderr); err != nil {
 				return err
 			}
 			if lobby.End(node) {
@@ -265,9 +266,9 @@ func live(ctx context.Context, s settings, stdout, stderr io.Writer) error {
 	}
 }
 
-// liveOnce serves a hub that is connected with the others through node, until ctx is done or the node
-// has lost the lobby for some reason.
-func liveOnce(ctx context.Context, node *cluster.Node, s *settings, stdout, stderr io.Writer) (reason, err error) {
+// serveLife serves a hub that is connected with the others through node, until ctx is done or the
+// node has lost the lobby for some reason.
+func serveLife(ctx context.Context, node *cluster.Node, s *settings, stdout, stderr io.Writer) (reason, err error) {
 	hub, err := NewHub(s.config)
 	if err != nil {
 		return nil, err
@@ -311,8 +312,8 @@ func limitStreams(config *Config) (connections int, warning string) {
 	return min(available, config.MaxStreams+maxOthers), warning
 }
 
-// listen listens at addr, HOST:PORT. 0.0.0.0 is every address of IPv4, [::] is every one of IPv6, and
-// an empty host is both. The error says what to try instead.
+// listen listens at addr, HOST:PORT. 0.0.0.0 is every address of IPv4, [::] is every one of IPv6,
+// and an empty host is both. The error says what to try instead.
 func listen(addr string) (*net.TCPListener, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err == nil && port == "" {

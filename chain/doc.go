@@ -20,12 +20,12 @@
 // of the next milliseconds leave together, so that a busy server makes few and large writes.
 //
 // The links are weak pointers. The owner alone keeps batches: the last 64, and all that hold one of
-// the last events from which readers can resume, the history. So a reader that has stalled keeps the
-// one batch that it is sending, and not everything that came after it. If it comes back so late that
-// the next batch is gone, it asks the owner where to go on, by the id of the last event that it has.
-// A client that lost its connection asks the same. The answer is a Start: where the next event
-// begins. If the history no longer has that event, it is the end of the chain, and the client is
-// told of a gap.
+// the last events from which readers can resume, the history. So a reader that has stalled keeps
+// the one batch that it is sending, and not everything that came after it. If it comes back so late
+// that the next batch is gone, it asks the owner where to go on, by the id of the last event that
+// it has. A client that lost its connection asks the same. The answer is a Start: where the next
+// event begins. If the history no longer has that event, it is the end of the chain, and the client
+// is told of a gap.
 //
 // Another process can go on where a chain is: [Chain.History] returns the events of the history as
 // they stand on the streams, and [Restore] makes a chain of them.

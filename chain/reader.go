@@ -38,9 +38,9 @@ func (s Start) block() []byte {
 }
 
 // Next waits for the next bytes of the stream and returns them: whole blocks of the event stream
-// format (HTML standard, section 9.2.6), at most 20 KiB unless one event takes more. Others share the
-// bytes, so nobody may change them. The first call returns the opening block at once. The error is
-// io.EOF when the chain has ended and everything was read, or else that of ctx.
+// format (HTML standard, section 9.2.6), at most 20 KiB unless one event takes more. Others share
+// the bytes, so nobody may change them. The first call returns the opening block at once. The error
+// is io.EOF when the chain has ended and everything was read, or else that of ctx.
 func (r *Reader) Next(ctx context.Context) ([]byte, error) {
 	if opening := r.opening; opening != nil {
 		r.opening = nil

@@ -55,8 +55,8 @@ func (c Command) AppendTo(b []byte) []byte {
 
 // ParseCommands returns the commands of which s is the text. Names and texts were checked when the
 // commands were made. ParseCommands does not check them by the rules of ParseName and ParseText,
-// because two versions of the program may know different characters, and all hubs must read the same.
-// But it refuses what could be taken for another event or another command.
+// because two versions of the program may know different characters, and all hubs must read the
+// same. But it refuses what could be taken for another event or another command.
 func ParseCommands(s string) ([]Command, error) {
 	commands := make([]Command, 0, strings.Count(s, commandEnd))
 	for line := range strings.SplitAfterSeq(s, commandEnd) {

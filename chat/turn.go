@@ -40,8 +40,8 @@ func (Renewal) isTurn() {}
 func (Save) isTurn()    {}
 func (End) isTurn()     {}
 
-// Page is one part of a turn that goes through all users. The turn comes again for each part, and no
-// other turn in between, so that the hub can serve requests meanwhile.
+// Page is one part of a turn that goes through all users. The turn comes again for each part, and
+// no other turn in between, so that the hub can serve requests meanwhile.
 type Page struct {
 	After string        // the name after which the part begins; empty for the first
 	Done  chan<- Result // gets what came of it; has room for it

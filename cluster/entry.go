@@ -11,16 +11,16 @@ import (
 	"lobby/chat"
 )
 
-// version is the format of entries, settings and saved states. A program of another version must not
-// take part.
+// version is the format of entries, settings and saved states. A program of another version must
+// not take part.
 const version = 1
 
 // An entry begins with the news of nodes, if there are any. Commands of the hub follow. Fields and
 // records are separated as those of commands are; see chat.Command.AppendTo.
 const (
-	// VERSION, LOST, EPOCH: the node is here. LOST are epochs, separated by spaces, of which the node's
-	// process has seen events that etcd has lost since, because it was restored from a backup. If the
-	// history is of one of them, it begins anew as EPOCH, so that no id is given twice.
+	// VERSION, LOST, EPOCH: the node is here. LOST are epochs, separated by spaces, of which the
+	// node's process has seen events that etcd has lost since, because it was restored from a backup.
+	// If the history is of one of them, it begins anew as EPOCH, so that no id is given twice.
 	hello = "hello"
 	// NODE, NUMBER: the node is dead, if its last entry is still that one.
 	bury = "bury"

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestForgedEntryOfTheNodeItselfBringsNobodyDown has a stranger write in the name of a node that lives,
-// when that has nothing on its way.
+// TestForgedEntryOfTheNodeItselfBringsNobodyDown has a stranger write in the name of a node that
+// lives, when that has nothing on its way.
 func TestForgedEntryOfTheNodeItselfBringsNobodyDown(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		b.mustBegin("a")
@@ -52,8 +52,8 @@ func TestEpochThatIsNoneIsNoEntry(t *testing.T) {
 	}
 }
 
-// TestHelloOfALaterVersionNeedNotBeUnderstood is about a later version whose first entry has records
-// that this one does not know.
+// TestHelloOfALaterVersionNeedNotBeUnderstood is about a later version whose first entry has
+// records that this one does not know.
 func TestHelloOfALaterVersionNeedNotBeUnderstood(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		a := b.mustBegin("a")
@@ -64,8 +64,8 @@ func TestHelloOfALaterVersionNeedNotBeUnderstood(t *testing.T) {
 	})
 }
 
-// TestLongLogThatDoesNotCountDoesNotEndALife has nothing but garbage be in the log for longer than a
-// log may be quiet.
+// TestLongLogThatDoesNotCountDoesNotEndALife has nothing but garbage be in the log for longer than
+// a log may be quiet.
 func TestLongLogThatDoesNotCountDoesNotEndALife(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		for n := range 500 {

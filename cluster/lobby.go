@@ -12,12 +12,12 @@ import (
 	"lobby/etcd"
 )
 
-// maxEpochs is how many epochs a process remembers. There is a new one only when etcd was restored or
-// emptied.
+// maxEpochs is how many epochs a process remembers. There is a new one only when etcd was restored
+// or emptied.
 const maxEpochs = 16
 
-// Lobby is what a process knows of its lobby from one life of its node to the next. It belongs to one
-// goroutine.
+// Lobby is what a process knows of its lobby from one life of its node to the next. It belongs to
+// one goroutine.
 type Lobby struct {
 	log      *etcd.Log
 	settings Settings
@@ -27,18 +27,18 @@ type Lobby struct {
 	epochs []string   // of the events that its streams had, each once, the last maxEpochs
 }
 
-// NewLobby returns a Lobby that is kept in log. It calls warn with a sentence for each thing that an
-// operator should know.
+// NewLobby returns a Lobby that is kept in log. It calls warn with a sentence for each thing that
+// an operator should know.
 func NewLobby(log *etcd.Log, settings Settings, warn func(string)) *Lobby {
 	return &Lobby{log: log, settings: settings, warn: warn}
 }
 
-// ErrSettings is wrapped by errors that no waiting will cure: the lobby has other settings, or is of
-// another version.
+// ErrSettings is wrapped by errors that no waiting will cure: the lobby has other settings, or is
+// of another version.
 var ErrSettings = errors.New("this node does not fit the lobby")
 
-// Begin begins a life: it finds out where the lobby is. The error is ErrSettings, etcd.ErrRefused if
-// etcd does not let this process in, or that the log cannot be reached or read now.
+// Begin begins a life: it finds out where the lobby is. The error is ErrSettings, etcd.ErrRefused
+// if etcd does not let this process in, or that the log cannot be reached or read now.
 func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 	proposal, err := json.Marshal(lobbyKey{version, chain.RandomEpoch(), l.settings.History, l.settings.MaxUsers})
 	if err != nil {
@@ -58,8 +58,8 @@ func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 	return n, nil
 }
 
-// End remembers what a node has seen, when its life is over, and reports whether the node was one of
-// the lobby's.
+// End remembers what a node has seen, when its life is over, and reports whether the node was one
+// of the lobby's.
 func (l *Lobby) End(n *Node) (wasKnown bool) {
 	if !n.isKnown {
 		return false

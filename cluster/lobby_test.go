@@ -16,8 +16,8 @@ import (
 	"lobby/etcd"
 )
 
-// emptyLog is an etcd that has nothing of the lobby, so that whoever asks puts the first key. But it
-// has the one entry that it is asked for, with this revision.
+// emptyLog is an etcd that has nothing of the lobby, so that whoever asks puts the first key. But
+// it has the one entry that it is asked for, with this revision.
 type emptyLog struct{ revision atomic.Int64 }
 
 func (l *emptyLog) ServeHTTP(w http.ResponseWriter, _ *http.Request) {

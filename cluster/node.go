@@ -21,7 +21,7 @@ import (
 const (
 	beat       = time.Second
 	deadAfter  = 12 // beats of its own after which a node takes a silent one for dead
-	quietAfter = 7  // beats without an entry of its own after which a node takes the log for lost
+	quietAfter = 7  // ticks of a beat without an entry of its own after which a node takes the log for lost
 
 	maxEntry  = 128 << 10 // bytes of an entry, unless one command takes more
 	saveAfter = 4 << 20   // bytes of entries from one saved state to the next
@@ -66,7 +66,7 @@ type Node struct {
 	epoch   string             // of the history
 	size    int                // bytes of entries since the last that made a saved state due
 	gone    []string           // nodes that were buried since this one last saved a state
-	seen    etcd.Entry         // the last that was read or acknowledged, without its text
+	seen    etcd.Entry         // the newest that is known to be in the log, without its text
 	isOld   bool               // whether what was read last belongs to an earlier first key
 	isKnown bool               // whether this node's hello has been read
 
@@ -78,7 +78,7 @@ type Node struct {
 	isVoid    bool           // whether the log takes nothing more from this node
 	beatDue   bool           // whether the next entry is a beat
 	burialDue bool           // whether a member has become silent for long
-	quiet     int            // beats since an entry of this node was read, or any before it is known
+	quiet     int            // ticks since an entry of this node was read, or any before it is known
 
 	// What is on its way to the hub.
 	outgoing []chat.Turn
@@ -93,9 +93,9 @@ type Node struct {
 
 // member is a node of the lobby.
 type member struct {
-	last     int  // the number of its last entry
-	silent   int  // beats of this node since then
-	isBuried bool // whether this node has sent a burial since then
+	last       int  // the number of its last entry
+	silent     int  // beats of this node since then
+	burialSent bool // whether this node has sent a burial since then
 }
 
 // sentEntry is an entry that this node has sent.
@@ -155,8 +155,8 @@ type read struct {
 	err   error
 }
 
-// Run connects the hub with the log until ctx is done or this life is over, and returns why. The hub
-// must have stopped before ctx is done.
+// Run connects the hub with the log until ctx is done or this life is over, and returns why. The
+// hub must have stopped before ctx is done.
 func (n *Node) Run(ctx context.Context) (reason error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -264,8 +264,8 @@ func (n *Node) noteTaken() {
 	}
 }
 
-// noteResult has the next page follow, of the turn that is the first of outgoing. It returns the saved
-// state that is whole then; nil if none is.
+// noteResult takes the answer to a page and asks for the next one. It returns the saved state once
+// it is complete, otherwise nil.
 func (n *Node) noteResult(result chat.Result) *save {
 	n.isPaging = false
 	page := chat.Page{After: result.Next, Done: n.results}
@@ -325,9 +325,9 @@ func (n *Node) sendNext(ctx context.Context, appended chan<- read) {
 	}
 	var text []byte
 	for _, name := range slices.Sorted(maps.Keys(n.nodes)) {
-		if m := n.nodes[name]; m.silent >= deadAfter && !m.isBuried {
+		if m := n.nodes[name]; m.silent >= deadAfter && !m.burialSent {
 			text = news{burial: name, last: m.last}.appendTo(text)
-			m.isBuried = true
+			m.burialSent = true
 		}
 	}
 	commands := 0
@@ -350,8 +350,8 @@ func (n *Node) send(ctx context.Context, entry sentEntry, appended chan<- read) 
 	}(n.number)
 }
 
-// take takes over what an entry says. All nodes do that alike, whoever wrote the entry. The error is
-// a reason to end this life.
+// take applies one entry. Every node does the same with it, whoever wrote it. An error ends this
+// life.
 func (n *Node) take(e etcd.Entry) error {
 	n.see(etcd.Entry{Revision: e.Revision, Node: e.Node, Number: e.Number})
 	if !n.isKnown { // a node that begins may have much to read before it comes to its hello
@@ -384,12 +384,12 @@ func (n *Node) take(e etcd.Entry) error {
 		n.skip(e, fmt.Sprintf("the next entry of its node is %d", m.last+1))
 		return nil
 	}
-	// Others may have carried out what somebody has written in this node's name, but the hub's requests
-	// must not be answered for it.
+	// Others may have carried out what somebody has written in this node's name, but the hub's
+	// requests must not be answered for it.
 	if isOwn && (len(n.sent) == 0 || !bytes.Equal(e.Text, n.sent[0].text)) {
 		return ErrForged
 	}
-	m.last, m.silent, m.isBuried = e.Number, 0, false
+	m.last, m.silent, m.burialSent = e.Number, 0, false
 	for _, x := range news {
 		if slices.Contains(strings.Fields(x.lost), n.epoch) {
 			if n.isKnown {
@@ -450,7 +450,7 @@ func (n *Node) renew(epoch string) {
 	n.outgoing = append(n.outgoing, chat.Renewal{Epoch: epoch})
 }
 
-// skip says that an entry does not count, once in a while.
+// skip warns that an entry does not count, at most once per warnPause.
 func (n *Node) skip(e etcd.Entry, why string) {
 	if now := time.Now(); now.Sub(n.warnedAt) >= warnPause {
 		n.warnedAt = now

@@ -93,8 +93,8 @@ func TestOnlyTestsLock(t *testing.T) {
 	}
 }
 
-// TestDocumentsQuoteTheSource looks for each block of code that names a file, such as "```go hub.go",
-// in that file.
+// TestDocumentsQuoteTheSource looks for each block of code that names a file, such as "```go
+// hub.go", in that file.
 func TestDocumentsQuoteTheSource(t *testing.T) {
 	names, _ := filepath.Glob("*.md")
 	quotes := 0
