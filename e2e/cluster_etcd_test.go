@@ -24,7 +24,7 @@ const slack = 3 * time.Second
 
 // clusters has room for as many clusters as may run at the same time. Each is six processes or
 // more, and what is tested is not how they share a machine.
-var clusters = make(chan struct{}, 4)
+var clusters = make(chan struct{}, 3)
 
 // within waits until holds reports true, and returns how long that took. It fails the test if it
 // takes longer than limit.
