@@ -179,6 +179,8 @@ func testNotSent(t *testing.T, b browser) {
 	}
 	start(t, "-addr", s.addr)
 	alice.waitForState("live")
+	// Until the gap and alice's arrival are there, the buttons move.
+	alice.waitFor(`document.querySelectorAll("#lines .line").length === 3`)
 	alice.click("#outbox li:nth-child(2) button:nth-of-type(1)") // again
 	alice.waitForEnd("two")
 	alice.waitFor(`document.querySelectorAll("#outbox li").length === 1`)
