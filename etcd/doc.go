@@ -55,6 +55,7 @@
 //	curl http://127.0.0.1:2379/v3/auth/authenticate -d '{"name": "alice", "password": "secret"}'
 //
 // No goroutine shares anything but two channels. Append, Save and Entries each have a client, which
-// asks one server (an endpoint) until it fails, and then the next. The channels say how far etcd
-// has come: no answer may be older than what was seen before, or etcd was restored from a backup.
+// asks one server (an endpoint) until it fails or lets it wait, and then the next. The channels say
+// how far etcd has come: no answer may be older than what was seen before, or etcd was restored from
+// a backup.
 package etcd

@@ -13,8 +13,9 @@ import (
 
 const (
 	// firstPage and maxPage are how many entries are asked for at once. After a page of less than
-	// smallPage bytes it is twice as many, because etcd reads the whole log for each page; after a
-	// failure a quarter, because somebody may have put large values into the lobby's keys.
+	// smallPage bytes it is twice as many, because etcd reads the whole log for each page; each time
+	// that it has to be asked for again a quarter, because somebody may have put large values into
+	// the lobby's keys.
 	firstPage = 64
 	maxPage   = 512
 	smallPage = 1 << 20
@@ -82,32 +83,29 @@ type reader struct {
 // the same transactions, so a log that was replaced, restored or trimmed never goes unnoticed.
 func (r *reader) catchUp(ctx context.Context) error {
 	s, log := r.session, r.session.log
-	patience := requestTime
-	for limit, failures := firstPage, 0; ; {
+	for limit := firstPage; ; {
 		prefix, lobby := log.key("log/"), log.key("lobby")
 		last := r.last.Key
 		if last == nil {
 			last = lobby // there is no last entry yet, so what is found does not matter
 		}
 		seen := s.see(0)
-		page, err := ask[transactionAnswer](ctx, r.client, patience, "/v3/kv/txn", transaction{Success: []operation{
-			{Range: &rangeRequest{Key: prefix, End: after(prefix), MinModified: r.position + 1,
-				SortTarget: "MOD", SortOrder: "ASCEND", Limit: limit}},
-			get(lobby),
-			get(log.key("state")),
-			{Range: &rangeRequest{Key: last, KeysOnly: true}},
-		}})
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			limit = max(1, limit/4)
-			r.client.move()
-			if failures++; failures%len(r.client.tokens) == 0 { // maybe all of them are slow
-				patience = min(2*patience, largeTime)
-				pause(ctx)
+		isFirst := true
+		page, err := insist[transactionAnswer](ctx, r.client, requestTime, "/v3/kv/txn", func() any {
+			if !isFirst {
+				limit = max(1, limit/4)
 			}
-			continue
+			isFirst = false
+			return transaction{Success: []operation{
+				{Range: &rangeRequest{Key: prefix, End: after(prefix), MinModified: r.position + 1,
+					SortTarget: "MOD", SortOrder: "ASCEND", Limit: limit}},
+				get(lobby),
+				get(log.key("state")),
+				{Range: &rangeRequest{Key: last, KeysOnly: true}},
+			}}
+		})
+		if err != nil {
+			return err
 		}
 		removed := parsePointer(page.read(2).first().Value).Removed
 		switch {
@@ -176,7 +174,7 @@ func (r *reader) check(ctx context.Context, node string, number int, revision in
 	last, isKnown := r.numbers[node]
 	if isKnown && number > last+1 {
 		key := r.session.log.key("log/" + node + "/" + strconv.Itoa(last+1))
-		answer, err := insist[rangeAnswer](ctx, r.client, requestTime, "/v3/kv/range", rangeRequest{Key: key, KeysOnly: true})
+		answer, err := insist[rangeAnswer](ctx, r.client, requestTime, "/v3/kv/range", always(rangeRequest{Key: key, KeysOnly: true}))
 		if err != nil {
 			return err
 		}

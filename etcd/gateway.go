@@ -19,15 +19,16 @@ const (
 	// dialTime is how long an endpoint may take to take a connection.
 	dialTime = time.Second
 
-	// requestTime is how long an endpoint may take to answer. After that the request is repeated at
-	// the next endpoint. It is short because a member whose leader has died does not answer at all
-	// until it knows: with 1.5 s the silence after such a death was often over 3 s.
+	// requestTime is how long an endpoint may take to answer before the next one is asked too. It is
+	// short because a member whose leader has died does not answer at all until it knows: with 1.5 s
+	// the silence after such a death was often over 3 s.
 	requestTime = 700 * time.Millisecond
 
-	// largeTime is how long an endpoint may take for a piece of a state, which nobody waits for.
+	// largeTime is the same for a piece of a state, which nobody waits for, and how long an endpoint
+	// may take for any answer.
 	largeTime = 5 * time.Second
 
-	// pauseTime is how long to wait after all endpoints have failed.
+	// pauseTime is how long to wait after an endpoint has failed.
 	pauseTime = 100 * time.Millisecond
 
 	// maxAnswer is enough for a page of the longest entries, which are 128 KiB.
@@ -197,23 +198,53 @@ func pause(ctx context.Context) {
 	}
 }
 
-// insist asks one endpoint after the other, until one has answered. Each has the time that patience
-// says, and twice as much after each round. The only error is that of ctx.
-func insist[Answer any](ctx context.Context, c *client, patience time.Duration, path string, request any) (Answer, error) {
-	for tries := 1; ; tries++ {
-		answer, err := ask[Answer](ctx, c, patience, path, request)
-		if err == nil {
-			return answer, nil
-		}
-		if ctx.Err() != nil {
+// insist asks one endpoint after the other until one has answered: the next one pauseTime after one
+// has failed, and when one has kept it waiting for as long as patience says. That one may answer
+// still, so slow endpoints are as good as fast ones, and one that stands still holds nothing up.
+// Each gets what request returns at that moment. The only error is that of ctx.
+func insist[Answer any](ctx context.Context, c *client, patience time.Duration, path string, request func() any) (answer Answer, err error) {
+	type try struct {
+		number int
+		client *client
+		answer Answer
+		err    error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tries := make(chan try)
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for begun := 0; ; {
+		select {
+		case <-next.C:
+			begun++
+			t, request := try{number: begun, client: c.clone()}, request()
+			go func() {
+				t.answer, t.err = ask[Answer](ctx, t.client, largeTime, path, request)
+				select {
+				case tries <- t:
+				case <-ctx.Done():
+				}
+			}()
+			c.move()
+			next.Reset(patience)
+		case t := <-tries:
+			if t.err == nil {
+				*c = *t.client
+				return t.answer, nil
+			}
+			if t.number == begun {
+				next.Reset(pauseTime)
+			}
+		case <-ctx.Done():
 			return answer, ctx.Err()
 		}
-		c.move()
-		if tries%len(c.tokens) == 0 { // maybe all of them are slow
-			patience = min(2*patience, largeTime)
-			pause(ctx)
-		}
 	}
+}
+
+// always is for insist, if it is to send the same request to all.
+func always(request any) func() any {
+	return func() any { return request }
 }
 
 // ask asks the present endpoint once, for at most the time that patience says.

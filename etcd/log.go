@@ -135,11 +135,11 @@ func (s *Session) Append(ctx context.Context, node string, number int, text []by
 	lobby, key := s.log.key("lobby"), s.log.key("nodes/"+node)
 	count := strconv.Itoa(number)
 	seen := s.see(0)
-	answer, err := insist[transactionAnswer](ctx, s.appender, requestTime, "/v3/kv/txn", transaction{
+	answer, err := insist[transactionAnswer](ctx, s.appender, requestTime, "/v3/kv/txn", always(transaction{
 		Compare: []compare{isCreated(lobby, s.Created), isVersion(key, int64(number-1))},
 		Success: []operation{put(s.log.key("log/"+node+"/"+count), text), put(key, []byte(count))},
 		Failure: []operation{get(lobby), get(key)},
-	})
+	}))
 	if err != nil {
 		return 0, err
 	}

@@ -5,6 +5,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -298,6 +299,73 @@ func TestAppendWaitsForALeader(t *testing.T) {
 		}
 		if n := len(w.asked); n > 3+3*40 {
 			t.Errorf("asked %d times", n)
+		}
+	})
+}
+
+// The leader stands still: it answers nothing, what the others pass on to it is lost, and then they
+// know of no leader, until they have elected one. As soon as they have, everything goes on, however
+// long that took.
+func TestLeaderStandsStill(t *testing.T) {
+	for name, do := range map[string]func(t *testing.T, s *Session){
+		"append": func(t *testing.T, s *Session) { mustAppend(t, s, "a", 2, "two") },
+		"read":   func(t *testing.T, s *Session) { follow(t.Context(), s).mustRead(t, "a/1=one") },
+	} {
+		for elected := 2 * time.Second; elected < 6*time.Second; elected += time.Second / 2 {
+			t.Run(fmt.Sprint(name, elected), func(t *testing.T) {
+				inWorld(t, 3, func(t *testing.T, w *world) {
+					s := w.mustBegin()
+					mustAppend(t, s, "a", 1, "one")
+					start := time.Now()
+					w.set(func() {
+						w.members[0].script = failures["stuck"]
+						for _, m := range w.members[1:] {
+							m.script = func(c *call, serve func()) {
+								switch now := time.Since(start); {
+								case now < elected/2:
+									c.hang()
+								case now < elected:
+									failures["no leader"](c, serve)
+								default:
+									serve()
+								}
+							}
+						}
+					})
+					do(t, s)
+					if took := time.Since(start); took > elected+requestTime+2*pauseTime {
+						t.Errorf("it took %v", took)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Each answer comes late. The first one counts all the same, and not much is asked twice.
+func TestEtcdIsSlow(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		const late = 2 * time.Second
+		s := w.mustBegin()
+		w.set(func() {
+			for _, m := range w.members {
+				m.script = func(c *call, serve func()) { time.Sleep(late); serve() }
+			}
+		})
+		start := time.Now()
+		mustAppend(t, s, "a", 1, "one")
+		if took := time.Since(start); took != late {
+			t.Errorf("it took %v, want %v", took, late)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		follow(ctx, s).mustRead(t, "a/1=one")
+		if took := time.Since(start); took != 2*late {
+			t.Errorf("both took %v, want %v", took, 2*late)
+		}
+		cancel()
+		time.Sleep(late) // until the members have done what they were asked
+		if n, most := w.requests("/v3/kv/txn"), 1+2*(1+int(late/requestTime)); n > most {
+			t.Errorf("asked %d times, want at most %d", n, most)
 		}
 	})
 }

@@ -81,7 +81,7 @@ func (l *Log) piece(id string, i int) []byte {
 func (s *Session) Save(ctx context.Context, at int64, state []byte, gone []string) error {
 	log, c := s.log, s.saver
 	current := log.key("state")
-	answer, err := insist[rangeAnswer](ctx, c, requestTime, "/v3/kv/range", rangeRequest{Key: current})
+	answer, err := insist[rangeAnswer](ctx, c, requestTime, "/v3/kv/range", always(rangeRequest{Key: current}))
 	if err != nil {
 		return err
 	}
@@ -156,8 +156,8 @@ func (s *Session) tidy(ctx context.Context, p, old pointer, revision int64, gone
 // what follows the prefix.
 func (s *Session) clean(ctx context.Context, prefix []byte, revision int64, isOld func(name string) bool) error {
 	for from := prefix; ; {
-		found, err := insist[rangeAnswer](ctx, s.saver, largeTime, "/v3/kv/range", rangeRequest{
-			Key: from, End: after(prefix), MaxModified: revision, KeysOnly: true, Limit: maxKeys})
+		found, err := insist[rangeAnswer](ctx, s.saver, largeTime, "/v3/kv/range", always(rangeRequest{
+			Key: from, End: after(prefix), MaxModified: revision, KeysOnly: true, Limit: maxKeys}))
 		if err != nil {
 			return err
 		}
@@ -183,11 +183,11 @@ func (s *Session) clean(ctx context.Context, prefix []byte, revision int64, isOl
 // not, the answer's second range is the pointer. Its errors are ctx's and ErrReplaced.
 func (s *Session) change(ctx context.Context, conditions []compare, operations ...operation) (transactionAnswer, error) {
 	lobby := s.log.key("lobby")
-	answer, err := insist[transactionAnswer](ctx, s.saver, largeTime, "/v3/kv/txn", transaction{
+	answer, err := insist[transactionAnswer](ctx, s.saver, largeTime, "/v3/kv/txn", always(transaction{
 		Compare: append(conditions, isCreated(lobby, s.Created)),
 		Success: operations,
 		Failure: []operation{get(lobby), get(s.log.key("state"))},
-	})
+	}))
 	if err == nil && !answer.Succeeded && answer.read(0).first().Created != s.Created {
 		err = ErrReplaced
 	}

@@ -172,14 +172,14 @@ func TestStatesThatAreSavedAtTheSameTime(t *testing.T) {
 // Pieces of a state whose pointer is still to come must outlive the tidying up of another state.
 func TestPiecesOfAStateThatIsBeingSavedStay(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
-		one, two := w.mustBegin(), w.mustBegin()
+		one, two, rest := w.mustBegin(), w.mustBegin(), w.mustBegin()
 		at := mustAppend(t, one, "a", 1, "x")
 		var isDone atomic.Bool
 		w.members[0].script = func(c *call, serve func()) {
 			// Once one has put its pointer, and before it looks for pieces to remove, two begins.
 			isTidying := c.path == "/v3/kv/range" && decode[rangeRequest](c.body).KeysOnly
 			if isTidying && !isDone.Swap(true) {
-				w.atPointer(func() { mustSaveRest(t, one, at) })
+				w.atPointer(func() { mustSaveRest(t, rest, at) })
 				mustSave(t, two, at+1, "two")
 			}
 			serve()
@@ -221,11 +221,12 @@ func TestPiecesStayAfterALostAnswer(t *testing.T) {
 	})
 }
 
-// mustSaveRest does what a Save of a state at at still has to do once its pointer is in etcd.
+// mustSaveRest does with s what another's Save of a state at at still has to do once its pointer is
+// in etcd.
 func mustSaveRest(t *testing.T, s *Session, at int64) {
 	t.Helper()
 	found := s.log.key("state")
-	answer, err := insist[rangeAnswer](t.Context(), s.saver, largeTime, "/v3/kv/range", rangeRequest{Key: found})
+	answer, err := insist[rangeAnswer](t.Context(), s.saver, largeTime, "/v3/kv/range", always(rangeRequest{Key: found}))
 	if err != nil {
 		t.Fatal(err)
 	}
