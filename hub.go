@@ -577,7 +577,7 @@ func (h *Hub) Connect(node string, commands chan<- chat.Command, turns <-chan ch
 	h.node, h.commands, h.turns = node, commands, turns
 }
 
-const maxPage = 500             // users whom a hub goes through in one part of a turn
+const maxPage = 100             // users whom a hub goes through in one part of a turn
 const maxStopping = time.Second // how long requests may wait for their turn once the hub is to stop
 
 // waiting is a request whose command has not had its turn.

@@ -110,14 +110,13 @@ func (b *bubble) mustOpen(name string) *Stream {
 	return stream
 }
 
-// mustList returns the names of the users.
-func (b *bubble) mustList() []string {
+// expectUsers fails the test unless precisely these users are there.
+func (b *bubble) expectUsers(want ...string) {
 	b.Helper()
-	id, names, err := list(b.ctx, b.hub)
-	if err != nil || id == (chain.ID{}) {
-		b.Fatal(id, err)
+	id, got, err := list(b.ctx, b.hub)
+	if err != nil || id == (chain.ID{}) || !slices.Equal(got, want) {
+		b.Errorf("the users are %q at %v, %v, want %q", got, id, err, want)
 	}
-	return names
 }
 
 func list(ctx context.Context, hub *Hub) (id chain.ID, names []string, err error) {
@@ -309,14 +308,10 @@ func TestUserIsThereWhileAnythingHoldsIt(t *testing.T) {
 		time.Sleep(time.Minute)
 		b.close(tab1)
 		time.Sleep(time.Minute)
-		if got := b.mustList(); !slices.Equal(got, []string{"alice", "bob"}) {
-			t.Errorf("a second tab and a join hold their users: got %q", got)
-		}
+		b.expectUsers("alice", "bob") // a second tab holds one, a join the other
 		b.close(tab2)
 		time.Sleep(time.Minute)
-		if got := b.mustList(); !slices.Equal(got, []string{"bob"}) {
-			t.Errorf("the last tab's user has left: got %q", got)
-		}
+		b.expectUsers("bob")
 	})
 }
 
@@ -350,20 +345,7 @@ func TestWatchHoldsNobody(t *testing.T) {
 		b.close(watcher)
 		time.Sleep(time.Minute)
 		b.mustOpen("bob") // there is room for it
-		if got := b.mustList(); !slices.Equal(got, []string{"alice", "bob"}) {
-			t.Errorf("got %q", got)
-		}
-	})
-}
-
-func TestNoGrace(t *testing.T) {
-	config := DefaultConfig
-	config.Grace = 0
-	inBubble(t, config, func(b *bubble) {
-		b.close(b.mustOpen("alice"))
-		if got := b.mustList(); len(got) > 0 {
-			t.Errorf("got %q, want nobody there", got)
-		}
+		b.expectUsers("alice", "bob")
 	})
 }
 
@@ -450,23 +432,15 @@ func TestGracesAreBounded(t *testing.T) {
 			stream.Close()
 		}
 		b.mustOpen("bob").Close() // takes the first of bob's off
-		if got := b.mustList(); !slices.Equal(got, []string{"alice", "bob"}) {
-			t.Fatalf("got %q", got)
-		}
+		b.expectUsers("alice", "bob")
 		time.Sleep(time.Minute)
 		b.mustOpen("bob").Close() // takes alice's off
-		if got := b.mustList(); !slices.Equal(got, []string{"bob"}) {
-			t.Errorf("alice's grace is still kept beside %d others: got %q", maxGraces, got)
-		}
+		b.expectUsers("bob")
 		time.Sleep(time.Hour - 1)
-		if got := b.mustList(); !slices.Equal(got, []string{"bob"}) {
-			t.Errorf("a grace that was to end has taken another with it: got %q", got)
-		}
+		b.expectUsers("bob") // whose grace has not ended with those before it
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
-		if got := b.mustList(); len(got) > 0 {
-			t.Errorf("got %q", got)
-		}
+		b.expectUsers()
 	})
 }
 
@@ -480,9 +454,7 @@ func TestJoinRefusesNewUsersWhenFull(t *testing.T) {
 			t.Errorf("Join of a new user: %v, want ErrTooManyUsers", err)
 		}
 		b.mustJoin("alice") // is there already
-		if got := b.mustList(); !slices.Equal(got, []string{"alice", "bob"}) {
-			t.Errorf("got %q", got)
-		}
+		b.expectUsers("alice", "bob")
 	})
 }
 
@@ -572,9 +544,10 @@ func TestConfig(t *testing.T) {
 		}
 	}
 	least := Config{History: 1, MaxUsers: 1, MaxStreams: 1, Grace: 0, KeepAlive: time.Millisecond}
-	if _, err := NewHub(least); err != nil {
-		t.Errorf("NewHub does not take the least of all: %v", err)
-	}
+	inBubble(t, least, func(b *bubble) {
+		b.close(b.mustOpen("alice"))
+		b.expectUsers() // because there is no grace
+	})
 }
 
 // model is what a hub should do, told the simplest way.
@@ -979,21 +952,46 @@ func BenchmarkJoinAndLeave(b *testing.B) {
 
 func BenchmarkList(b *testing.B) {
 	for _, users := range []int{10, 1_000, 100_000} {
-		b.Run(fmt.Sprintf("users=%d/unchanged", users), func(b *testing.B) {
-			hub := startHub(b, users)
-			for b.Loop() {
-				_, users, _ := hub.List(b.Context())
-				hub.Release(users)
-			}
-		})
-		b.Run(fmt.Sprintf("users=%d/changed", users), func(b *testing.B) {
-			hub, alice := startHub(b, users), mustName(b, "alice")
-			for b.Loop() {
-				hub.Join(b.Context(), alice)
-				_, users, _ := hub.List(b.Context())
-				hub.Release(users)
-				hub.Leave(b.Context(), alice)
-			}
-		})
+		for _, state := range []string{"unchanged", "changed"} {
+			b.Run(fmt.Sprintf("users=%d/%s", users, state), func(b *testing.B) {
+				hub, alice := startHub(b, users), mustName(b, "alice")
+				for b.Loop() {
+					if state == "changed" {
+						hub.Join(b.Context(), alice)
+						hub.Leave(b.Context(), alice)
+					}
+					_, users, _ := hub.List(b.Context())
+					hub.Release(users)
+				}
+			})
+		}
 	}
+}
+
+// An operation is a page of a state that is saved, and the same page of the burial of a node. On a
+// busy machine, the longest is one that was interrupted.
+func BenchmarkPage(b *testing.B) {
+	const users = 100_000
+	r := room{chain: chain.New(4096, time.Minute), users: make(map[string]*user)}
+	done, after := make(chan chat.Result, 1), ""
+	var holds []time.Duration
+	for b.Loop() {
+		if after == "" {
+			b.StopTimer()
+			for i := range users {
+				r.hold("n", mustName(b, fmt.Sprint("user", i)))
+			}
+			b.StartTimer()
+		}
+		page := chat.Page{After: after, Done: done}
+		for _, turn := range []chat.Turn{chat.Save{Page: page}, chat.Burial{Node: "n", Page: page}} {
+			start := time.Now()
+			r.take(turn)
+			holds = append(holds, time.Since(start))
+			after = (<-done).Next
+		}
+	}
+	slices.Sort(holds)
+	b.ReportMetric(float64(holds[len(holds)-1].Microseconds()), "longest-µs")
+	b.ReportMetric(float64(holds[len(holds)*999/1000].Microseconds()), "p99.9-µs")
 }
