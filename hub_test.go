@@ -7,6 +7,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -40,10 +41,7 @@ type bubble struct {
 func inBubble(t *testing.T, config Config, test func(b *bubble)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		hub, err := NewHub(config)
-		if err != nil {
-			t.Fatal(err)
-		}
+		hub := mustHub(t, config)
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		b := &bubble{T: t, hub: hub, ctx: context.Background(), stop: stop, done: make(chan struct{})}
@@ -58,6 +56,15 @@ func inBubble(t *testing.T, config Config, test func(b *bubble)) {
 		}
 		<-b.done
 	})
+}
+
+func mustHub(t testing.TB, config Config) *Hub {
+	t.Helper()
+	hub, err := NewHub(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hub
 }
 
 func mustName(t testing.TB, s string) chat.Name {
@@ -215,75 +222,43 @@ func TestUserStaysForTheGrace(t *testing.T) {
 		then func(b *bubble) // what happens after alice's only stream has closed
 		want []string        // what others hear of that
 	}{
-		{
-			name: "and leaves when it is over",
-			then: func(b *bubble) { time.Sleep(grace) },
-			want: []string{departure("alice")},
-		},
-		{
-			name: "until it is over",
-			then: func(b *bubble) { time.Sleep(grace - 1) },
-		},
-		{
-			name: "and is back with a stream",
-			then: func(b *bubble) {
-				time.Sleep(grace - 1)
-				b.mustOpen("alice")
-				time.Sleep(2 * grace)
-			},
-		},
-		{
-			name: "anew after each last stream",
-			then: func(b *bubble) {
-				time.Sleep(grace - 1)
-				b.close(b.mustOpen("alice"))
-				time.Sleep(grace - 1)
-			},
-		},
-		{
-			name: "anew, and leaves then",
-			then: func(b *bubble) {
-				time.Sleep(grace - 1)
-				b.close(b.mustOpen("alice"))
-				time.Sleep(grace)
-			},
-			want: []string{departure("alice")},
-		},
-		{
-			name: "and stays if it joins",
-			then: func(b *bubble) {
-				time.Sleep(grace - 1)
-				b.mustJoin("alice")
-				time.Sleep(2 * grace)
-			},
-		},
-		{
-			name: "unless it is removed",
-			then: func(b *bubble) {
-				b.mustLeave("alice")
-				time.Sleep(2 * grace)
-			},
-			want: []string{departure("alice")},
-		},
-		{
-			name: "which a removal and an arrival begin anew",
-			then: func(b *bubble) {
-				b.mustLeave("alice")
-				time.Sleep(grace - 1)
-				b.close(b.mustOpen("alice"))
-				time.Sleep(grace - 1)
-			},
-			want: []string{departure("alice"), arrival("alice")},
-		},
-		{
-			name: "while others leave in their own time",
-			then: func(b *bubble) {
-				time.Sleep(time.Second)
-				b.close(b.mustOpen("carol"))
-				time.Sleep(grace - 1)
-			},
-			want: []string{arrival("carol"), departure("alice")},
-		},
+		{name: "until it is over", then: func(b *bubble) { time.Sleep(grace - 1) }},
+		{name: "and leaves then", then: func(b *bubble) { time.Sleep(grace) }, want: []string{departure("alice")}},
+		{name: "and is back with a stream", then: func(b *bubble) {
+			time.Sleep(grace - 1)
+			b.mustOpen("alice")
+			time.Sleep(2 * grace)
+		}},
+		{name: "anew after each last stream", then: func(b *bubble) {
+			time.Sleep(grace - 1)
+			b.close(b.mustOpen("alice"))
+			time.Sleep(grace - 1)
+		}},
+		{name: "anew, and leaves then", then: func(b *bubble) {
+			time.Sleep(grace - 1)
+			b.close(b.mustOpen("alice"))
+			time.Sleep(grace)
+		}, want: []string{departure("alice")}},
+		{name: "and stays if it joins", then: func(b *bubble) {
+			time.Sleep(grace - 1)
+			b.mustJoin("alice")
+			time.Sleep(2 * grace)
+		}},
+		{name: "unless it is removed", then: func(b *bubble) {
+			b.mustLeave("alice")
+			time.Sleep(2 * grace)
+		}, want: []string{departure("alice")}},
+		{name: "which a removal and an arrival begin anew", then: func(b *bubble) {
+			b.mustLeave("alice")
+			time.Sleep(grace - 1)
+			b.close(b.mustOpen("alice"))
+			time.Sleep(grace - 1)
+		}, want: []string{departure("alice"), arrival("alice")}},
+		{name: "while others leave in their own time", then: func(b *bubble) {
+			time.Sleep(time.Second)
+			b.close(b.mustOpen("carol"))
+			time.Sleep(grace - 1)
+		}, want: []string{arrival("carol"), departure("alice")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config := DefaultConfig
@@ -512,10 +487,7 @@ func TestStop(t *testing.T) {
 }
 
 func TestCallerThatGivesUpChangesNothing(t *testing.T) {
-	hub, err := NewHub(DefaultConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
+	hub := mustHub(t, DefaultConfig)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	id, _, err := hub.Subscribe(ctx, mustName(t, "alice"), "")
@@ -777,26 +749,38 @@ type machine struct {
 	ended   chan struct{} // closed when Run has returned
 	isCut   atomic.Bool   // whether the machine is cut off from the log
 	history []event       // since the log began; complete when ended is closed
+	turns   chan chat.Turn
 }
 
 // startMachine starts a machine, and waits until it is one of the lobby's.
 func startMachine(t *testing.T, config Config, log *memlog.Log) *machine {
-	view, m := log.Open(), &machine{ended: make(chan struct{})}
+	view, m := log.Open(), &machine{ended: make(chan struct{}), turns: make(chan chat.Turn)}
 	view.Delay, view.Cut = func() time.Duration { return rand.N(20 * time.Millisecond) }, m.isCut.Load
 	settings := cluster.Settings{History: config.History, MaxUsers: config.MaxUsers}
 	node, err := cluster.NewNode(view.Session, view, settings, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.hub, err = NewHub(config); err != nil {
-		t.Fatal(err)
-	}
-	m.hub.Connect(node.Name(), node.Commands(), node.Turns())
+	m.hub = mustHub(t, config)
+	m.hub.Connect(node.Name(), node.Commands(), m.turns)
 	ctx, stop := context.WithCancel(context.Background())
 	nodeCtx, stopNode := context.WithCancel(context.Background())
 	m.stop = stop
 	go node.Run(nodeCtx)
 	go func() { m.hub.Run(ctx); stopNode(); close(m.ended) }()
+	go func() {
+		for {
+			select {
+			case turn := <-node.Turns():
+				select {
+				case m.turns <- turn:
+				case <-m.ended:
+				}
+			case <-m.ended:
+				return
+			}
+		}
+	}()
 	<-node.Ready()
 	_, stream, err := m.hub.Watch(ctx, "log-0")
 	if err != nil {
@@ -809,6 +793,14 @@ func startMachine(t *testing.T, config Config, log *memlog.Log) *machine {
 		}
 	}()
 	return m
+}
+
+// state returns the state that the machine would save now.
+func (m *machine) state() string {
+	saved := make(chan chat.Result, 1)
+	m.turns <- chat.Save{Page: chat.Page{Done: saved}}
+	state, _ := json.Marshal((<-saved).State)
+	return string(state)
 }
 
 // TestHubsOnOneLogAgree has clients do what they like on three machines, which are cut off from the
@@ -881,13 +873,31 @@ func testHubsOnOneLog(t *testing.T, random *rand.Rand) {
 		}
 	}
 	acting.Wait()
-	time.Sleep(time.Minute) // until everyone whom nothing holds has gone
-	_, want, _ := list(t.Context(), machines[0].Load().hub)
+	// One more begins from a saved state, in which a user has joined and has streams on all others.
+	last, tabs, alice := []*machine(nil), []*Stream(nil), mustName(t, "alice")
 	for i := range machines {
-		if _, got, err := list(t.Context(), machines[i].Load().hub); err != nil || !slices.Equal(got, want) {
-			t.Errorf("machine %d lists %q, %v, want %q", i, got, err, want)
+		last = append(last, machines[i].Load())
+		_, tab, _ := last[i].hub.Subscribe(t.Context(), alice, "")
+		tabs = append(tabs, tab)
+	}
+	last[0].hub.Join(t.Context(), alice)
+	for joined, at := log.Len(), int64(0); at < joined; _, at = log.State() {
+		last[0].hub.Say(t.Context(), alice, mustText(t, fmt.Sprint(log.Len(), strings.Repeat(" text", 800))))
+	}
+	last = append(last, startMachine(t, config, log))
+	lives = append(lives, last[3])
+	time.Sleep(time.Minute) // until everyone whom nothing holds has gone
+	for i, m := range last {
+		if m.state() != last[0].state() {
+			t.Errorf("machine %d has another state than machine 0", i)
 		}
-		machines[i].Load().stop()
+	}
+	for _, tab := range tabs {
+		tab.Close()
+	}
+	time.Sleep(time.Minute)
+	for _, m := range last {
+		m.stop()
 	}
 	for _, m := range lives {
 		<-m.ended
@@ -916,9 +926,6 @@ func testHubsOnOneLog(t *testing.T, random *rand.Rand) {
 			t.Errorf("%.80q was acknowledged as %s, and is not there", text, id)
 		}
 	}
-	if state, _ := log.State(); state == nil {
-		t.Error("no state was saved")
-	}
 }
 
 // Benchmarks.
@@ -927,10 +934,7 @@ func testHubsOnOneLog(t *testing.T, random *rand.Rand) {
 func startHub(b *testing.B, users int) *Hub {
 	config := DefaultConfig
 	config.MaxUsers = users + 1
-	hub, err := NewHub(config)
-	if err != nil {
-		b.Fatal(err)
-	}
+	hub := mustHub(b, config)
 	go hub.Run(b.Context())
 	for i := range users {
 		hub.Join(b.Context(), mustName(b, fmt.Sprint("user", i)))
@@ -971,14 +975,12 @@ func BenchmarkList(b *testing.B) {
 // An operation is a page of a state that is saved, and the same page of the burial of a node. On a
 // busy machine, the longest is one that was interrupted.
 func BenchmarkPage(b *testing.B) {
-	const users = 100_000
 	r := room{chain: chain.New(4096, time.Minute), users: make(map[string]*user)}
-	done, after := make(chan chat.Result, 1), ""
-	var holds []time.Duration
+	done, after, holds := make(chan chat.Result, 1), "", []time.Duration(nil)
 	for b.Loop() {
 		if after == "" {
 			b.StopTimer()
-			for i := range users {
+			for i := range 100_000 {
 				r.hold("n", mustName(b, fmt.Sprint("user", i)))
 			}
 			b.StartTimer()
