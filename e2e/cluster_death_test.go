@@ -197,10 +197,7 @@ func TestNodesAreStoppedInTurnUnderLoad(t *testing.T) {
 	if n := count(events, leaves("guest")); n != 1 {
 		t.Errorf("the guest left %d times, want once", n)
 	}
-	for _, f := range followers {
-		f.mustHaveRead(t, events)
-		mustBeNoNews(t, events, f.name)
-	}
+	mustHaveStayed(t, events, followers...)
 	t.Logf("%d operations, silent for %v", len(operations), crowd.silence())
 }
 
@@ -246,10 +243,7 @@ func TestNodePausedForAMomentIsNotLost(t *testing.T) {
 	operations := crowd.stop()
 	mustSucceed(t, operations)
 	events := mustBeOneHistory(t, nodes, operations)
-	for _, f := range []*follower{watcher, sleeper} {
-		f.mustHaveRead(t, events)
-		mustBeNoNews(t, events, f.name)
-	}
+	mustHaveStayed(t, events, watcher, sleeper)
 	if nodes[0].lives() != 1 || sleeper.streams() != 1 {
 		t.Errorf("the node has had %d lives and its client %d streams, want 1 each",
 			nodes[0].lives(), sleeper.streams())
@@ -389,9 +383,6 @@ func TestNodesAreCutOffFromEtcd(t *testing.T) {
 	mustBeClear(t, operations)
 	events := mustBeOneHistory(t, nodes, operations)
 	watcher.mustHaveRead(t, events)
-	for _, f := range movers {
-		f.mustHaveRead(t, events)
-		mustBeNoNews(t, events, f.name)
-	}
+	mustHaveStayed(t, events, movers...)
 	t.Logf("statuses %v, silent for %v", statuses(operations), crowd.silence())
 }

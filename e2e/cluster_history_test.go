@@ -361,6 +361,15 @@ type ending struct {
 	err  error // io.EOF if it was a proper end
 }
 
+// followEach starts a follower at each of the nodes.
+func followEach(t *testing.T, nodes []*node) (followers []*follower) {
+	t.Helper()
+	for i, n := range nodes {
+		followers = append(followers, follow(t, fmt.Sprint("follower-", i), n))
+	}
+	return followers
+}
+
 // follow starts a follower, first at the first of the nodes, and waits until it has a stream. It
 // ends with the test at the latest.
 func follow(t *testing.T, name string, nodes ...*node) *follower {
@@ -520,6 +529,16 @@ func count(events []event, data string) (n int) {
 		}
 	}
 	return n
+}
+
+// mustHaveStayed fails the test unless the followers have read all events, and none is about their
+// coming and going but one arrival each.
+func mustHaveStayed(t *testing.T, events []event, followers ...*follower) {
+	t.Helper()
+	for _, f := range followers {
+		f.mustHaveRead(t, events)
+		mustBeNoNews(t, events, f.name)
+	}
 }
 
 // mustBeNoNews fails the test unless the user arrived once and never left.

@@ -318,10 +318,7 @@ func TestAnswersAreLostAndRequestsRepeated(t *testing.T) {
 	nodes, gates := startGated(t, startEtcd(t, 3), 3)
 	all := slices.Concat(gates...)
 	makeAll(all, trouble{losesEvery: 5, repeatAfter: 3 * time.Second})
-	var followers []*follower
-	for i, n := range nodes {
-		followers = append(followers, follow(t, fmt.Sprint("follower-", i), n))
-	}
+	followers := followEach(t, nodes)
 	crowd := startCrowd(t, "user", nodes, 12, 5*time.Millisecond)
 	time.Sleep(8 * time.Second)
 	operations := crowd.stop()
@@ -333,11 +330,10 @@ func TestAnswersAreLostAndRequestsRepeated(t *testing.T) {
 		lost, repeated = lost+g.lost, repeated+g.repeated
 	}
 	events := mustBeOneHistory(t, nodes, operations)
-	for i, f := range followers {
-		f.mustHaveRead(t, events)
-		mustBeNoNews(t, events, f.name)
-		if nodes[i].lives() != 1 {
-			t.Errorf("node %d has had %d lives", i, nodes[i].lives())
+	mustHaveStayed(t, events, followers...)
+	for i, n := range nodes {
+		if n.lives() != 1 {
+			t.Errorf("node %d has had %d lives", i, n.lives())
 		}
 	}
 	if lost < 20 || repeated < 100 {
@@ -347,15 +343,64 @@ func TestAnswersAreLostAndRequestsRepeated(t *testing.T) {
 		len(operations), lost, repeated, crowd.silence())
 }
 
+// All that a node has sent comes once more when the node is long dead and the others have forgotten
+// its name. Nothing happens again.
+func TestDeadNodeIsRepeated(t *testing.T) {
+	t.Parallel()
+	e := startEtcd(t, 1)
+	nodes, gates := startGated(t, e, 1)
+	dying, gate := nodes[0], gates[0][0]
+	gate.make(trouble{repeatAfter: time.Minute})
+	dying.kill()
+	dying.restart(t) // so that its very first entry is repeated too
+	alive := startNode(t, e, longHistory...)
+	guest := dying.subscribe(t, "/chat/guest")
+	guest.mustOpen(t)
+	dying.do(t, "POST", "/users/alice", "")
+	for n := range 20 {
+		dying.do(t, "POST", "/chat/alice", fmt.Sprint("message ", n))
+	}
+	dying.do(t, "DELETE", "/users/alice", "")
+	dying.kill()
+	gate.make(trouble{})
+	known := func() (nodes int) {
+		keys, _ := e.keys(t, "lobby")
+		for _, key := range keys {
+			if strings.HasPrefix(key, "lobby/nodes/") {
+				nodes++
+			}
+		}
+		return nodes
+	}
+	within(t, 13*time.Second+slack, "the guest to leave", func() bool {
+		return !strings.Contains(alive.do(t, "GET", "/users", "").body, "guest")
+	})
+	within(t, 20*time.Second, "the dead to be forgotten", func() bool {
+		alive.mustFlood(t, "carol", 200)
+		return known() == 1
+	})
+	gate.mu.Lock()
+	early := gate.repeated
+	gate.mu.Unlock()
+	if early > 0 {
+		t.Errorf("%d requests were repeated before the dead were forgotten", early)
+	}
+	before := alive.lastID(t)
+	gate.repeating.Wait()
+	if gate.repeated < 25 {
+		t.Errorf("only %d requests were repeated", gate.repeated)
+	}
+	if after := alive.lastID(t); after != before || known() != 1 {
+		t.Errorf("the last event was %s and is %s now, with %d nodes, want 1", before, after, known())
+	}
+}
+
 // Whatever stands still on the way to all of etcd's servers but one, a node finds that one.
 func TestOneWayToEtcdIsEnough(t *testing.T) {
 	t.Parallel()
 	troubles := []trouble{{holds: watches}, {holds: puts}, {holds: everything}, {cut: true}}
 	nodes, gates := startGated(t, startEtcd(t, 3), len(troubles)) // each has a trouble of its own
-	var followers []*follower
-	for i, n := range nodes {
-		followers = append(followers, follow(t, fmt.Sprint("follower-", i), n))
-	}
+	followers := followEach(t, nodes)
 	crowd := startCrowd(t, "user", nodes, 12, 10*time.Millisecond)
 	for good := range 3 {
 		time.Sleep(time.Second)
@@ -377,11 +422,10 @@ func TestOneWayToEtcdIsEnough(t *testing.T) {
 		t.Logf("%d operations, silent for %v", len(operations), silence)
 	}
 	events := mustBeOneHistory(t, nodes, operations)
-	for i, f := range followers {
-		f.mustHaveRead(t, events)
-		mustBeNoNews(t, events, f.name)
-		if nodes[i].lives() != 1 {
-			t.Errorf("node %d has had %d lives", i, nodes[i].lives())
+	mustHaveStayed(t, events, followers...)
+	for i, n := range nodes {
+		if n.lives() != 1 {
+			t.Errorf("node %d has had %d lives", i, n.lives())
 		}
 	}
 }
@@ -418,10 +462,7 @@ func TestHalfOfEtcdIsNotEnough(t *testing.T) {
 	operations := crowd.stop()
 	mustBeClear(t, operations)
 	events := mustBeOneHistory(t, nodes, operations)
-	for _, f := range followers {
-		f.mustHaveRead(t, events)
-		mustBeNoNews(t, events, f.name)
-	}
+	mustHaveStayed(t, events, followers...)
 	for _, o := range operations {
 		if took := o.end.Sub(o.begin); took > 14*time.Second+slack {
 			t.Errorf("%v took %v", o, took)

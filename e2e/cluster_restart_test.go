@@ -146,10 +146,7 @@ func TestEtcdIsEmptiedUnderRunningNodes(t *testing.T) {
 	nodes := startNodes(t, e, 3)
 	nodes[0].do(t, "POST", "/users/alice", "")
 	before := nodes[0].lastID(t)
-	var followers []*follower
-	for i, n := range nodes {
-		followers = append(followers, follow(t, fmt.Sprint("follower-", i), n))
-	}
+	followers := followEach(t, nodes)
 	wiped := time.Now()
 	e.wipe(t, "lobby")
 	for _, n := range nodes {

@@ -21,10 +21,13 @@
 // Appending is a transaction. If the node has put no entry yet (else: exactly n-1 entries), it puts
 // the entry and the node's number together. So whatever becomes of the answer, the same transaction
 // can be sent again, to any server, at any time: the second one finds its condition false and
-// changes nothing. The answer says so, and with which revision the entry stands in the log.
+// changes nothing. The answer says so, and with which revision the entry stands in the log. The
+// first entry of a node has a second condition, that lobby/state is as the node has seen it, because
+// the node's key may be gone when the transaction comes again.
 //
 //	curl http://127.0.0.1:2379/v3/kv/txn -d '{
-//	  "compare": [{"target": "VERSION", "key": "bG9iYnkvbm9kZXMvbjE=", "version": 0}],
+//	  "compare": [{"target": "VERSION", "key": "bG9iYnkvbm9kZXMvbjE=", "version": 0},
+//	              {"target": "MOD", "key": "bG9iYnkvc3RhdGU=", "mod_revision": 0}],
 //	  "success": [{"request_put": {"key": "bG9iYnkvbG9nL24xLzE=", "value": "aGVsbG8="}},
 //	              {"request_put": {"key": "bG9iYnkvbm9kZXMvbjE=", "value": "MQ=="}}],
 //	  "failure": [{"request_range": {"key": "bG9iYnkvbm9kZXMvbjE="}}]}'

@@ -37,6 +37,7 @@ type Session struct {
 	appender *client              // Append's
 	saver    *client              // Save's
 	began    *client              // Begin's, of which the others are copies; not used any more
+	pointer  int64                // the revision of NAME/state that is known; see append
 	seen     chan int64           // the highest revision seen; whoever takes it puts one back
 	appended chan acknowledgement // holds Append's last success, until Entries takes it
 }
@@ -105,6 +106,7 @@ func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry)
 			s.Settings, s.Created = string(found.Value), found.Created
 		}
 		pointer := answer.read(1).first()
+		s.pointer = pointer.Modified
 		// An entry that is missing may have been removed because a saved state takes it into account.
 		s.Restored = answer.read(2).first().Created != seen.Revision &&
 			parsePointer(pointer.Value).Removed < seen.Revision
@@ -132,34 +134,13 @@ func (s *Session) see(revision int64) int64 {
 // ErrReplaced, ErrRestored and ErrVoid. If it is ctx's, the entry may come into the log, now or
 // later; Append may be called again with the same number and text.
 func (s *Session) Append(ctx context.Context, node string, number int, text []byte) (revision int64, err error) {
-	lobby, key := s.log.key("lobby"), s.log.key("nodes/"+node)
-	count := strconv.Itoa(number)
-	seen := s.see(0)
-	answer, err := insist[transactionAnswer](ctx, s.appender, requestTime, "/v3/kv/txn", always(transaction{
-		Compare: []compare{isCreated(lobby, s.Created), isVersion(key, int64(number-1))},
-		Success: []operation{put(s.log.key("log/"+node+"/"+count), text), put(key, []byte(count))},
-		Failure: []operation{get(lobby), get(key)},
-	}))
+	for {
+		if revision, err = s.append(ctx, node, number, text); err != errSaved {
+			break
+		}
+	}
 	if err != nil {
 		return 0, err
-	}
-	revision = answer.Header.Revision
-	if !answer.Succeeded {
-		found := answer.read(1).first()
-		switch {
-		case answer.read(0).first().Created != s.Created:
-			return 0, ErrReplaced
-		case revision < seen:
-			return 0, ErrRestored
-		case found.Version == int64(number): // an earlier try has come through
-			revision = found.Modified
-		case 0 < found.Version && found.Version < int64(number):
-			return 0, ErrRestored
-		default:
-			return 0, ErrVoid
-		}
-	} else if revision <= seen {
-		return 0, ErrRestored
 	}
 	s.see(revision)
 	select {
@@ -168,4 +149,50 @@ func (s *Session) Append(ctx context.Context, node string, number int, text []by
 	}
 	s.appended <- acknowledgement{revision, s.appender.at}
 	return revision, nil
+}
+
+var errSaved = errors.New("another state was saved meanwhile")
+
+// append is Append, but for the first entry it fails with errSaved if another state was saved than
+// the last that Begin or append have seen. Such an entry is put under that condition because it has
+// no number before it in etcd that could say whether it comes too late: the node's key is removed
+// once the others have given the node up and have saved a state.
+func (s *Session) append(ctx context.Context, node string, number int, text []byte) (revision int64, err error) {
+	lobby, state, key := s.log.key("lobby"), s.log.key("state"), s.log.key("nodes/"+node)
+	count := strconv.Itoa(number)
+	conditions := []compare{isCreated(lobby, s.Created), isVersion(key, int64(number-1))}
+	if number == 1 {
+		conditions = append(conditions, isModified(state, s.pointer))
+	}
+	seen := s.see(0)
+	answer, err := insist[transactionAnswer](ctx, s.appender, requestTime, "/v3/kv/txn", always(transaction{
+		Compare: conditions,
+		Success: []operation{put(s.log.key("log/"+node+"/"+count), text), put(key, []byte(count))},
+		Failure: []operation{get(lobby), get(key), get(state)},
+	}))
+	if err != nil {
+		return 0, err
+	}
+	revision = answer.Header.Revision
+	if answer.Succeeded {
+		if revision <= seen {
+			return 0, ErrRestored
+		}
+		return revision, nil
+	}
+	found, pointer := answer.read(1).first(), answer.read(2).first().Modified
+	switch {
+	case answer.read(0).first().Created != s.Created:
+		return 0, ErrReplaced
+	case revision < seen:
+		return 0, ErrRestored
+	case found.Version == int64(number): // an earlier try has come through
+		return found.Modified, nil
+	case 0 < found.Version && found.Version < int64(number):
+		return 0, ErrRestored
+	case number == 1 && pointer != s.pointer:
+		s.pointer = pointer
+		return 0, errSaved
+	}
+	return 0, ErrVoid
 }

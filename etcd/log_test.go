@@ -212,9 +212,10 @@ func TestEntryIsAppendedOnceWhateverFails(t *testing.T) {
 	}
 }
 
+// Whatever a node has sent can come again, even after the others have given it up.
 func TestLateRetryChangesNothing(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
-		s := w.mustBegin()
+		s, other := w.mustBegin(), w.mustBegin()
 		var late []transaction
 		w.members[0].script = func(c *call, serve func()) {
 			late = append(late, decode[transaction](c.body))
@@ -223,13 +224,35 @@ func TestLateRetryChangesNothing(t *testing.T) {
 		for i := range 3 {
 			mustAppend(t, s, "a", i+1, "x")
 		}
-		before := w.revision
-		for _, transaction := range late {
-			w.transact(transaction)
+		w.set(func() { w.members[0].script = nil })
+		mustRepeat := func(when string) {
+			t.Helper()
+			before := w.revision
+			for _, transaction := range late {
+				w.transact(transaction)
+			}
+			if w.revision != before {
+				t.Errorf("%s a late retry has changed something", when)
+			}
 		}
-		if w.revision != before {
-			t.Error("a late retry has changed something")
+		mustRepeat("at first")
+		mustSave(t, other, 4, "", "a")
+		if got := w.names("nodes/"); len(got) > 0 {
+			t.Fatalf("the nodes are %q, want none", got)
 		}
+		mustRepeat("after the node was forgotten")
+	})
+}
+
+// A state is saved after a node has begun, and before its first entry comes.
+func TestFirstEntryAfterAnotherState(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s, other := w.mustBegin(), w.mustBegin()
+		for n := range 2 {
+			mustSave(t, other, mustAppend(t, other, "other", n+1, ""), "")
+		}
+		mustAppend(t, s, "a", 1, "one")
+		mustAppend(t, s, "a", 2, "two")
 	})
 }
 
