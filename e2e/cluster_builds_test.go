@@ -16,7 +16,7 @@ import (
 // compacted and taken over.
 func TestOtherVersionsOfEtcd(t *testing.T) {
 	t.Parallel()
-	for _, version := range []string{"v3.5.21", "v3.6.5", "v3.7.3"} {
+	for _, version := range []string{"v3.5.35", "v3.6.16", "v3.7.3"} {
 		t.Run(version, func(t *testing.T) { testEtcd(t, buildEtcd(t, version)) })
 	}
 }
