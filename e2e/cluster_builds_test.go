@@ -64,11 +64,7 @@ func testEtcd(t *testing.T, program string) {
 	mustSucceed(t, operations)
 	events := mustBeOneHistory(t, nodes, operations)
 	mustHaveStayed(t, events, watcher)
-	for i, n := range nodes {
-		if n.lives() != 1 {
-			t.Errorf("node %d has had %d lives", i, n.lives())
-		}
-	}
+	mustHaveLivedOnce(t, nodes)
 }
 
 // The race detector has nothing to say about nodes that act, die, lose etcd and come back.

@@ -541,6 +541,22 @@ func mustHaveStayed(t *testing.T, events []event, followers ...*follower) {
 	}
 }
 
+// mustHaveLivedOnce fails the test unless each node is in its first life and each follower has its
+// first stream.
+func mustHaveLivedOnce(t *testing.T, nodes []*node, followers ...*follower) {
+	t.Helper()
+	for i, n := range nodes {
+		if n.lives() != 1 {
+			t.Errorf("node %d has had %d lives, want 1", i, n.lives())
+		}
+	}
+	for _, f := range followers {
+		if f.streams() != 1 {
+			t.Errorf("%s has had %d streams, want 1", f.name, f.streams())
+		}
+	}
+}
+
 // mustBeNoNews fails the test unless the user arrived once and never left.
 func mustBeNoNews(t *testing.T, events []event, user string) {
 	t.Helper()

@@ -59,11 +59,7 @@ func TestEtcdServersAreKilledUnderLoad(t *testing.T) {
 	}
 	events := mustBeOneHistory(t, nodes, operations)
 	mustHaveStayed(t, events, followers...)
-	for i, f := range followers {
-		if f.opened != 1 || nodes[i].lives() != 1 {
-			t.Errorf("node %d has had %d lives, and its client %d streams", i, nodes[i].lives(), f.opened)
-		}
-	}
+	mustHaveLivedOnce(t, nodes, followers...)
 }
 
 // While etcd is gone for long, the nodes say that nothing happens, end their streams, and hold no
@@ -163,11 +159,7 @@ func TestEtcdServersArePausedUnderLoad(t *testing.T) {
 	}
 	events := mustBeOneHistory(t, nodes, operations)
 	mustHaveStayed(t, events, followers...)
-	for i, f := range followers {
-		if f.opened != 1 || nodes[i].lives() != 1 {
-			t.Errorf("node %d has had %d lives, and its client %d streams", i, nodes[i].lives(), f.opened)
-		}
-	}
+	mustHaveLivedOnce(t, nodes, followers...)
 }
 
 // A node is told to stop while etcd is gone: it does, in time, whether it serves still or waits.

@@ -331,11 +331,7 @@ func TestAnswersAreLostAndRequestsRepeated(t *testing.T) {
 	}
 	events := mustBeOneHistory(t, nodes, operations)
 	mustHaveStayed(t, events, followers...)
-	for i, n := range nodes {
-		if n.lives() != 1 {
-			t.Errorf("node %d has had %d lives", i, n.lives())
-		}
-	}
+	mustHaveLivedOnce(t, nodes)
 	if lost < 20 || repeated < 100 {
 		t.Errorf("only %d answers were lost and %d requests repeated", lost, repeated)
 	}
@@ -423,11 +419,7 @@ func TestOneWayToEtcdIsEnough(t *testing.T) {
 	}
 	events := mustBeOneHistory(t, nodes, operations)
 	mustHaveStayed(t, events, followers...)
-	for i, n := range nodes {
-		if n.lives() != 1 {
-			t.Errorf("node %d has had %d lives", i, n.lives())
-		}
-	}
+	mustHaveLivedOnce(t, nodes)
 }
 
 // A node that gets half of what it needs on every way does not hang, tells nothing that is not so,
