@@ -1,5 +1,5 @@
-// Here belongs that a lobby works with other builds than those of the other tests: later versions of
-// etcd, and a server that looks for data races.
+// Here belongs that a lobby works with other builds than those of the other tests: later versions
+// of etcd, and a server that looks for data races.
 package e2e
 
 import (

@@ -173,20 +173,32 @@ func TestNodesAreStoppedInTurnUnderLoad(t *testing.T) {
 	guest := nodes[0].subscribe(t, "/chat/guest") // who does not come back
 	guest.mustOpen(t)
 	crowd := startCrowd(t, "user", nodes, 12, 5*time.Millisecond)
-	begin := time.Now()
+	begin, streams := time.Now(), 0
 	for range 2 {
 		for _, n := range nodes {
 			time.Sleep(time.Second)
+			var there []*follower
+			for _, f := range followers {
+				if f.isAt(n.server) {
+					there = append(there, f)
+				}
+			}
+			streams += len(there)
+			stopped := time.Now()
 			took, exit := n.stop(t)
 			if exit != nil || took > 5*time.Second+slack {
 				t.Errorf("a node ended with %v after %v, want 0 in under 5 s", exit, took)
 			}
-			mustEndProperly(t, followers, n)
+			mustEndProperly(t, there, n, stopped)
 			restarted := n.restart(t)
 			t.Logf("stopped in %v, serves again after %v", took, restarted)
 		}
 	}
-	// Whoever finds a node dead must have lived for so long itself, so this may be after the last start.
+	if streams < 2*len(followers) {
+		t.Errorf("%d streams were open at nodes that were stopped, want 60 and more", streams)
+	}
+	// Whoever finds a node dead must have lived for so long itself, so this may be after the last
+	// start.
 	left := followers[1].sightingOf(t, leaves("guest"), begin, latest)
 	if took := left.at.Sub(begin); took < soonest {
 		t.Errorf("who did not come back left after %v, want at least 10 s", took)
@@ -201,19 +213,18 @@ func TestNodesAreStoppedInTurnUnderLoad(t *testing.T) {
 	t.Logf("%d operations, silent for %v", len(operations), crowd.silence())
 }
 
-// mustEndProperly waits until a stream at the node has ended, and fails the test unless the first end
-// of each follower's streams there, if there was one, was a proper one.
-func mustEndProperly(t *testing.T, followers []*follower, n *node) {
+// mustEndProperly fails the test unless each of the followers has had a stream of the node end
+// since then, and the first of these ends was a proper one.
+func mustEndProperly(t *testing.T, followers []*follower, n *node, since time.Time) {
 	t.Helper()
-	within(t, slack, "a stream at "+n.addr+" to end", func() bool {
-		return slices.ContainsFunc(followers, func(f *follower) bool {
-			return len(f.endings(n.server)) > 0
-		})
-	})
 	for _, f := range followers {
-		if ends := f.endings(n.server); len(ends) > 0 && ends[0].err != io.EOF {
-			t.Errorf("a stream of %s at %s ended with %v, want a proper end",
-				f.name, n.addr, ends[0].err)
+		var ends []ending
+		within(t, slack, "a stream of "+f.name+" at "+n.addr+" to end", func() bool {
+			ends = slices.DeleteFunc(f.endings(n.server), func(e ending) bool { return e.at.Before(since) })
+			return len(ends) > 0
+		})
+		if ends[0].err != io.EOF {
+			t.Errorf("a stream of %s at %s ended with %v, want a proper end", f.name, n.addr, ends[0].err)
 		}
 	}
 }
@@ -295,7 +306,7 @@ func TestNodePausedForLongBeginsAnew(t *testing.T) {
 	if _, err := io.ReadAll(guest.r); err != nil {
 		t.Errorf("a stream ends with %v, want a proper end", err)
 	}
-	mustEndProperly(t, []*follower{sleeper}, paused)
+	mustEndProperly(t, []*follower{sleeper}, paused, begin)
 	paused.mustHaveSaid(t)
 	sleeper.sightingOf(t, arrives("sleeper"), resumed, 10*time.Second+slack)
 	mustBeClear(t, waiting)

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -527,7 +526,7 @@ func (n *node) mustHaveSaid(t *testing.T) {
 	}
 }
 
-// The harness itself: servers come back with their data, and lead in turn.
+// The harness itself: servers come back with their data, and another one leads when one is killed.
 func TestEtcdOfTheHarness(t *testing.T) {
 	t.Parallel()
 	e := startEtcd(t, 3)
@@ -559,8 +558,5 @@ func TestEtcdOfTheHarness(t *testing.T) {
 	e.wipe(t, "lobby")
 	if keys, _ := e.keys(t, "lobby"); len(keys) > 0 {
 		t.Errorf("the wiped etcd has %q", keys)
-	}
-	if !bytes.Contains(e.mustAsk(t, "kv/range", prefix("lobby")), []byte("revision")) {
-		t.Error("an answer has no revision")
 	}
 }

@@ -233,11 +233,29 @@ func mustBeOneHistory(t *testing.T, nodes []*node, operations []operation) []eve
 		events = append(events, e)
 	}
 	mustFollow(t, epoch, 1, events)
+	mustComeAndGo(t, events)
 	if want := numberOf(epoch, last); len(events) != want {
 		t.Fatalf("the streams have %d events, want %d", len(events), want)
 	}
 	mustExplain(t, epoch, events, operations)
 	return events
+}
+
+// mustComeAndGo fails the test unless, from the first event of an epoch on, only those who are not
+// there arrive, and only those who are there speak and leave.
+func mustComeAndGo(t *testing.T, events []event) {
+	t.Helper()
+	users := map[string]bool{}
+	for _, e := range events {
+		name, _, speaks := strings.Cut(e.data, ": ")
+		if !speaks {
+			name, _, _ = strings.Cut(strings.TrimPrefix(e.data, "User "), " ")
+		}
+		if comes := e.data == arrives(name); users[name] == comes {
+			t.Fatalf("%+v, and the user was there: %v", e, users[name])
+		}
+		fold(users, e.data)
+	}
 }
 
 // rawAfter returns, as they stand, the blocks of a stream of all events after the id first, up to
@@ -344,7 +362,8 @@ type follower struct {
 	mu      sync.Mutex // of what follows
 	lastID  string
 	seen    []sighting
-	opened  int // streams
+	opened  int    // streams
+	at      string // the address of the node that it has a stream of; empty between two streams
 	ends    []ending
 }
 
@@ -387,9 +406,6 @@ func (f *follower) start(t *testing.T) {
 		for at := 0; f.ctx.Err() == nil; at++ {
 			server := f.nodes[at%len(f.nodes)]
 			err := f.read(server)
-			f.mu.Lock()
-			f.ends = append(f.ends, ending{server.addr, time.Now(), err})
-			f.mu.Unlock()
 			if err != io.EOF && err != context.DeadlineExceeded {
 				select { // it may be that no node is there
 				case <-f.ctx.Done():
@@ -428,6 +444,7 @@ func (f *follower) read(s *server) error {
 	}
 	f.mu.Lock()
 	f.opened++
+	f.at = s.addr
 	f.mu.Unlock()
 	reader := sseReader{r: bufio.NewReader(resp.Body)}
 	for {
@@ -436,8 +453,12 @@ func (f *follower) read(s *server) error {
 		if reader.lastID != "" { // the opening block's too, which has no data
 			f.lastID = reader.lastID
 		}
-		if err == nil {
+		switch {
+		case err == nil:
 			f.seen = append(f.seen, sighting{e, time.Now()})
+		case ctx.Err() == nil:
+			f.ends = append(f.ends, ending{s.addr, time.Now(), err})
+			f.at = ""
 		}
 		f.mu.Unlock()
 		if err != nil {
@@ -459,6 +480,13 @@ func (f *follower) streams() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.opened
+}
+
+// isAt reports whether the follower has a stream of s.
+func (f *follower) isAt(s *server) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.at == s.addr
 }
 
 // endings returns how the follower's streams at s ended so far.

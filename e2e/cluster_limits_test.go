@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,7 +45,7 @@ func TestUsersAreLimitedOverAllNodes(t *testing.T) {
 		if users := strings.Count(n.do(t, "GET", "/users", "").body, "User: "); users != most {
 			t.Errorf("the list has %d users, want %d", users, most)
 		}
-		mustRefuseAt(t, n, "one-more")
+		n.mustBeFull(t, "POST /users/one-more")
 	}
 	st := nodes[1].subscribe(t, "/chat/streamer") // whom nobody can lock out
 	st.mustOpen(t)
@@ -55,13 +56,6 @@ func TestUsersAreLimitedOverAllNodes(t *testing.T) {
 	nodes[0].do(t, "DELETE", "/users/"+name, "")
 	if r := nodes[1].do(t, "POST", "/users/one-more", ""); r.status != 201 {
 		t.Errorf("with room for one: got %d, want 201", r.status)
-	}
-}
-
-func mustRefuseAt(t *testing.T, n *node, name string) {
-	t.Helper()
-	if r := n.do(t, "POST", "/users/"+name, ""); !r.isError(503) {
-		t.Errorf("POST of one too many: got %d %q, want 503", r.status, r.body)
 	}
 }
 
@@ -158,8 +152,7 @@ func TestGarbageInTheLobbysKeysIsSkipped(t *testing.T) {
 	operations := crowd.stop()
 	mustSucceed(t, operations)
 	events := mustBeOneHistory(t, nodes, operations)
-	watcher.mustHaveRead(t, events)
-	mustBeNoNews(t, events, "watcher")
+	mustHaveStayed(t, events, watcher)
 	known := regexp.MustCompile(`^(user-\S+: text \d+ of actor \d+|` +
 		`User (user-\S+|watcher|auditor) (dis)?connected [^\n]*|auditor: that is all)$`)
 	for _, e := range events {
@@ -176,7 +169,7 @@ func TestGarbageInTheLobbysKeysIsSkipped(t *testing.T) {
 }
 
 // Lobbies in one etcd know nothing of each other.
-func TestTwoLobbiesInOneEtcd(t *testing.T) {
+func TestLobbiesInOneEtcdAreSeparate(t *testing.T) {
 	t.Parallel()
 	e := startEtcd(t, 1)
 	var lobbies [][]*node
@@ -184,10 +177,10 @@ func TestTwoLobbiesInOneEtcd(t *testing.T) {
 		e.suffix = name
 		lobbies = append(lobbies, startNodes(t, e, 2, longHistory...))
 	}
-	epochs := map[string]bool{}
+	epochs, colours := map[string]bool{}, []string{"red", "blue", "green"}
 	var crowds []*crowd
 	for i, nodes := range lobbies {
-		crowds = append(crowds, startCrowd(t, fmt.Sprintf("of-%d", i), nodes, 4, 10*time.Millisecond))
+		crowds = append(crowds, startCrowd(t, colours[i], nodes, 4, 10*time.Millisecond))
 	}
 	time.Sleep(2 * time.Second)
 	for i, nodes := range lobbies {
@@ -196,8 +189,10 @@ func TestTwoLobbiesInOneEtcd(t *testing.T) {
 		events := mustBeOneHistory(t, nodes, operations)
 		epochs[epochOf(events[0].id)] = true
 		for _, e := range events {
-			if strings.Contains(e.data, "of-") && !strings.Contains(e.data, fmt.Sprintf("of-%d", i)) {
-				t.Errorf("%+v is in the lobby %d", e, i)
+			for other, colour := range colours {
+				if other != i && strings.Contains(e.data, colour) {
+					t.Errorf("%+v is in the lobby that is %s", e, colours[i])
+				}
 			}
 		}
 	}
@@ -205,13 +200,12 @@ func TestTwoLobbiesInOneEtcd(t *testing.T) {
 		t.Errorf("the epochs are %v, want one for each lobby", epochs)
 	}
 	e.wipe(t, "blue")
-	for i, nodes := range lobbies {
-		for _, n := range nodes {
-			if i == 1 {
-				n.mustServe(t, 2, 10*time.Second+slack)
-			} else if n.lives() != 1 || !epochs[epochOf(n.lastID(t))] {
-				t.Errorf("another lobby was emptied, and %s is in life %d", n.addr, n.lives())
-			}
+	for _, n := range lobbies[1] {
+		n.mustServe(t, 2, 10*time.Second+slack)
+	}
+	for _, n := range slices.Concat(lobbies[0], lobbies[2]) {
+		if n.lives() != 1 || !epochs[epochOf(n.lastID(t))] {
+			t.Errorf("another lobby was emptied, and %s is in life %d", n.addr, n.lives())
 		}
 	}
 	e.suffix = "" // and the lobby's name in full is the same lobby

@@ -290,6 +290,21 @@ func TestGatesMakeTrouble(t *testing.T) {
 	if n := fails(10); n != 2 {
 		t.Errorf("%d of 10 answers were lost, want 2", n)
 	}
+	watch := func() error {
+		resp, err := client.Post(g.url+"/v3/watch", "application/json",
+			strings.NewReader(`{"create_request":{"key":"YQ=="}}`))
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	}
+	if watch() == nil {
+		t.Error("a watch has begun that was to stand still")
+	}
+	g.make(trouble{})
+	if err := watch(); err != nil {
+		t.Errorf("after that, a watch: %v", err)
+	}
 	g.make(trouble{repeatAfter: time.Millisecond})
 	fails(3)
 	g.repeating.Wait()

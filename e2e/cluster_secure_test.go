@@ -9,10 +9,12 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -113,7 +115,7 @@ func (a *authority) sign(
 }
 
 // A node speaks TLS, trusts the authority that it is told to, and shows its own certificate.
-// Without these it says in one line what is wrong, and waits.
+// Without these it says in one line what is wrong, and ends.
 func TestEtcdAsksForACertificate(t *testing.T) {
 	t.Parallel()
 	needs(t, "etcd")
@@ -172,15 +174,16 @@ func TestEtcdAsksForACertificate(t *testing.T) {
 	}
 }
 
-// mustSayWhyNot fails the test unless the node says in one line why etcd does not let it in, which
-// has that word.
+// mustSayWhyNot fails the test unless the node ends with a line that says why etcd does not let it
+// in, which has that word.
 func mustSayWhyNot(t *testing.T, n *node, word string) {
 	t.Helper()
 	n.start(t)
-	within(t, 10*time.Second, "a line on standard error", func() bool {
-		return strings.Contains(n.errs.String(), "\n")
-	})
-	time.Sleep(2 * time.Second)
+	var failure *exec.ExitError
+	exit, ended := n.wait(10*time.Second + slack)
+	if !ended || !errors.As(exit, &failure) || failure.ExitCode() != 1 {
+		t.Errorf("the node has ended: %v, with %v, want status 1", ended, exit)
+	}
 	n.mustHaveSaid(t)
 	if said := n.errs.String(); n.lives() > 0 || !strings.Contains(said, word) {
 		t.Errorf("the node has said %q and %q, want why it is not let in", n.out, said)

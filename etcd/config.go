@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"strings"
 	"time"
 )
@@ -27,9 +28,10 @@ type Config struct {
 // defaultName is the name of a lobby whose URL has no path.
 const defaultName = "lobby"
 
-// ParseURLs reads "URL[,URL…]", one URL for each etcd server. The path of a URL is the lobby's
-// name. The error is one sentence, which says what to write instead. It never quotes a URL, because
-// a URL may hold a password.
+// ParseURLs reads "URL[,URL…]", one URL for each etcd server. The last element of a URL's path is
+// the lobby's name; what comes before it leads to etcd, if that is behind a proxy. The error is one
+// sentence, which says what to write instead. It never quotes a URL, because a URL may hold a
+// password.
 func ParseURLs(list string) (Config, error) {
 	var config Config
 	for i, text := range strings.Split(list, ",") {
@@ -52,12 +54,9 @@ func ParseURLs(list string) (Config, error) {
 		case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 			return wrong("has more than a path; end it after the lobby's name, as in http://10.0.0.1:2379/blue")
 		}
-		name := strings.Trim(u.Path, "/")
+		way, name := path.Split(strings.TrimRight(u.EscapedPath(), "/"))
 		if name == "" {
 			name = defaultName
-		}
-		if strings.Contains(name, "/") {
-			return wrong("has a path of several elements; write only the lobby's name, as in http://10.0.0.1:2379/blue")
 		}
 		if strings.ContainsFunc(name, isNotOfName) {
 			return wrong("names the lobby %q; write a name of letters and digits of ASCII, '.', '_' and '-'", name)
@@ -76,7 +75,7 @@ func ParseURLs(list string) (Config, error) {
 		case user != config.User || password != config.Password:
 			return wrong("has another user or password than the first; write the same in each")
 		}
-		config.Endpoints = append(config.Endpoints, u.Scheme+"://"+u.Host)
+		config.Endpoints = append(config.Endpoints, u.Scheme+"://"+u.Host+strings.TrimRight(way, "/"))
 	}
 	return config, nil
 }
