@@ -20,9 +20,10 @@ import (
 
 	"lobby/chain"
 	"lobby/chat"
-	"lobby/hijack"
+	"lobby/conns"
 	"lobby/origin"
-	"lobby/tcp"
+	"lobby/roster"
+	"lobby/streaming"
 	"lobby/web"
 )
 
@@ -34,9 +35,9 @@ const (
 	writeTimeout = 10 * time.Second               // for a short answer
 	minListRate  = 256 << 10                      // bytes a second, after writeTimeout, for a list
 
-	// Lists that are being sent may take 64 MiB: chat.MaxOld for old lists, and up to chat.MaxPiece
+	// Lists that are being sent may take 64 MiB: roster.MaxOld for old lists, and up to roster.MaxPiece
 	// of a body for each list. So at most maxLists are sent at a time; others wait for listTimeout.
-	maxLists    = (64<<20 - chat.MaxOld) / chat.MaxPiece
+	maxLists    = (64<<20 - roster.MaxOld) / roster.MaxPiece
 	listTimeout = 5 * time.Second
 
 	// A client that was refused should come back after this long, each client after another time.
@@ -89,32 +90,14 @@ func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) 
 
 // prepareConn sets on each connection, as it comes, what net/http has no option for.
 func prepareConn(ctx context.Context, conn net.Conn) context.Context {
-	tcpConn := conn.(*tcp.Conn)
+	tcpConn := conn.(*conns.Conn)
 	tcpConn.SetWriteBuffer(sendBuffer)
 	tcpConn.GiveUpAfter(vanishTimeout)
-	tcpConn.ExpectHead(&firstHead)
 	return context.WithValue(ctx, connKey{}, tcpConn)
 }
 
 // connKey is the key of a request's connection in its context.
 type connKey struct{}
-
-// The limits of the first head on a connection, and of those that follow. nextHead has no Wait,
-// because net/http's IdleTimeout bounds that.
-var (
-	firstHead = tcp.HeadLimits{Wait: idleTimeout, Time: headTimeout, Lines: maxHeadLines + 1, Refuse: refuseHead}
-	nextHead  = tcp.HeadLimits{Time: headTimeout, Lines: maxHeadLines + 1, Refuse: refuseHead}
-)
-
-// limitNextHead limits the heads that come after an answer, as an http.Server's ConnState.
-func limitNextHead(conn net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateIdle:
-		conn.(*tcp.Conn).ExpectHead(&nextHead)
-	case http.StateActive: // net/http has the head
-		conn.(*tcp.Conn).ExpectHead(nil)
-	}
-}
 
 // ServeHTTP refuses requests with too long a head, for another Host, or from another site's page.
 // The router answers the others. A request without a Host is let through: no browser makes one, but
@@ -135,7 +118,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case size > maxHead:
 		failHead(w, r, fmt.Sprintf("the request's head is longer than %d bytes", maxHead))
 	case lines > maxHeadLines:
-		failHead(w, r, tooManyLines)
+		failHead(w, r, fmt.Sprintf("the request has more than %d header lines", maxHeadLines))
 	case r.Host != "" && !s.answersTo(origin.HostOf(r.Host)):
 		fail(w, r, http.StatusMisdirectedRequest, fmt.Sprintf("the Host %q is not this server's; allow it with the flag -host", r.Host))
 	case !isPage(r) && origin.IsCross(r):
@@ -223,9 +206,9 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 		refuse(w, r, id, chat.Name{}, err)
 		return
 	}
-	form, contentType := chat.FormText, plainText
+	form, contentType := roster.FormText, plainText
 	if wantsJSON(r) {
-		form, contentType = chat.FormJSON, jsonText
+		form, contentType = roster.FormJSON, jsonText
 	}
 	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Cache-Control", "no-store")
@@ -244,9 +227,9 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 
 // sendLong sends a list that is longer than one piece. A client that takes it slowly keeps an old
 // list in memory. So its time is limited, and the list may have to be given up even before that.
-func sendLong(w http.ResponseWriter, r *http.Request, users *chat.List, form chat.Form) {
+func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List, form roster.Form) {
 	rc := http.NewResponseController(w)
-	conn := r.Context().Value(connKey{}).(*tcp.Conn)
+	conn := r.Context().Value(connKey{}).(*conns.Conn)
 	conn.GiveUp(false) // a client that has read fast may pause for long
 	defer conn.GiveUp(true)
 	stop := context.AfterFunc(users.Context(), func() { rc.SetWriteDeadline(time.Now()) })
@@ -306,7 +289,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, name chat.Name) 
 	w.Header().Set("Cache-Control", "no-cache, no-transform")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
 	setHead(w, id, eventStream)
-	hijack.Send(w, r, stream)
+	streaming.Send(w, r, stream)
 }
 
 // lastEventID returns the id from which a stream goes on: the first header or, failing that, the
@@ -412,13 +395,6 @@ func turnAway(w io.Writer) {
 	writeRefusal(w, "503 Service Unavailable", "Retry-After: "+retryAfter()+"\r\n",
 		"The server has as many connections as it takes; try again later.\n")
 }
-
-// refuseHead writes the answer to a head whose lines do not end.
-func refuseHead(w io.Writer) {
-	writeRefusal(w, "431 Request Header Fields Too Large", "", tooManyLines+".\n")
-}
-
-var tooManyLines = fmt.Sprintf("The request has more than %d header lines", maxHeadLines)
 
 // writeRefusal writes an answer where net/http has no request yet.
 func writeRefusal(w io.Writer, status, header, body string) {

@@ -59,6 +59,7 @@ import (
 
 	"lobby/chain"
 	"lobby/chat"
+	"lobby/roster"
 )
 
 // Config holds a hub's settings.
@@ -100,7 +101,7 @@ type Hub struct {
 	leaves     chan request[chat.Name, chain.ID]
 	messages   chan request[chat.Command, chain.ID]
 	lists      chan request[struct{}, listed]
-	releases   chan *chat.List // a caller no longer needs this list
+	releases   chan *roster.List // a caller no longer needs this list
 	subscribes chan request[subscription, opened]
 
 	// From open streams to Run.
@@ -142,7 +143,7 @@ type (
 	}
 	listed struct {
 		id    chain.ID
-		users *chat.List
+		users *roster.List
 	}
 	opened struct {
 		id    chain.ID
@@ -176,7 +177,7 @@ func NewHub(config Config) (*Hub, error) {
 		leaves:     make(chan request[chat.Name, chain.ID]),
 		messages:   make(chan request[chat.Command, chain.ID]),
 		lists:      make(chan request[struct{}, listed]),
-		releases:   make(chan *chat.List),
+		releases:   make(chan *roster.List),
 		subscribes: make(chan request[subscription, opened]),
 		lags:       make(chan request[string, chain.Start]),
 		closes:     make(chan visit),
@@ -220,13 +221,13 @@ func (h *Hub) Say(ctx context.Context, from chat.Name, text chat.Text) (id chain
 }
 
 // List returns who is there. The caller must call Release when it no longer needs the list.
-func (h *Hub) List(ctx context.Context) (id chain.ID, users *chat.List, err error) {
+func (h *Hub) List(ctx context.Context) (id chain.ID, users *roster.List, err error) {
 	a, err := ask(ctx, h.stopping, h.lists, struct{}{})
 	return a.id, a.users, err
 }
 
 // Release lets go of a list. Run counts who still needs the long ones, to bound what they keep.
-func (h *Hub) Release(users *chat.List) {
+func (h *Hub) Release(users *roster.List) {
 	if users.Long() {
 		select {
 		case h.releases <- users:
@@ -282,7 +283,7 @@ type room struct {
 	config Config
 	chain  *chain.Chain     // what happened, and how many streams read it
 	users  map[string]*user // who is there, by name
-	roster chat.Roster      // their names, as a list
+	roster roster.Roster    // their names, as a list
 	graces []grace          // of streams that have closed, the first to end in front
 	over   <-chan time.Time // delivers when the first of graces ends; nil if there are none
 

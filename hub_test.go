@@ -24,7 +24,8 @@ import (
 	"lobby/chain"
 	"lobby/chat"
 	"lobby/cluster"
-	"lobby/cluster/memlog"
+	"lobby/internal/memlog"
+	"lobby/roster"
 )
 
 // bubble is a hub in virtual time, and one who uses it.
@@ -132,7 +133,7 @@ func list(ctx context.Context, hub *Hub) (id chain.ID, names []string, err error
 		return id, nil, err
 	}
 	defer hub.Release(users)
-	body := slices.Concat(slices.Collect(users.Pieces(chat.FormText))...)
+	body := slices.Concat(slices.Collect(users.Pieces(roster.FormText))...)
 	for line := range strings.Lines(string(body)) {
 		if name, ok := strings.CutPrefix(line, "User: "); ok {
 			names = append(names, strings.TrimSuffix(name, "\n"))

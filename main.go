@@ -16,9 +16,9 @@ import (
 	"time"
 
 	"lobby/cluster"
+	"lobby/conns"
 	"lobby/etcd"
 	"lobby/origin"
-	"lobby/tcp"
 )
 
 const (
@@ -177,7 +177,7 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	if err != nil {
 		return err
 	}
-	listener := tcp.Limit(tcpListener, s.connections, turnAway)
+	listener := conns.Limit(tcpListener, s.connections, turnAway)
 	addr := tcpListener.Addr().String()
 	answersTo := func(host origin.Host) bool {
 		return host.IsLoopback() || slices.Contains(s.hosts, host)
@@ -193,7 +193,6 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 		MaxHeaderBytes:               maxHead - 4<<10, // to which net/http adds 4 KiB
 		DisableGeneralOptionsHandler: true,            // "OPTIONS *" is checked like every other request
 		ConnContext:                  prepareConn,
-		ConnState:                    limitNextHead,
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
@@ -298,12 +297,12 @@ func serveLife(ctx context.Context, node *cluster.Node, s *settings, stdout, std
 // always connections for other requests. It returns how many connections there may be and, if it
 // has lowered the limit, a warning.
 func limitStreams(config *Config) (connections int, warning string) {
-	files, ok := tcp.MaxOpenFiles()
+	files, ok := conns.MaxOpenFiles()
 	if !ok {
 		return config.MaxStreams + maxOthers, ""
 	}
 	// A connection that is being refused is open for a moment, too.
-	available := max(files-reservedFiles-min(files/8, tcp.MaxRefusals), 2)
+	available := max(files-reservedFiles-min(files/8, conns.MaxRefusals), 2)
 	if fitting := available - min(available/4+1, maxOthers); config.MaxStreams > fitting {
 		warning = fmt.Sprintf("the process may open only %d files, so the limit of streams is %d, not %d; raise it with ulimit -n",
 			files, fitting, config.MaxStreams)

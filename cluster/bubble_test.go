@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"lobby/chat"
-	"lobby/cluster/memlog"
 	"lobby/etcd"
+	"lobby/internal/memlog"
 )
 
 var settings = Settings{History: 10, MaxUsers: 20}

@@ -33,7 +33,8 @@ func TestHeaderProgram(t *testing.T) {
 	}
 	chainFiles, _ := filepath.Glob("../chain/*.go")
 	chatFiles, _ := filepath.Glob("../chat/*.go")
-	for _, name := range slices.Concat(chainFiles, chatFiles, []string{"../hub.go"}) {
+	rosterFiles, _ := filepath.Glob("../roster/*.go")
+	for _, name := range slices.Concat(chainFiles, chatFiles, rosterFiles, []string{"../hub.go"}) {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}

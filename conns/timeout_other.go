@@ -1,6 +1,6 @@
 //go:build !linux && !darwin
 
-package tcp
+package conns
 
 import (
 	"net"

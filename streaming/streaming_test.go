@@ -1,4 +1,4 @@
-package hijack
+package streaming
 
 // What belongs here: bodies that are sent on connections taken from net/http, and how they end.
 

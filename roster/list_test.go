@@ -1,7 +1,9 @@
 // Here belongs how a List is written, in either form, by any number of goroutines.
-package chat
+package roster
 
 import (
+	"lobby/chat"
+
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -137,7 +139,7 @@ func FuzzList(f *testing.F) {
 		var names []string
 		for i := range max(1, repeat%1000) {
 			for word := range strings.FieldsSeq(words) {
-				name, err := ParseName(fmt.Sprint(i) + word)
+				name, err := chat.ParseName(fmt.Sprint(i) + word)
 				if err != nil {
 					continue
 				}

@@ -1,5 +1,5 @@
 // Here belongs what the Lists that are being sent keep in memory, and which are given up.
-package chat
+package roster
 
 import (
 	"runtime"

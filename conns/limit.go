@@ -1,4 +1,4 @@
-package tcp
+package conns
 
 import (
 	"errors"
@@ -42,7 +42,6 @@ type listener interface {
 type Conn struct {
 	*net.TCPConn
 	places chan struct{}
-	head   head
 	giveUp time.Duration // what GiveUpAfter was told
 }
 

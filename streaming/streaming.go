@@ -1,11 +1,11 @@
-// Package hijack sends response bodies that last, on connections that it takes from net/http.
+// Package streaming sends response bodies that last, on connections that it takes from net/http.
 //
 // A handler that waits for events keeps net/http's goroutine, with a stack that has grown, and its
 // buffers for as long as the client listens. And each event is copied into a buffer and leaves in up
 // to three write(2)s. So [Send] lets net/http send the head, takes the connection, and returns; a
 // goroutine that does nothing but wait and write sends the rest. That takes less than half of the
 // memory for a client to whom nothing happens, and one writev(2) for each piece.
-package hijack
+package streaming
 
 import (
 	"context"

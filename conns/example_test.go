@@ -1,4 +1,4 @@
-package tcp_test
+package conns_test
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"time"
 
-	"lobby/tcp"
+	"lobby/conns"
 )
 
 // A server takes one connection at a time and tells everyone else that it is full.
@@ -18,7 +18,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	limited := tcp.Limit(listener, 1, func(w io.Writer) {
+	limited := conns.Limit(listener, 1, func(w io.Writer) {
 		io.WriteString(w, "HTTP/1.1 503 Service Unavailable\r\n"+
 			"Content-Length: 0\r\nConnection: close\r\n\r\n")
 	})
@@ -29,7 +29,7 @@ func Example() {
 			}
 		}),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			conn.(*tcp.Conn).GiveUpAfter(15 * time.Second)
+			conn.(*conns.Conn).GiveUpAfter(15 * time.Second)
 			return ctx
 		},
 	}

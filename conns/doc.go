@@ -1,4 +1,4 @@
-// Package tcp offers four things that an HTTP server of long-lived connections needs and that packages
+// Package conns offers four things that an HTTP server of long-lived connections needs and that packages
 // net and net/http do not have.
 //
 // A client can vanish without a word: somebody pulls a cable, or a phone leaves the network. While
@@ -13,7 +13,4 @@
 // hears nothing, while idle clients fill the server. [Limit] makes a listener that takes a certain
 // number of connections at a time. It tells all others that the server is full, and it tells the
 // server when it is time to let idle connections go.
-//
-// And the head of a request takes memory and time before an http.Server looks at it. [Conn.ExpectHead]
-// bounds both.
-package tcp
+package conns

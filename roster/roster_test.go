@@ -1,5 +1,5 @@
 // Here belongs who is in a roster, and that Lists stay as they were when they were taken.
-package chat
+package roster
 
 import (
 	"fmt"
