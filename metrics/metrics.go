@@ -1,15 +1,16 @@
 // Package metrics writes figures in Prometheus's text format, without locks.
 //
-// A figure belongs to the goroutine that knows it, which reports it when asked. So a page of metrics
-// is made by asking one owner after the other, and each of them appends its figures to a [Text]:
+// A figure belongs to the goroutine that knows it, which reports it when asked. All figures together
+// are a [Text], to which one owner after the other appends its own:
 //
 //	var text metrics.Text
 //	text.Gauge("chat_users", "Users who are present.", metrics.Value{Is: 3})
 //	text.Counter("chat_events_total", "Events.",
-//		metrics.Value{Label: "kind", Of: "arrival", Is: 5}, metrics.Value{Label: "kind", Of: "message", Is: 8})
+//		metrics.Value{Label: "kind", Of: "arrival", Is: 5},
+//		metrics.Value{Label: "kind", Of: "message", Is: 8})
 //
-// Responses have no owner, because each is written by a goroutine of its own. [Responses] is one: its
-// goroutine counts them, and serves the page.
+// Responses have no owner, because each is written by its own goroutine. The goroutine of a
+// [Monitor] counts them.
 package metrics
 
 import (
