@@ -61,7 +61,7 @@ func ParseID(s string) (ID, error) {
 type batch struct {
 	sealed chan struct{}       // closed when the batch is sealed
 	data   []byte              // whole blocks of the event stream format
-	last   ID                  // the last event up to the end of data
+	end    ID                  // the last event up to the end of data
 	next   weak.Pointer[batch] // the batch that follows
 	final  bool                // whether the chain ends with this batch
 }
@@ -180,7 +180,7 @@ func (c *Chain) seal() {
 	b.data, c.data = bytes.Clone(c.data), c.data[:0] // The clone has no spare capacity.
 	c.recent[c.batches%recentBatches] = b
 	c.batches++
-	b.last, b.next = c.last, weak.Make(c.filling)
+	b.end, b.next = c.last, weak.Make(c.filling)
 	// Waking 10,000 readers takes milliseconds, so another goroutine does it. It does not matter if
 	// it closes a later batch first, because readers follow the order of the chain.
 	go close(b.sealed)
@@ -200,7 +200,7 @@ func (c *Chain) seal() {
 // be called.
 func (c *Chain) End() {
 	c.timer.Stop()
-	c.filling.data, c.filling.last, c.filling.final = c.data, c.last, true
+	c.filling.data, c.filling.end, c.filling.final = c.data, c.last, true
 	close(c.filling.sealed)
 }
 

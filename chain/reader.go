@@ -78,7 +78,7 @@ func (r *Reader) step(ctx context.Context) (gap []byte, err error) {
 		r.position, r.done = position{batch: next}, false
 		return nil, nil
 	}
-	start, err := r.after(ctx, r.batch.last.String())
+	start, err := r.after(ctx, r.batch.end.String())
 	if err != nil {
 		return nil, err
 	}
