@@ -35,9 +35,9 @@ const (
 	writeTimeout = 10 * time.Second               // for a short answer
 	minListRate  = 256 << 10                      // bytes a second, after writeTimeout, for a list
 
-	// Lists that are being sent may take 64 MiB: roster.MaxOld for old lists, and up to roster.MaxPiece
+	// Lists that are being sent may take 64 MiB: roster.MaxRetained for old lists, and up to roster.MaxPiece
 	// of a body for each list. So at most maxLists are sent at a time; others wait for listTimeout.
-	maxLists    = (64<<20 - roster.MaxOld) / roster.MaxPiece
+	maxLists    = (64<<20 - roster.MaxRetained) / roster.MaxPiece
 	listTimeout = 5 * time.Second
 
 	// A client that was refused should come back after this long, each client after another time.
@@ -201,44 +201,53 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 		return
 	}
 	defer func() { <-s.lists }()
-	id, users, err := s.hub.List(context.Background())
+	form, contentType := roster.Text, plainText
+	if wantsJSON(r) {
+		form, contentType = roster.JSON, jsonText
+	}
+	id, users, err := s.hub.List(context.Background(), form)
 	if err != nil {
 		refuse(w, r, id, chat.Name{}, err)
 		return
 	}
-	form, contentType := roster.FormText, plainText
-	if wantsJSON(r) {
-		form, contentType = roster.FormJSON, jsonText
-	}
 	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Length", strconv.Itoa(users.Size(form)))
+	w.Header().Set("Content-Length", strconv.Itoa(users.Size()))
 	setHead(w, id, contentType)
 	switch {
 	case users.Long():
 		defer s.hub.Release(users)
 		if r.Method != http.MethodHead {
-			sendLong(w, r, users, form)
+			sendLong(w, r, users)
 		}
 	case r.Method != http.MethodHead:
-		w.Write(users.Body(form)) // which is all that a slow client keeps in memory
+		w.Write(users.Body()) // which is all that a slow client keeps in memory
 	}
 }
 
 // sendLong sends a list that is longer than one piece. A client that takes it slowly keeps an old
 // list in memory. So its time is limited, and the list may have to be given up even before that.
-func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List, form roster.Form) {
+func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 	rc := http.NewResponseController(w)
 	conn := r.Context().Value(connKey{}).(*conns.Conn)
 	conn.GiveUp(false) // a client that has read fast may pause for long
 	defer conn.GiveUp(true)
-	stop := context.AfterFunc(users.Context(), func() { rc.SetWriteDeadline(time.Now()) })
-	defer stop()
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-users.Abandoned():
+			rc.SetWriteDeadline(time.Now())
+		case <-done:
+		}
+	}()
 	deadline := time.Now().Add(writeTimeout)
-	for piece := range users.Pieces(form) {
+	for piece := range users.Pieces() {
 		rc.SetWriteDeadline(deadline)
-		if users.Context().Err() != nil {
+		select {
+		case <-users.Abandoned():
 			panic(http.ErrAbortHandler) // which cuts the connection
+		default:
 		}
 		if _, err := w.Write(piece); err != nil {
 			return

@@ -100,7 +100,7 @@ type Hub struct {
 	joins      chan request[chat.Name, joined]
 	leaves     chan request[chat.Name, chain.ID]
 	messages   chan request[chat.Command, chain.ID]
-	lists      chan request[struct{}, listed]
+	lists      chan request[roster.Form, listed]
 	releases   chan *roster.List // a caller no longer needs this list
 	subscribes chan request[subscription, opened]
 
@@ -176,7 +176,7 @@ func NewHub(config Config) (*Hub, error) {
 		joins:      make(chan request[chat.Name, joined]),
 		leaves:     make(chan request[chat.Name, chain.ID]),
 		messages:   make(chan request[chat.Command, chain.ID]),
-		lists:      make(chan request[struct{}, listed]),
+		lists:      make(chan request[roster.Form, listed]),
 		releases:   make(chan *roster.List),
 		subscribes: make(chan request[subscription, opened]),
 		lags:       make(chan request[string, chain.Start]),
@@ -221,8 +221,8 @@ func (h *Hub) Say(ctx context.Context, from chat.Name, text chat.Text) (id chain
 }
 
 // List returns who is there. The caller must call Release when it no longer needs the list.
-func (h *Hub) List(ctx context.Context) (id chain.ID, users *roster.List, err error) {
-	a, err := ask(ctx, h.stopping, h.lists, struct{}{})
+func (h *Hub) List(ctx context.Context, form roster.Form) (id chain.ID, users *roster.List, err error) {
+	a, err := ask(ctx, h.stopping, h.lists, form)
 	return a.id, a.users, err
 }
 
@@ -341,7 +341,7 @@ func (h *Hub) Run(ctx context.Context) {
 		case q := <-h.subscribes:
 			r.subscribe(q)
 		case list := <-h.releases:
-			r.roster.Release(list)
+			r.roster.Return(list)
 		case q := <-h.lags:
 			q.answer <- result[chain.Start]{answer: r.chain.After(q.query)}
 		case v := <-h.closes:
@@ -431,8 +431,8 @@ func (r *room) say(c chat.Command) (chain.ID, error) {
 	return r.chain.LastID(), nil
 }
 
-func (r *room) list(struct{}) (listed, error) {
-	return listed{r.chain.LastID(), r.roster.Take()}, nil
+func (r *room) list(form roster.Form) (listed, error) {
+	return listed{r.chain.LastID(), r.roster.Take(form)}, nil
 }
 
 func (r *room) subscribe(q request[subscription, opened]) {

@@ -128,12 +128,12 @@ func (b *bubble) expectUsers(want ...string) {
 }
 
 func list(ctx context.Context, hub *Hub) (id chain.ID, names []string, err error) {
-	id, users, err := hub.List(ctx)
+	id, users, err := hub.List(ctx, roster.Text)
 	if err != nil {
 		return id, nil, err
 	}
 	defer hub.Release(users)
-	body := slices.Concat(slices.Collect(users.Pieces(roster.FormText))...)
+	body := slices.Concat(slices.Collect(users.Pieces())...)
 	for line := range strings.Lines(string(body)) {
 		if name, ok := strings.CutPrefix(line, "User: "); ok {
 			names = append(names, strings.TrimSuffix(name, "\n"))
@@ -965,7 +965,7 @@ func BenchmarkList(b *testing.B) {
 						hub.Join(b.Context(), alice)
 						hub.Leave(b.Context(), alice)
 					}
-					_, users, _ := hub.List(b.Context())
+					_, users, _ := hub.List(b.Context(), roster.Text)
 					hub.Release(users)
 				}
 			})
