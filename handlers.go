@@ -92,7 +92,7 @@ func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) 
 func prepareConn(ctx context.Context, conn net.Conn) context.Context {
 	tcpConn := conn.(*conns.Conn)
 	tcpConn.SetWriteBuffer(sendBuffer)
-	tcpConn.GiveUpAfter(vanishTimeout)
+	tcpConn.SetUserTimeout(vanishTimeout)
 	return context.WithValue(ctx, connKey{}, tcpConn)
 }
 
@@ -230,8 +230,8 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 	rc := http.NewResponseController(w)
 	conn := r.Context().Value(connKey{}).(*conns.Conn)
-	conn.GiveUp(false) // a client that has read fast may pause for long
-	defer conn.GiveUp(true)
+	conn.EnableUserTimeout(false) // a client that has read fast may pause for long
+	defer conn.EnableUserTimeout(true)
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
