@@ -121,7 +121,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		failHead(w, r, fmt.Sprintf("the request has more than %d header lines", maxHeadLines))
 	case r.Host != "" && !s.answersTo(origin.HostOf(r.Host)):
 		fail(w, r, http.StatusMisdirectedRequest, fmt.Sprintf("the Host %q is not this server's; allow it with the flag -host", r.Host))
-	case !isPage(r) && origin.IsCross(r):
+	case !isPage(r) && origin.IsCrossOrigin(r):
 		fail(w, r, http.StatusForbidden, "the request comes from another origin's page; open this server's own page")
 	default:
 		s.router.ServeHTTP(w, r)
