@@ -41,9 +41,9 @@ func ParseHost(s string) (Host, error) {
 	if colon := strings.LastIndexByte(s, ':'); colon > strings.LastIndexByte(s, ']') {
 		name, port = s[:colon], s[colon+1:]
 	}
-	isDigit := func(c rune) bool { return '0' <= c && c <= '9' }
 	isLabel := func(c rune) bool {
-		return isDigit(c) || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '-' || c == '_'
+		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+			c == '-' || c == '_'
 	}
 	switch {
 	case strings.Contains(s, "*"):
