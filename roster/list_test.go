@@ -178,8 +178,7 @@ func TestPiecesShareOneBuffer(t *testing.T) {
 				}
 			})
 			if got != test.want {
-				t.Errorf("%d names, form %d: %v allocations, want %v",
-					test.names, form, got, test.want)
+				t.Errorf("%d names, form %d: %v allocations, want %v", test.names, form, got, test.want)
 			}
 		}
 	}
@@ -192,7 +191,7 @@ func TestReaderOfPiecesMayStopEarly(t *testing.T) {
 			break
 		}
 		if got, want := len(read(l)), l.Size(); got != want {
-			t.Errorf("%d names: after a reader stopped: %d bytes, want %d", n, got, want)
+			t.Errorf("%d names: after a reader stopped, the body has %d bytes, want %d", n, got, want)
 		}
 	}
 }

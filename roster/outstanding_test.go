@@ -183,7 +183,7 @@ func TestSendersThatNeverFinishRetainBoundedMemory(t *testing.T) {
 			}
 		}
 		if most < MaxRetained/2 || most > MaxRetained+MaxRetained/8 {
-			t.Errorf("%d names: the Lists retained up to %d KiB", test.names, most>>10)
+			t.Errorf("%d names: the Lists retained at most %.1f MiB", test.names, float64(most)/(1<<20))
 		}
 		for abandon(r.outstanding); sending > 0; sending-- {
 			<-ended
