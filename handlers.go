@@ -84,7 +84,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Host != "" && !s.answersTo(origin.HostOf(r.Host)): // proxies' health checks may have no Host
 		fail(w, r, http.StatusMisdirectedRequest,
 			fmt.Sprintf("this server does not answer to host %q; allow it with -host", r.Host))
-	case !isPage(r) && origin.IsCross(r):
+	case !isPage(r) && origin.IsCrossOrigin(r):
 		fail(w, r, http.StatusForbidden, "cross-site requests are rejected; use this server's own page")
 	default:
 		s.router.ServeHTTP(w, r)
@@ -184,8 +184,8 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 	rc := http.NewResponseController(w)
 	conn := r.Context().Value(connKey{}).(*conns.Conn)
-	conn.GiveUp(false) // a client that has read fast may pause for long
-	defer conn.GiveUp(true)
+	conn.EnableUserTimeout(false) // a client that has read fast may pause for long
+	defer conn.EnableUserTimeout(true)
 	sent, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
