@@ -84,7 +84,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Host != "" && !s.answersTo(origin.HostOf(r.Host)): // proxies' health checks may have no Host
 		fail(w, r, http.StatusMisdirectedRequest,
 			fmt.Sprintf("this server does not answer to host %q; allow it with -host", r.Host))
-	case !isPage(r) && origin.IsCross(r):
+	case !isPage(r) && origin.IsCrossOrigin(r):
 		fail(w, r, http.StatusForbidden, "cross-site requests are rejected; use this server's own page")
 	default:
 		s.router.ServeHTTP(w, r)
@@ -132,22 +132,15 @@ func (s *server) leave(w http.ResponseWriter, r *http.Request, name chat.Name, _
 }
 
 const (
-	// Lists that are being sent may use 64 MiB: roster.MaxRetained for old versions, and a buffer of
-	// roster.MaxPiece for each list. Hence at most maxLists at once; others wait up to listTimeout.
+	// Lists that are being sent may use 64 MiB: roster.MaxRetained for old ones, and a buffer of
+	// roster.MaxPiece for each long one. Hence at most maxLists of those at once; others wait.
 	maxLists    = (64<<20 - roster.MaxRetained) / roster.MaxPiece
 	listTimeout = 5 * time.Second
-	minListRate = 256 << 10 // bytes per second that a client must read, once writeTimeout has passed
+	minListRate = 64 << 10 // bytes per second that a client must read, once writeTimeout has passed
 )
 
 func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
 	if _, ok := readBody(w, r); !ok {
-		return
-	}
-	select {
-	case s.lists <- struct{}{}:
-		defer func() { <-s.lists }()
-	case <-time.After(listTimeout):
-		failBusy(w, r, "too many user lists are being sent; try again later")
 		return
 	}
 	form, contentType := roster.Text, plainText
@@ -159,15 +152,26 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 		failHub(w, r, id, chat.Name{}, err)
 		return
 	}
-	defer s.hub.Return(users)
+	defer users.Return()
+	isHead := r.Method == http.MethodHead
+	if users.Long() && !isHead {
+		select {
+		case s.lists <- struct{}{}:
+			defer func() { <-s.lists }()
+		case <-users.Abandoned():
+			failHub(w, r, id, chat.Name{}, room.ErrTooManyLists)
+			return
+		case <-time.After(listTimeout):
+			failHub(w, r, id, chat.Name{}, room.ErrTooManyLists)
+			return
+		}
+	}
 	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Length", strconv.Itoa(users.Size()))
 	setHead(w, id, contentType)
-	// net/http's WriteTimeout counts from the request's head, but waiting may have used it up.
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 	switch {
-	case r.Method == http.MethodHead:
+	case isHead:
 	case users.Long():
 		sendLong(w, r, users)
 	default:
@@ -180,8 +184,8 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 	rc := http.NewResponseController(w)
 	conn := r.Context().Value(connKey{}).(*conns.Conn)
-	conn.GiveUp(false) // a client that has read fast may pause for long
-	defer conn.GiveUp(true)
+	conn.EnableUserTimeout(false) // a client that has read fast may pause for long
+	defer conn.EnableUserTimeout(true)
 	sent, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)

@@ -79,7 +79,6 @@ type Hub struct {
 	messages   chan request[message]
 	lists      chan request[roster.Form]
 	subscribes chan request[subscription]
-	returns    chan *roster.List // long lists that a caller has finished sending
 
 	// From open streams to Run.
 	lags   chan lag        // a stream has fallen behind and asks where to continue
@@ -130,7 +129,6 @@ func NewHub(config Config) (*Hub, error) {
 		messages:   make(chan request[message]),
 		lists:      make(chan request[roster.Form]),
 		subscribes: make(chan request[subscription]),
-		returns:    make(chan *roster.List),
 		lags:       make(chan lag),
 		closes:     make(chan room.Visit),
 		stopping:   make(chan struct{}),
@@ -159,21 +157,11 @@ func (h *Hub) Say(ctx context.Context, from chat.Name, text chat.Text) (chain.ID
 	return r.ID, r.Err
 }
 
-// List returns the present users. The caller must call Return when it has sent the list.
+// List returns the present users. The caller must call the list's Return when it has sent it. The
+// error can be room.ErrTooManyLists.
 func (h *Hub) List(ctx context.Context, form roster.Form) (chain.ID, *roster.List, error) {
 	r := ask(ctx, h, h.lists, form)
 	return r.ID, r.List, r.Err
-}
-
-// Return gives back a list that List returned. Run counts the long lists that are being sent, to
-// bound the memory that they retain.
-func (h *Hub) Return(list *roster.List) {
-	if list.Long() {
-		select {
-		case h.returns <- list:
-		case <-h.stopping: // Run no longer counts lists.
-		}
-	}
 }
 
 // Watch opens a stream without making anyone present. The stream starts with the events after
@@ -291,8 +279,6 @@ func (h *Hub) Run(ctx context.Context) {
 			s.submit(room.Command{Verb: room.List, Form: q.query}, q.result)
 		case q := <-h.subscribes:
 			s.subscribe(q.query, q.result)
-		case list := <-h.returns:
-			s.room.Roster.Return(list)
 		case lag := <-h.lags:
 			lag.start <- s.room.Chain.After(lag.lastEventID)
 		case visit := <-h.closes:

@@ -149,7 +149,7 @@ func list(ctx context.Context, hub *Hub) (id chain.ID, names []string, err error
 	if err != nil {
 		return id, nil, err
 	}
-	defer hub.Return(users)
+	defer users.Return()
 	body := slices.Concat(slices.Collect(users.Pieces())...)
 	for line := range strings.Lines(string(body)) {
 		if name, ok := strings.CutPrefix(line, "User: "); ok {
@@ -1026,7 +1026,7 @@ func BenchmarkList(b *testing.B) {
 						hub.Leave(b.Context(), alice)
 					}
 					_, users, _ := hub.List(b.Context(), roster.Text)
-					hub.Return(users)
+					users.Return()
 				}
 			})
 		}

@@ -239,7 +239,7 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 func prepareConn(ctx context.Context, conn net.Conn) context.Context {
 	c := conn.(*conns.Conn)
 	c.SetWriteBuffer(sendBuffer)
-	c.GiveUpAfter(vanishTimeout)
+	c.SetUserTimeout(vanishTimeout)
 	return context.WithValue(ctx, connKey{}, c)
 }
 

@@ -35,6 +35,7 @@ type Config struct {
 var (
 	ErrNotPresent   = errors.New("the user is not present")
 	ErrTooManyUsers = errors.New("there are too many users; try again later")
+	ErrTooManyLists = errors.New("too many user lists are being sent; try again later")
 )
 
 // Room is the state of a chat.
@@ -93,9 +94,9 @@ const (
 // Result is what came of a Command.
 type Result struct {
 	ID    chain.ID     // the last event that the result reflects: the command's own, if it caused one
-	Err   error        // of Join: ErrTooManyUsers; of Leave and Say: ErrNotPresent
+	Err   error        // ErrTooManyUsers of Join, ErrTooManyLists of List, ErrNotPresent of Leave and Say
 	IsNew bool         // of Join: whether the user was not present before
-	List  *roster.List // of List; the owner must call Roster.Return with it if it is long
+	List  *roster.List // of List: the users; its Return must be called once it has been sent
 	Start chain.Start  // of Open and Watch: where the stream starts
 	Visit Visit        // of Open: the visit during which the stream keeps its user present
 }
@@ -154,7 +155,9 @@ func (r *Room) Apply(node string, c Command) (result Result) {
 	case Watch:
 		result.Start = r.Chain.After(c.LastEventID)
 	case List:
-		result.List = r.Roster.Take(c.Form)
+		if result.List = r.Roster.Take(c.Form); result.List == nil {
+			result.Err = ErrTooManyLists
+		}
 	}
 	result.ID = r.Chain.LastID()
 	return result

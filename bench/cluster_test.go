@@ -1,7 +1,7 @@
 package main
 
-// This file tests what a survey needs: requests to several addresses, sums, the report, and etcd
-// servers that start and die.
+// This file tests what -cluster needs: requests to several addresses, the report, and etcd servers
+// that are started and killed.
 
 import (
 	"errors"
@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-func TestChooseSurvey(t *testing.T) {
-	if got := chooseSurvey(false, 0, 0); got != fullSurvey {
-		t.Errorf("without flags the plan is %+v, want %+v", got, fullSurvey)
+func TestClusterPlanFollowsTheFlags(t *testing.T) {
+	if got := chooseClusterPlan(false, 0, 0); got != fullCluster {
+		t.Errorf("without flags the plan is %+v, want %+v", got, fullCluster)
 	}
-	want := quickSurvey
+	want := quickCluster
 	want.rounds, want.full = 2, time.Minute
-	if got := chooseSurvey(true, 2, time.Minute); got != want {
+	if got := chooseClusterPlan(true, 2, time.Minute); got != want {
 		t.Errorf("with all flags the plan is %+v, want %+v", got, want)
 	}
 }
@@ -40,7 +40,7 @@ func TestRequestsGoToAllAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.close()
-	// Each connection is closed after its answer; the next one goes to the same address.
+	// Each connection is closed after its response; the next one goes to the same address.
 	if _, _, err := r.do(job{count: 60, request: func() []byte {
 		return newRequest("POST", "/", "localhost", "hello")
 	}}); err != nil {
@@ -51,7 +51,7 @@ func TestRequestsGoToAllAddresses(t *testing.T) {
 		answered[<-answer]++
 	}
 	if slices.Min(answered[:]) < 2 {
-		t.Errorf("the servers got %v requests, want more than the first for each", answered)
+		t.Errorf("the servers received %v requests, want more than one each", answered)
 	}
 }
 
@@ -64,7 +64,7 @@ func TestJobIsStoppedAndTimed(t *testing.T) {
 	stop, heard := make(chan struct{}), 0
 	answered, err := doJob(t, addr, 2, job{count: 100, stop: stop, heard: func(sent, now time.Time) {
 		if took := now.Sub(sent); took < delay {
-			t.Errorf("an answer came %v after its request, want at least %v", took, delay)
+			t.Errorf("a response arrived %v after its request, want at least %v", took, delay)
 		}
 		if heard++; heard == 10 {
 			close(stop)
@@ -75,7 +75,7 @@ func TestJobIsStoppedAndTimed(t *testing.T) {
 	}
 }
 
-func TestLongestSilence(t *testing.T) {
+func TestLongestSilenceBeginsAtTheKillOrAResponse(t *testing.T) {
 	at := func(milliseconds ...int) (times []time.Time) {
 		for _, n := range milliseconds {
 			times = append(times, time.UnixMilli(int64(n)))
@@ -83,74 +83,59 @@ func TestLongestSilence(t *testing.T) {
 		return times
 	}
 	for _, c := range []struct {
-		name    string
-		answers []time.Time
-		want    time.Duration
+		name      string
+		responses []time.Time
+		want      time.Duration
 	}{
-		{"no answers", nil, 0},
+		{"no responses", nil, 0},
 		{"only before", at(100, 900), 0},
-		{"from the moment to the first answer", at(100, 1500, 1600), 500 * time.Millisecond},
-		{"after answers on their way", at(999, 1001, 1002, 3002, 3003), 2 * time.Second},
+		{"from the kill to the first response", at(100, 1500, 1600), 500 * time.Millisecond},
+		{"after responses that were under way", at(999, 1001, 1002, 3002, 3003), 2 * time.Second},
 	} {
-		if got := longestSilence(c.answers, time.UnixMilli(1000)); got != c.want {
+		if got := longestSilence(c.responses, time.UnixMilli(1000)); got != c.want {
 			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
 		}
 	}
 }
 
-func TestReportOfASurvey(t *testing.T) {
-	p := fullSurvey
-	r := surveyReport{plan: p, results: &results{}, etcd: "3.4.23", busy: "1"}
+func TestClusterReportHasTheTables(t *testing.T) {
+	r := clusterReport{plan: fullCluster, results: &results{}, etcd: "3.4.23", busy: "1"}
 	for _, ratio := range []float64{0.3, 0.39, 0.5} {
-		r.results.record(postTitle(500), oneOfThree, figure{timesAlone, ratio})
+		r.results.record(postTitle(500), oneOfThree, figure{timesSingle, ratio})
 	}
-	r.results.record(postTitle(50), oneOfThree, figure{timesAlone, 0.15})
-	r.results.record(memoryTitle(p.full), etcdRSS, figure{amount, 401})
-	r.results.record(followerTitle, postTitle(50), figure{cpuCommand, 5})
 	folder := filepath.Join(t.TempDir(), "new")
 	if err := r.write(folder); err != nil {
 		t.Fatal(err)
 	}
-	got := readFile(filepath.Join(folder, "several.md"))
+	got := readFile(filepath.Join(folder, "cluster.md"))
 	for _, want := range []string{
-		"## POST /chat/alice, 500 clients\n\n| | × alone |\n",
+		"etcd servers (3.4.23, `--snapshot-count 5000`)",
+		"## POST /chat/alice, 500 clients\n\n| | × single |\n",
 		"| through one of three nodes | 0.390 (0.300–0.500) |",
-		"| POST /chat/alice, 500 clients | through one of three nodes | × alone " +
-			"| at least 0.4 | 0.390 | missed |",
-		"| × alone | at least 0.15 | 0.150 | kept |",
-		"| CPU µs/command | at most 5 | 5.00 | kept |",
-		"| figure | at most 400 | 401 | missed |",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the report lacks %q:\n%s", want, got)
 		}
 	}
-	if n := strings.Count(got, "kept") + strings.Count(got, "missed"); n != 4 {
-		t.Errorf("%d bounds are judged, want the 4 that were measured", n)
-	}
-	r.plan = quickSurvey
-	if got := r.markdown(); strings.Contains(got, "kept") {
-		t.Error("figures of a plan that is too short are judged")
-	}
 }
 
-func TestSurveyIsSkippedWithoutEtcd(t *testing.T) {
+func TestClusterIsSkippedWithoutEtcd(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	if _, err := findEtcd(); !errors.As(err, new(skippedError)) {
 		t.Errorf("got %v, want a reason to skip", err)
 	}
-	if err := takeSurvey(t.Context(), quickSurvey, t.TempDir()); err != nil {
-		t.Errorf("got %v, want that it is skipped", err)
+	if err := benchCluster(t.Context(), quickCluster, t.TempDir()); err != nil {
+		t.Errorf("got %v, want no error", err)
 	}
 }
 
 // startEtcdsFor starts etcd servers for a test.
-func startEtcdsFor(t *testing.T) *trio {
+func startEtcdsFor(t *testing.T) *cluster {
 	t.Helper()
 	if _, err := findEtcd(); err != nil {
 		t.Skip(err)
 	}
-	servers := &trio{dir: t.TempDir()}
+	servers := &cluster{dir: t.TempDir()}
 	t.Cleanup(servers.stop)
 	if err := servers.startEtcds(); err != nil {
 		t.Fatal(err)
@@ -190,8 +175,8 @@ func TestEtcdHasAnotherLeaderAfterAKill(t *testing.T) {
 	}
 }
 
-func TestEtcdThatSaysItIsNotHealthy(t *testing.T) {
-	e := &etcdServer{server: &server{addr: listenFor(t, answerWith(func(w io.Writer) {
+func TestEtcdThatReportsAnErrorIsNotHealthy(t *testing.T) {
+	e := &etcdServer{process: &process{addr: listenFor(t, answerWith(func(w io.Writer) {
 		io.WriteString(w, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
 	}, true))}}
 	if err := e.checkHealth(); err == nil {
@@ -199,7 +184,7 @@ func TestEtcdThatSaysItIsNotHealthy(t *testing.T) {
 	}
 }
 
-func TestEtcdsEndWithNothingLeft(t *testing.T) {
+func TestStoppedEtcdsLeaveNothingBehind(t *testing.T) {
 	servers := startEtcdsFor(t)
 	servers.stop()
 	left, err := os.ReadDir(servers.dir)
@@ -213,8 +198,8 @@ func TestEtcdsEndWithNothingLeft(t *testing.T) {
 	}
 }
 
-func TestServerThatNeverStartedIsStopped(t *testing.T) {
-	e := &etcdServer{server: &server{}, dir: "/nonexistent"}
+func TestEtcdThatNeverStartedCanBeStopped(t *testing.T) {
+	e := &etcdServer{process: &process{}, dir: "/nonexistent"}
 	if err := e.start(); err == nil {
 		t.Fatal("it started without a folder")
 	}

@@ -1,7 +1,7 @@
 package main
 
-// This file starts a lobby on several machines, all of which are this one: three etcd servers and
-// three nodes.
+// This file starts a lobby on several machines, all of which are this one: three nodes and three
+// etcd servers.
 
 import (
 	"bytes"
@@ -20,69 +20,69 @@ import (
 )
 
 const (
-	trioSize = 3
+	clusterSize = 3
 
-	// startTime is how long etcd may take until it is healthy.
+	// startTime is how long etcd may take to become healthy.
 	startTime = 15 * time.Second
 
-	// pollTime is how long to wait before etcd is asked again.
+	// pollTime is the time between two requests for etcd's state.
 	pollTime = 10 * time.Millisecond
 )
 
-// A trio is one lobby on three nodes, with three etcd servers.
-type trio struct {
+// A cluster is one lobby on three nodes with three etcd servers.
+type cluster struct {
 	dir   string // where the lobby's program is
 	etcds []*etcdServer
-	nodes []*server
+	nodes []*process
 }
 
-// startTrio starts a lobby with an empty log, and returns when all nodes serve.
-func startTrio(dir string) (*trio, error) {
-	t := &trio{dir: dir}
-	err := t.startEtcds()
-	for len(t.nodes) < trioSize && err == nil {
-		var node *server
-		if node, err = t.startNode(); err == nil {
-			t.nodes = append(t.nodes, node)
+// startCluster starts a lobby with an empty log, and returns once all nodes serve.
+func startCluster(dir string) (*cluster, error) {
+	c := &cluster{dir: dir}
+	err := c.startEtcds()
+	for len(c.nodes) < clusterSize && err == nil {
+		var node *process
+		if node, err = c.startNode(); err == nil {
+			c.nodes = append(c.nodes, node)
 		}
 	}
 	if err != nil {
-		t.stop()
+		c.stop()
 		return nil, err
 	}
-	return t, nil
+	return c, nil
 }
 
-// startNode starts one more node, and returns when it serves.
-func (t *trio) startNode() (*server, error) {
+// startNode starts another node, and returns once it serves.
+func (c *cluster) startNode() (*process, error) {
 	var urls []string
-	for _, e := range t.etcds {
+	for _, e := range c.etcds {
 		urls = append(urls, "http://"+e.addr.String())
 	}
-	node := lobbySide("-etcd", strings.Join(urls, ","))
-	return startServer(&node, t.dir, false)
+	lobby := lobbyServer("-etcd", strings.Join(urls, ","))
+	return startProcess(&lobby, c.dir, false)
 }
 
-// addrsOf returns where servers listen.
-func addrsOf(servers []*server) (addrs []netip.AddrPort) {
+// addrsOf returns the addresses of servers.
+func addrsOf(servers []*process) (addrs []netip.AddrPort) {
 	for _, s := range servers {
 		addrs = append(addrs, s.addr)
 	}
 	return addrs
 }
 
-// etcdServers returns the etcd servers as servers like others.
-func (t *trio) etcdServers() (servers []*server) {
-	for _, e := range t.etcds {
-		servers = append(servers, e.server)
+// etcdServers returns the processes of the etcd servers.
+func (c *cluster) etcdServers() (servers []*process) {
+	for _, e := range c.etcds {
+		servers = append(servers, e.process)
 	}
 	return servers
 }
 
-// mostOf returns a function that measures all etcd servers and returns the greatest result.
-func (t *trio) mostOf(measure func(*etcdServer) (int, error)) func() (int, error) {
+// mostOf returns a function that measures each etcd server and returns the largest result.
+func (c *cluster) mostOf(measure func(*etcdServer) (int, error)) func() (int, error) {
 	return func() (most int, err error) {
-		for _, e := range t.etcds {
+		for _, e := range c.etcds {
 			n, err := measure(e)
 			if err != nil {
 				return 0, err
@@ -93,12 +93,12 @@ func (t *trio) mostOf(measure func(*etcdServer) (int, error)) func() (int, error
 	}
 }
 
-// stop ends all nodes and etcd servers at once.
-func (t *trio) stop() {
-	for _, node := range t.nodes {
+// stop kills all nodes and etcd servers.
+func (c *cluster) stop() {
+	for _, node := range c.nodes {
 		node.stop()
 	}
-	for _, e := range t.etcds {
+	for _, e := range c.etcds {
 		e.stop()
 		os.RemoveAll(e.dir)
 	}
@@ -106,23 +106,23 @@ func (t *trio) stop() {
 
 // An etcdServer is one of three.
 type etcdServer struct {
-	*server
-	dir  string // for what it keeps
+	*process
+	dir  string // for its data
 	args []string
 }
 
-// startEtcds starts three etcd servers with nothing in them, and returns when they are healthy.
-func (t *trio) startEtcds() error {
-	addrs, err := freeAddrs(2 * trioSize)
+// startEtcds starts three empty etcd servers, and returns once they are healthy.
+func (c *cluster) startEtcds() error {
+	addrs, err := freeAddrs(2 * clusterSize)
 	if err != nil {
 		return err
 	}
 	var all []string
-	for i := range trioSize {
+	for i := range clusterSize {
 		all = append(all, fmt.Sprintf("etcd%d=http://%s", i, addrs[2*i]))
 	}
-	for i := range trioSize {
-		dir, err := os.MkdirTemp(t.dir, "etcd")
+	for i := range clusterSize {
+		dir, err := os.MkdirTemp(c.dir, "etcd")
 		if err != nil {
 			return err
 		}
@@ -133,32 +133,32 @@ func (t *trio) startEtcds() error {
 			"--listen-client-urls", clients, "--advertise-client-urls", clients,
 			"--initial-cluster", strings.Join(all, ","), "--logger", "zap", "--log-level", "error",
 		}, etcdFlags...)}
-		e.server = &server{side: &side{name: "etcd"}, addr: addrs[2*i+1]}
+		e.process = &process{server: &server{name: "etcd"}, addr: addrs[2*i+1]}
 		if err := e.start(); err != nil {
 			return err
 		}
-		t.etcds = append(t.etcds, e)
+		c.etcds = append(c.etcds, e)
 	}
-	return t.awaitHealth()
+	return c.awaitHealth()
 }
 
 // etcdFlags are what docs/several-machines.md recommends.
 var etcdFlags = []string{"--snapshot-count", "5000"}
 
-// freeAddrs returns n addresses at which nobody listens.
+// freeAddrs returns n addresses on which nothing listens.
 func freeAddrs(n int) (addrs []netip.AddrPort, err error) {
 	for range n {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
-		defer listener.Close() // only at the end, so that no address comes twice
+		defer listener.Close() // only at the end, so that all addresses differ
 		addrs = append(addrs, listener.Addr().(*net.TCPAddr).AddrPort())
 	}
 	return addrs, nil
 }
 
-// start starts the server, or starts it again after stop, with what it has kept.
+// start starts the server. After stop it starts the server again, with the data of before.
 func (e *etcdServer) start() error {
 	e.cmd = exec.Command("etcd", e.args...)
 	output, err := os.Create(filepath.Join(e.dir, "output"))
@@ -171,9 +171,9 @@ func (e *etcdServer) start() error {
 	return e.cmd.Start()
 }
 
-// awaitHealth waits until all etcd servers take part in the cluster.
-func (t *trio) awaitHealth() error {
-	for _, e := range t.etcds {
+// awaitHealth waits until all etcd servers are healthy.
+func (c *cluster) awaitHealth() error {
+	for _, e := range c.etcds {
 		deadline := time.Now().Add(startTime)
 		for {
 			err := e.checkHealth()
@@ -204,7 +204,7 @@ func (e *etcdServer) checkHealth() error {
 
 var etcdClient = &http.Client{Timeout: time.Second}
 
-// etcdStatus is what an etcd server says of itself.
+// etcdStatus is an etcd server's report about itself.
 type etcdStatus struct {
 	Header struct {
 		Member string `json:"member_id"`
@@ -223,7 +223,7 @@ func (e *etcdServer) status() (s etcdStatus, err error) {
 	return s, json.NewDecoder(response.Body).Decode(&s)
 }
 
-// databaseSize returns how many bytes the server keeps on disk for its keys.
+// databaseSize returns the size of the server's database on disk, in bytes.
 func (e *etcdServer) databaseSize() (int, error) {
 	s, err := e.status()
 	if err != nil {
@@ -232,17 +232,17 @@ func (e *etcdServer) databaseSize() (int, error) {
 	return strconv.Atoi(s.Size)
 }
 
-// awaitLeader waits until one of the etcd servers that live leads the others, and returns it.
-func (t *trio) awaitLeader() (*etcdServer, error) {
+// awaitLeader waits until one of the running etcd servers is the leader, and returns it.
+func (c *cluster) awaitLeader() (*etcdServer, error) {
 	for deadline := time.Now().Add(startTime); time.Now().Before(deadline); {
-		for _, e := range t.etcds {
+		for _, e := range c.etcds {
 			if s, err := e.status(); err == nil && s.Leader == s.Header.Member {
 				return e, nil
 			}
 		}
 		time.Sleep(pollTime)
 	}
-	return nil, fmt.Errorf("no etcd server led after %v", startTime)
+	return nil, fmt.Errorf("no etcd server became leader within %v", startTime)
 }
 
 // findEtcd returns etcd's version.

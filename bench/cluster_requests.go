@@ -1,6 +1,6 @@
 package main
 
-// This file measures requests to a lobby on several machines, and to one that is alone.
+// This file measures requests to a lobby on three nodes and to a single server.
 
 import (
 	"fmt"
@@ -10,35 +10,35 @@ import (
 	"time"
 )
 
-// A way is one to send requests to a lobby.
+// A way is one of the ways to send requests to a lobby.
 type way struct {
 	row            string
 	to             []netip.AddrPort
-	lobbies, etcds []*server
-	followers      []*server // nodes that are not asked
+	lobbies, etcds []*process
+	followers      []*process // nodes that receive no requests
 }
 
 // The rows of the tables of requests.
 const (
-	alone      = "alone"
+	oneServer  = "single server"
 	oneOfThree = "through one of three nodes"
 	allThree   = "through all three nodes"
 )
 
-// Columns of those tables, besides those of the race.
+// Additional columns of those tables.
 const (
-	timesAlone = "× alone"
-	cpuLobbies = "lobby CPU µs/request"
-	cpuEtcds   = "etcd CPU µs/request"
-	cpuCommand = "CPU µs/command"
+	timesSingle = "× single"
+	cpuLobbies  = "lobby CPU µs/request"
+	cpuEtcds    = "etcd CPU µs/request"
+	cpuCommand  = "CPU µs/command"
 )
 
-// A requestLoad is a request that so many clients send, each as soon as it has its last answer.
+// A requestLoad is a request that each client repeats as soon as it has the last response.
 type requestLoad struct {
-	title   string
-	clients int
-	request []byte
-	orders  bool // whether the request is a command that all nodes carry out
+	title     string
+	clients   int
+	request   []byte
+	isCommand bool // whether every node applies a command for the request
 }
 
 func postTitle(clients int) string {
@@ -46,8 +46,8 @@ func postTitle(clients int) string {
 }
 
 const (
-	lookTitle     = "GET /users with one user, 50 clients"
-	followerTitle = "Processor time of a node that only follows"
+	listOfOneTitle = "GET /users with one user, 50 clients"
+	followerTitle  = "Processor time of a node that receives no requests"
 )
 
 var (
@@ -58,68 +58,68 @@ var (
 	requestLoads = []requestLoad{
 		{postTitle(50), 50, requestToSay, true},
 		{postTitle(500), 500, requestToSay, true},
-		{lookTitle, 50, requestOfList, false},
+		{listOfOneTitle, 50, requestOfList, false},
 	}
 )
 
-// An outcome is what a load has measured in one way.
+// An outcome is the result of one load sent in one way.
 type outcome struct {
 	rate     float64 // requests per second
 	figures  []figure
-	follower float64 // processor time of a node that only follows, in µs per request
+	follower float64 // processor time of a node that receives no requests, in µs per request
 }
 
-// requests sends the requests of each load in each of the ways in turn.
-func (s *survey) requests(round int, t *trio) error {
-	side := lobbySide()
-	single, err := startServer(&side, s.dir, false)
+// requests sends each load in one way after another.
+func (b *clusterBench) requests(round int, c *cluster) error {
+	lobby := lobbyServer()
+	single, err := startProcess(&lobby, b.dir, false)
 	if err != nil {
 		return err
 	}
 	defer single.stop()
-	for _, node := range []*server{single, t.nodes[0]} {
+	for _, node := range []*process{single, c.nodes[0]} {
 		if err := askOnce(node, requestToJoin); err != nil {
 			return err
 		}
 	}
 	ways := []way{
-		{row: alone, to: []netip.AddrPort{single.addr}, lobbies: []*server{single}},
-		{row: oneOfThree, to: addrsOf(t.nodes[:1]), lobbies: t.nodes, etcds: t.etcdServers(),
-			followers: t.nodes[1:]},
-		{row: allThree, to: addrsOf(t.nodes), lobbies: t.nodes, etcds: t.etcdServers()},
+		{row: oneServer, to: []netip.AddrPort{single.addr}, lobbies: []*process{single}},
+		{row: oneOfThree, to: addrsOf(c.nodes[:1]), lobbies: c.nodes, etcds: c.etcdServers(),
+			followers: c.nodes[1:]},
+		{row: allThree, to: addrsOf(c.nodes), lobbies: c.nodes, etcds: c.etcdServers()},
 	}
 	followed := map[string]float64{}
 	for _, load := range requestLoads {
 		outcomes := map[string]outcome{}
 		for i := range ways {
 			w := ways[(round+i)%len(ways)] // so that none is always the first
-			if outcomes[w.row], err = s.send(load, w); err != nil {
+			if outcomes[w.row], err = b.send(load, w); err != nil {
 				return fmt.Errorf("%s, %s: %w", load.title, w.row, err)
 			}
 		}
 		for _, w := range ways {
 			o := outcomes[w.row]
-			ratio := figure{timesAlone, o.rate / outcomes[alone].rate}
-			s.results.record(load.title, w.row, slices.Insert(o.figures, 1, ratio)...)
+			ratio := figure{timesSingle, o.rate / outcomes[oneServer].rate}
+			b.results.record(load.title, w.row, slices.Insert(o.figures, 1, ratio)...)
 		}
 		followed[load.title] = outcomes[oneOfThree].follower
 	}
 	for _, load := range requestLoads {
-		if load.orders {
-			s.results.record(followerTitle, load.title, figure{cpuCommand, followed[load.title]})
+		if load.isCommand {
+			b.results.record(followerTitle, load.title, figure{cpuCommand, followed[load.title]})
 		}
 	}
 	return nil
 }
 
-// send sends the requests of a load in one way.
-func (s *survey) send(load requestLoad, w way) (o outcome, err error) {
+// send sends a load in one way.
+func (b *clusterBench) send(load requestLoad, w way) (o outcome, err error) {
 	r, err := newRequester(load.clients, w.to...)
 	if err != nil {
 		return o, err
 	}
 	defer r.close()
-	groups := [][]*server{w.lobbies, w.etcds, w.followers}
+	groups := [][]*process{w.lobbies, w.etcds, w.followers}
 	before, err := cpuOf(groups)
 	if err != nil {
 		return o, err
@@ -127,8 +127,8 @@ func (s *survey) send(load requestLoad, w way) (o outcome, err error) {
 	var latencies []float64
 	answered, took, err := r.do(job{
 		request: func() []byte { return load.request },
-		length:  s.length,
-		stop:    s.ctx.Done(),
+		length:  b.length,
+		stop:    b.ctx.Done(),
 		heard:   func(sent, now time.Time) { latencies = append(latencies, millis(now.Sub(sent))) },
 	})
 	if err != nil {
@@ -154,8 +154,8 @@ func (s *survey) send(load requestLoad, w way) (o outcome, err error) {
 	return o, nil
 }
 
-// cpuOf returns the processor time that each group of servers has used.
-func cpuOf(groups [][]*server) ([]time.Duration, error) {
+// cpuOf returns the processor time that each group has used.
+func cpuOf(groups [][]*process) ([]time.Duration, error) {
 	used := make([]time.Duration, len(groups))
 	for i, group := range groups {
 		for _, s := range group {
@@ -173,13 +173,13 @@ func cpuOf(groups [][]*server) ([]time.Duration, error) {
 const (
 	amount    = "figure"
 	fullRate  = "requests/s"
-	etcdRSS   = "MB of memory of the etcd server that has most"
-	etcdPeak  = "the same, at its highest"
-	etcdDisk  = "MB of its database on disk"
-	askedRSS  = "MB of memory of the node that is asked"
-	followRSS = "MB of memory of a node that only follows"
+	etcdRSS   = "memory of the largest etcd server, MB"
+	etcdPeak  = "its peak, MB"
+	etcdDisk  = "largest etcd database on disk, MB"
+	askedRSS  = "memory of the node that receives the requests, MB"
+	followRSS = "memory of a node that receives no requests, MB"
 
-	// fullClients are so many that more of them would not make more requests a second.
+	// fullClients is a number of clients beyond which the rate does not rise.
 	fullClients = 500
 )
 
@@ -188,43 +188,43 @@ func memoryTitle(full time.Duration) string {
 		strings.Replace(full.String(), "m0s", "m", 1), speaker, fullClients)
 }
 
-// memory records how much memory everything takes after a long time at full load.
-func (s *survey) memory(_ int, t *trio) error {
-	if err := askOnce(t.nodes[0], requestToJoin); err != nil {
+// memory records how much memory everything uses after a long time at full load.
+func (b *clusterBench) memory(_ int, c *cluster) error {
+	if err := askOnce(c.nodes[0], requestToJoin); err != nil {
 		return err
 	}
-	r, err := newRequester(fullClients, t.nodes[0].addr)
+	r, err := newRequester(fullClients, c.nodes[0].addr)
 	if err != nil {
 		return err
 	}
 	defer r.close()
 	answered, took, err := r.do(job{
 		request: func() []byte { return requestToSay },
-		length:  s.full,
-		stop:    s.ctx.Done(),
+		length:  b.full,
+		stop:    b.ctx.Done(),
 	})
 	if err != nil {
 		return err
 	}
-	asked, follower := t.nodes[0], t.nodes[1]
+	asked, follower := c.nodes[0], c.nodes[1]
 	rows := []struct {
 		name string
 		of   func() (int, error)
 	}{
-		{etcdRSS, t.mostOf((*etcdServer).memory)},
-		{etcdPeak, t.mostOf((*etcdServer).mostMemory)},
-		{etcdDisk, t.mostOf((*etcdServer).databaseSize)},
+		{etcdRSS, c.mostOf((*etcdServer).memory)},
+		{etcdPeak, c.mostOf((*etcdServer).mostMemory)},
+		{etcdDisk, c.mostOf((*etcdServer).databaseSize)},
 		{askedRSS, asked.memory},
 		{followRSS, follower.memory},
 	}
-	title := memoryTitle(s.full)
-	s.results.record(title, fullRate, figure{amount, float64(answered) / took.Seconds()})
+	title := memoryTitle(b.full)
+	b.results.record(title, fullRate, figure{amount, float64(answered) / took.Seconds()})
 	for _, row := range rows {
 		bytes, err := row.of()
 		if err != nil {
 			return err
 		}
-		s.results.record(title, row.name, figure{amount, float64(bytes) / 1e6})
+		b.results.record(title, row.name, figure{amount, float64(bytes) / 1e6})
 	}
 	return nil
 }

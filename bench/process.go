@@ -1,6 +1,6 @@
 package main
 
-// This file starts a side's server as a process, stops it, and reads what it has used from /proc.
+// This file starts a server as a process, stops it, and reads its use of resources from /proc.
 
 import (
 	"bufio"
@@ -19,15 +19,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A server is a process, or a few with one parent.
-type server struct {
-	*side
+// A process is a running server, with its child processes if it has any.
+type process struct {
+	*server
 	cmd  *exec.Cmd
 	addr netip.AddrPort
 }
 
-// startServer starts a side and returns when it answers.
-func startServer(s *side, dir string, announce bool) (*server, error) {
+// startProcess starts a server and returns once it responds.
+func startProcess(s *server, dir string, announce bool) (*process, error) {
 	how := start{dir: dir, announce: announce}
 	var socket *os.File
 	if !s.prints {
@@ -52,37 +52,37 @@ func startServer(s *side, dir string, announce bool) (*server, error) {
 	if err := errors.Join(err, cmd.Start()); err != nil {
 		return nil, err
 	}
-	srv := &server{side: s, cmd: cmd}
+	p := &process{server: s, cmd: cmd}
 	if s.prints {
 		var line string
 		line, err = bufio.NewReader(output).ReadString('\n')
 		_, how.addr, _ = strings.Cut(strings.TrimSpace(line), "http://")
 	} else {
-		socket.Close() // with the server's own, so that no connection outlives it
+		socket.Close() // so that only the server holds it, and no connection outlives the server
 	}
 	if err == nil {
-		srv.addr, err = netip.ParseAddrPort(how.addr)
+		p.addr, err = netip.ParseAddrPort(how.addr)
 	}
 	if err == nil {
 		err = probe(how.addr)
 	}
 	if err != nil {
-		srv.stop()
+		p.stop()
 		return nil, fmt.Errorf("it did not start: %w", err)
 	}
-	return srv, nil
+	return p, nil
 }
 
-// contain makes sure that a command that will be started ends at the latest with the race.
+// contain makes sure that a command that has yet to start ends no later than this program.
 func contain(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid:   true,            // so that stop reaches its children too
-		Pdeathsig: syscall.SIGKILL, // so that it does not outlive the race
+		Pdeathsig: syscall.SIGKILL, // so that it does not outlive this program
 	}
 }
 
-// listen returns a socket that listens at addr. Its connections send everything at once, as Go's
-// do: two peers do not set TCP_NODELAY themselves.
+// listen returns a socket that listens at addr. TCP_NODELAY is set on its connections, as in Go,
+// because two peers do not set it themselves.
 func listen() (socket *os.File, addr string, err error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -96,7 +96,7 @@ func listen() (socket *os.File, addr string, err error) {
 	return socket, listener.Addr().String(), err
 }
 
-// probe waits until the server at addr answers something, or closes the connection.
+// probe waits until the server at addr sends a byte or closes the connection.
 func probe(addr string) error {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -113,27 +113,27 @@ func probe(addr string) error {
 	return err
 }
 
-// stop ends the server at once, unless it has ended already.
-func (s *server) stop() {
-	if s.cmd.Process == nil || s.cmd.ProcessState != nil {
-		return // its number may be another process's by now
+// stop kills the server, unless it has ended already.
+func (p *process) stop() {
+	if p.cmd.Process == nil || p.cmd.ProcessState != nil {
+		return // Another process may have its number by now.
 	}
-	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
-	s.cmd.Wait()
+	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	p.cmd.Wait()
 }
 
-// pids returns the process and its children.
-func (s *server) pids() []string {
-	pid := strconv.Itoa(s.cmd.Process.Pid)
+// pids returns the ids of the process and its children.
+func (p *process) pids() []string {
+	pid := strconv.Itoa(p.cmd.Process.Pid)
 	children, _ := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
 	return append(strings.Fields(string(children)), pid)
 }
 
-// cpu returns the processor time that the server has used.
-func (s *server) cpu() (time.Duration, error) {
+// cpu returns the processor time used so far.
+func (p *process) cpu() (time.Duration, error) {
 	const tick = time.Second / 100 // USER_HZ, on every Linux that Go runs on
 	var sum time.Duration
-	for _, pid := range s.pids() {
+	for _, pid := range p.pids() {
 		stat, err := os.ReadFile("/proc/" + pid + "/stat")
 		if err != nil {
 			return 0, err
@@ -153,16 +153,16 @@ func (s *server) cpu() (time.Duration, error) {
 	return sum, nil
 }
 
-// memory returns how many bytes of memory the server has.
-func (s *server) memory() (int, error) { return s.memoryOf("VmRSS:") }
+// memory returns the resident memory in bytes.
+func (p *process) memory() (int, error) { return p.memoryOf("VmRSS:") }
 
-// mostMemory returns how many bytes of memory the server has had at most.
-func (s *server) mostMemory() (int, error) { return s.memoryOf("VmHWM:") }
+// mostMemory returns the largest resident memory so far, in bytes.
+func (p *process) mostMemory() (int, error) { return p.memoryOf("VmHWM:") }
 
-// memoryOf returns what a line of the kernel's status of each process adds up to.
-func (s *server) memoryOf(name string) (int, error) {
+// memoryOf returns the sum of one line of /proc/PID/status over the processes, in bytes.
+func (p *process) memoryOf(name string) (int, error) {
 	sum := 0
-	for _, pid := range s.pids() {
+	for _, pid := range p.pids() {
 		status, err := os.ReadFile("/proc/" + pid + "/status")
 		if err != nil {
 			return 0, err

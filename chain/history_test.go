@@ -11,16 +11,16 @@ import (
 	"time"
 )
 
-// What belongs here: that a chain made of another one's history goes on as that one would have.
+// What belongs here: whether a chain made from another one's history continues as that one would.
 
-func TestRestoredChainGoesOnAlike(t *testing.T) {
+func TestRestoredChainContinuesLikeTheOriginal(t *testing.T) {
 	const history = 10
 	for _, events := range []int{0, 1, 2, history - 1, history, history + 1, 3*history + 4} {
 		synctest.Test(t, func(t *testing.T) {
 			original := New(history, time.Minute)
 			for n := range events {
 				original.Append(fmt.Sprint("event ", n))
-				if n%5 == 0 { // so that some events leave at once, and there are comments
+				if n%5 == 0 { // so that some events are sent at once, and there are comments
 					original.Tick()
 					original.Tick()
 					original.Tick()
@@ -49,8 +49,8 @@ func TestRestoredChainGoesOnAlike(t *testing.T) {
 	}
 }
 
-// readAfter returns what a reader gets that resumes from id, until the chain ends, without the
-// opening's first line and without comments.
+// readAfter returns everything that a reader receives after id until the chain ends, except for the
+// first line and comments.
 func readAfter(t *testing.T, c *Chain, id ID) string {
 	t.Helper()
 	r := NewReader(c.After(id.String()), func(_ context.Context, id string) (Start, error) {
@@ -68,7 +68,7 @@ func readAfter(t *testing.T, c *Chain, id ID) string {
 	return strings.ReplaceAll(read, ": keep-alive\n\n", "")
 }
 
-func TestRestoreRefusesAHistoryWithAHole(t *testing.T) {
+func TestRestoreRejectsAHistoryWithMissingEvents(t *testing.T) {
 	c := New(10, time.Minute)
 	for n := range 5 {
 		c.Append(fmt.Sprint(n))
@@ -79,13 +79,13 @@ func TestRestoreRefusesAHistoryWithAHole(t *testing.T) {
 		name   string
 		events []byte
 	}{
-		{"nothing", nil},
+		{"all are missing", nil},
 		{"the first is missing", slices.Concat(events[1:]...)},
-		{"another one is missing", append(hole, "id: x\n\n"...)},
-		{"no events", []byte("a\n\nb\n\nc\n\nd\n\ne\n\n")},
+		{"one in the middle is missing", append(hole, "id: x\n\n"...)},
+		{"there are other blocks", []byte("a\n\nb\n\nc\n\nd\n\ne\n\n")},
 	} {
 		if _, err := Restore(c.LastID(), test.events, 10, time.Minute); err == nil {
-			t.Errorf("%s: Restore took %q", test.name, test.events)
+			t.Errorf("%s: Restore accepted %q", test.name, test.events)
 		}
 	}
 }

@@ -1,6 +1,6 @@
 package main
 
-// This file lists the sides of the race: how each is built and started, and what it can do.
+// This file lists the servers: how each is built and started, and what it can do.
 
 import (
 	"context"
@@ -18,43 +18,43 @@ import (
 	"lobby/bench/peers"
 )
 
-// A side is one of the servers in the race.
-type side struct {
+// A server is one of the programs that are compared.
+type server struct {
 	name    string
-	about   string // how it broadcasts, in a few words
-	version string // of what it is made of; may be empty
+	about   string // how it broadcasts, briefly
+	version string // of the library it is made of; may be empty
 
-	// build makes what command needs in the folder dir, and returns a skippedError if the machine
-	// lacks something. It may be nil.
+	// build puts the files that command needs into the folder dir, or returns a skippedError if
+	// this machine lacks something. It may be nil.
 	build func(ctx context.Context, dir string) error
-	// command returns how to start the server. It prints its address when it is ready if prints is
-	// set; otherwise its descriptor 3 is the socket to listen at.
+	// command returns the command that starts the server. If prints is set, the server prints its
+	// address once it is ready; otherwise it listens on the socket that is its descriptor 3.
 	command func(start) (*exec.Cmd, error)
 	prints  bool
 
 	alwaysAnnounces bool
 	neverAnnounces  bool
-	mayLose         bool // whether a loss is a figure and not a failure
-	hasUsers        bool // whether it answers GET /users and POST /users/NAME
+	mayLose         bool // whether lost messages are a figure, not a failure
+	hasUsers        bool // whether it serves GET /users and POST /users/NAME
 	webSocket       bool
-	prefixed        bool // whether messages are to begin with "alice: " already
+	prefixed        bool // whether the text of a message must begin with "alice: "
 	needsCargo      bool
 }
 
 // A start says how to start a server.
 type start struct {
-	dir      string // where build has put things
+	dir      string // where build has put files
 	announce bool   // whether to announce each new stream to all
-	addr     string // of the socket, if the server gets one
+	addr     string // of the socket, if the server inherits one
 }
 
-// A skippedError says why a side can't take part on this machine.
+// A skippedError says why a server cannot run on this machine.
 type skippedError struct{ error }
 
-func allSides() []side {
-	sides := []side{lobbySide()}
+func allServers() []server {
+	servers := []server{lobbyServer()}
 	for _, peer := range peers.All {
-		sides = append(sides, side{
+		servers = append(servers, server{
 			name:      peer.Name,
 			mayLose:   true,
 			about:     peer.About,
@@ -67,11 +67,11 @@ func allSides() []side {
 			},
 		})
 	}
-	return append(sides, side{
+	return append(servers, server{
 		name:           "nchan",
 		version:        nginxVersion(),
 		mayLose:        true,
-		about:          "nginx's module for channels, one worker process, since two were slower",
+		about:          "nginx's module for channels; one worker process, because two were slower",
 		neverAnnounces: true,
 		prefixed:       true,
 		build: func(context.Context, string) error {
@@ -79,12 +79,12 @@ func allSides() []side {
 			return err
 		},
 		command: nginxCommand,
-	}, rustSide("axum", "Rust; one tokio broadcast channel of 4,096 events for all streams"),
-		rustSide("warp", "Rust, in the manner of warp's chat example; a channel without a bound "+
-			"for each stream, in a list under a mutex"))
+	}, rustServer("axum", "Rust; one tokio broadcast channel of 4,096 events for all streams"),
+		rustServer("warp", "Rust, modeled on warp's chat example; a mutex, and a list with an "+
+			"unbounded channel for each stream"))
 }
 
-// announcement returns the argument that tells peers whether to announce.
+// announcement returns the argument that tells peers whether to announce streams.
 func (s start) announcement() string {
 	if s.announce {
 		return "announce"
@@ -92,7 +92,7 @@ func (s start) announcement() string {
 	return "quiet"
 }
 
-// servePeer is what this program does when it is started as one of the Go peers.
+// servePeer runs this process as one of the Go peers.
 func servePeer(name, announce string) error {
 	for _, peer := range peers.All {
 		if peer.Name == name {
@@ -106,9 +106,9 @@ func servePeer(name, announce string) error {
 	return fmt.Errorf("there is no peer %q", name)
 }
 
-// lobbySide returns lobby, which gets these flags too.
-func lobbySide(flags ...string) side {
-	return side{
+// lobbyServer returns lobby with additional flags.
+func lobbyServer(flags ...string) server {
+	return server{
 		name:            "lobby",
 		about:           "this repository",
 		prints:          true,
@@ -138,7 +138,7 @@ func buildLobby(ctx context.Context, dir string) error {
 	return run(cmd)
 }
 
-// findNchan returns the file of nginx's module nchan.
+// findNchan returns the file name of nginx's module nchan.
 func findNchan() (string, error) {
 	if _, err := exec.LookPath("nginx"); err != nil {
 		return "", skippedError{errors.New("nginx is not installed")}
@@ -150,7 +150,7 @@ func findNchan() (string, error) {
 	return strings.Join(found, ""), err
 }
 
-// nginxVersion returns a version such as "nginx/1.22.1", or nothing.
+// nginxVersion returns a version such as "nginx/1.22.1", or "".
 func nginxVersion() string {
 	output, _ := exec.Command("nginx", "-v").CombinedOutput()
 	_, version, _ := strings.Cut(strings.TrimSpace(string(output)), ": ")
@@ -168,14 +168,14 @@ func nginxCommand(s start) (*exec.Cmd, error) {
 	config := strings.NewReplacer("MODULE", module, "ADDRESS", s.addr).Replace(nginxConfig)
 	file := filepath.Join(s.dir, "nginx.conf")
 	cmd := exec.Command("nginx", "-p", s.dir, "-e", "/dev/null", "-c", file)
-	cmd.Env = append(os.Environ(), "NGINX=3;") // where nginx finds its socket
+	cmd.Env = append(os.Environ(), "NGINX=3;") // tells nginx which descriptor is its socket
 	return cmd, os.WriteFile(file, []byte(config), 0o666)
 }
 
 const rustDir = "peers/rust"
 
-func rustSide(name, about string) side {
-	return side{
+func rustServer(name, about string) server {
+	return server{
 		name:       name,
 		mayLose:    true,
 		about:      about,
@@ -210,7 +210,7 @@ func lockedVersion(name string) string {
 	return ""
 }
 
-// run runs a command, whose output is the error's if it fails.
+// run runs a command. If it fails, the error contains its output.
 func run(cmd *exec.Cmd) error {
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", cmd, err, output)
