@@ -1,7 +1,7 @@
 // Package metrics writes figures in Prometheus's text format, without locks.
 //
-// A figure belongs to the goroutine that knows it, which reports it when asked. All figures together
-// are a [Text], to which one owner after the other appends its own:
+// A figure belongs to the goroutine that knows it, which reports it when asked. All figures
+// together are a [Text], to which one owner after the other appends its own:
 //
 //	var text metrics.Text
 //	text.Gauge("chat_users", "Users who are present.", metrics.Value{Is: 3})
@@ -35,7 +35,9 @@ type Value struct {
 func (t *Text) Gauge(name, help string, values ...Value) { t.figure("gauge", name, help, values) }
 
 // Counter appends a figure that only grows, until the process starts over.
-func (t *Text) Counter(name, help string, values ...Value) { t.figure("counter", name, help, values) }
+func (t *Text) Counter(name, help string, values ...Value) {
+	t.figure("counter", name, help, values)
+}
 
 func (t *Text) figure(kind, name, help string, values []Value) {
 	t.head(kind, name, help)
