@@ -217,10 +217,20 @@ type connKey struct{}
 // stream responds with a stream of events (HTML standard, section 9.2, "Server-sent events"). Its
 // user is the one in the path or, without one, is named after the client's address.
 func (s *server) stream(w http.ResponseWriter, r *http.Request, params httprouter.Params) {
+	if strings.HasPrefix(r.Header.Get("Sec-Purpose"), "prefetch") {
+		fail(w, r, http.StatusForbidden, "a stream cannot be loaded in advance, because its user would arrive")
+		return
+	}
 	name, err := chat.ParseName(cmp.Or(params.ByName("name"), r.RemoteAddr))
 	if err != nil {
 		fail(w, r, http.StatusBadRequest, err.Error())
 		return
+	}
+	// A proxy may send an empty chunked body.
+	if r.ContentLength < 0 {
+		if n, err := r.Body.Read(make([]byte, 1)); n == 0 && err == io.EOF {
+			r.ContentLength = 0
+		}
 	}
 	if r.ContentLength != 0 {
 		fail(w, r, http.StatusBadRequest, "a stream request must not have a body")
@@ -233,26 +243,29 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, params httproute
 	}
 	w.Header().Set("Cache-Control", "no-cache, no-transform")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
-	setHead(w, id, "text/event-stream")
+	setHead(w, id, "text/event-stream; charset=utf-8")
 	streaming.Send(w, r, stream)
 }
 
-// lastEventID returns the id after which a stream starts: the first header or, failing that, the
-// first query parameter that is not empty. A parameter that can't be decoded, which url.Query would
-// leave out, is returned as it stands, so that the stream starts with a gap.
+// maxEventID is more than the length of any event id, in bytes.
+const maxEventID = 100
+
+// lastEventID returns the id after which a stream starts: the last header or, failing that, the last
+// query parameter that is not empty. What is longer than any id is cut off, and still no valid id.
 func lastEventID(r *http.Request) string {
-	if id := cmp.Or(r.Header.Values("Last-Event-ID")...); id != "" {
-		return id
-	}
+	id := ""
 	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
-		if id, ok := strings.CutPrefix(pair, "lastEventId="); ok && id != "" {
-			if decoded, err := url.QueryUnescape(id); err == nil {
-				return decoded
-			}
-			return id
+		if value, ok := strings.CutPrefix(pair, "lastEventId="); ok && value != "" {
+			id = value
+			if decoded, err := url.QueryUnescape(value); err == nil {
+				id = decoded
+			} // One that can't be decoded stays as it is, so that the stream starts with a gap.
 		}
 	}
-	return ""
+	for _, value := range r.Header.Values("Last-Event-ID") {
+		id = cmp.Or(value, id)
+	}
+	return id[:min(len(id), maxEventID)]
 }
 
 func page(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {

@@ -17,6 +17,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"lobby/chain"
@@ -27,12 +28,15 @@ import (
 
 // Config holds a hub's settings.
 type Config struct {
-	History    int           // number of past events kept for resuming; at least 1
+	History    int           // number of past events kept for resuming; at least 1, at most maxHistory
 	MaxUsers   int           // number of users at which Join starts rejecting new ones; at least 1
 	MaxStreams int           // number of open streams at which new ones are rejected; at least 1
 	Grace      time.Duration // how long users stay present after their last stream closes; at least 0
 	KeepAlive  time.Duration // time without an event after which streams get a comment; at least 1 ms
 }
+
+// maxHistory is the longest history: at its start a hub allocates 16 bytes for each event.
+const maxHistory = 100_000_000
 
 // DefaultConfig holds the defaults of the command-line flags.
 var DefaultConfig = Config{
@@ -46,8 +50,8 @@ var DefaultConfig = Config{
 // check returns an error that says what in the config makes no sense, or nil.
 func (c Config) check() error {
 	switch {
-	case c.History < 1:
-		return errors.New("the history must be at least 1 event")
+	case c.History < 1 || c.History > maxHistory:
+		return fmt.Errorf("the history must be 1 to %d events", maxHistory)
 	case c.MaxUsers < 1 || c.MaxStreams < 1:
 		return errors.New("the limits of users and streams must be at least 1")
 	case c.Grace < 0:

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"lobby/cluster"
 	"lobby/conns"
 	"lobby/etcd"
+	"lobby/lines"
 	"lobby/origin"
 )
 
@@ -26,10 +28,12 @@ const (
 	shutdownTimeout = 3 * time.Second // for everything that is open when the server is told to stop
 	requestTimeout  = time.Second / 4 // for running requests before streams are ended
 	retryPause      = time.Second / 2 // between attempts to join the lobby
+	flushTimeout    = time.Second / 4 // for the last lines to be printed
+	repeatPause     = time.Second / 2 // a signal this soon after the first is the same one, forwarded
 
-	// idleTimeout is longer than the 90 s for which proxies and clients keep connections, so that they
-	// close first: a request that they send while the server closes is lost.
-	idleTimeout = 2 * time.Minute
+	// idleTimeout is longer than load balancers (600 s), proxies and clients keep connections, so that
+	// they close first: a request that they send while the server closes is lost.
+	idleTimeout = 11 * time.Minute
 
 	// vanishTimeout is how long sent data may stay unacknowledged before the connection is closed.
 	vanishTimeout = 15 * time.Second
@@ -46,7 +50,7 @@ const (
 	// would be done megabytes before the client has it, and writeTimeout would mean nothing.
 	sendBuffer = 64 << 10
 
-	reservedFiles = 16   // files that are not connections
+	reservedFiles = 10   // files that are not connections, besides those that are open at the start
 	maxOthers     = 4096 // connections that are not streams
 )
 
@@ -54,21 +58,33 @@ func main() {
 	ctx, stop := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as it is under nohup
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	go func() {
-		<-signals
-		stop()
-		<-signals // A second signal ends the process at once.
-		os.Exit(1)
+		var first time.Time
+		for range signals {
+			if first.IsZero() {
+				first = time.Now()
+				stop()
+			} else if time.Since(first) >= repeatPause {
+				os.Exit(1)
+			}
+		}
 	}()
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	if err == nil {
-		return
+	stdout, stderr := lines.NewWriter(os.Stdout), lines.NewWriter(os.Stderr)
+	err := run(ctx, os.Args[1:], stdout, stderr)
+	status := 0
+	if err != nil {
+		warn(stderr, err.Error())
+		status = 1
+		if _, ok := errors.AsType[usageError](err); ok {
+			status = 2
+		}
 	}
-	warn(os.Stderr, err.Error())
-	if _, ok := errors.AsType[usageError](err); ok {
-		os.Exit(2)
-	}
-	os.Exit(1)
+	stdout.Flush(flushTimeout)
+	stderr.Flush(flushTimeout)
+	os.Exit(status)
 }
 
 // warn writes one line.
@@ -95,7 +111,7 @@ func parse(args []string, out io.Writer) (settings, error) {
 	s := settings{config: DefaultConfig}
 	flags := flag.NewFlagSet("lobby", flag.ContinueOnError)
 	flags.StringVar(&s.addr, "addr", "127.0.0.1:8080", "listen at `address`; port 0 picks a free port")
-	flags.IntVar(&s.config.History, "history", s.config.History, "keep the last `n` events for resuming")
+	flags.IntVar(&s.config.History, "history", s.config.History, "keep the last `n` events for resuming; each needs its text and up to 300 bytes of memory")
 	flags.IntVar(&s.config.MaxUsers, "max-users", s.config.MaxUsers, "reject new users by POST once there are `n`")
 	flags.IntVar(&s.config.MaxStreams, "max-streams", s.config.MaxStreams, "reject new streams once `n` are open")
 	flags.DurationVar(&s.config.Grace, "grace", s.config.Grace, "keep users present for `duration` after their last stream closes; 0 means none")
@@ -147,7 +163,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s.connections, s.warning = limitStreams(&s.config)
+	if err := s.limitStreams(); err != nil {
+		return err
+	}
 	if len(s.etcd.Endpoints) > 0 {
 		return serveCluster(ctx, s, stdout, stderr)
 	}
@@ -188,11 +206,10 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	}
 	listener := conns.Limit(tcpListener, s.connections, turnAway)
 	addr := tcpListener.Addr().String()
+	isLocal := origin.HostOf(addr).IsLoopback()
 	answersTo := func(host origin.Host) bool {
-		return host.IsLoopback() || slices.Contains(s.hosts, host)
-	}
-	if len(s.hosts) == 0 && !origin.HostOf(addr).IsLoopback() {
-		answersTo = func(origin.Host) bool { return true }
+		return host.IsLoopback() || slices.Contains(s.hosts, host) ||
+			!isLocal && (len(s.hosts) == 0 || host.IsAddress()) // which DNS cannot rebind
 	}
 	server := &http.Server{
 		Handler:                      newServer(h.Hub, answersTo, listener.Crowded),
@@ -202,6 +219,7 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 		MaxHeaderBytes:               maxHead - 4<<10, // to which net/http adds 4 KiB
 		DisableGeneralOptionsHandler: true,            // "OPTIONS *" is checked like every other request
 		ConnContext:                  prepareConn,
+		ErrorLog:                     log.New(stderr, "lobby: ", 0),
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
@@ -318,22 +336,26 @@ func serveNode(ctx context.Context, node *cluster.Node, s *settings, stdout, std
 	return <-ended, err
 }
 
-// limitStreams lowers config's limit of streams to what the process may open, so that there are
-// always connections for other requests. It returns how many connections there may be and, if it
-// has lowered the limit, a warning.
-func limitStreams(config *Config) (connections int, warning string) {
+// limitStreams lowers the limit of streams to what the process may open, so that there are always
+// connections for other requests. The error says that there would be none.
+func (s *settings) limitStreams() error {
 	files, ok := conns.MaxOpenFiles()
 	if !ok {
-		return config.MaxStreams + maxOthers, ""
+		s.connections = s.config.MaxStreams + maxOthers
+		return nil
 	}
 	// A connection that is being rejected uses a file for a moment, too.
-	available := max(files-reservedFiles-min(files/8, conns.MaxRefusals), 2)
-	if fitting := available - min(available/4+1, maxOthers); config.MaxStreams > fitting {
-		warning = fmt.Sprintf("only %d files may be open, so at most %d streams are allowed instead of %d; "+
-			"raise the limit with ulimit -n", files, fitting, config.MaxStreams)
-		config.MaxStreams = fitting
+	available := files - conns.OpenFiles() - reservedFiles - min(files/8, conns.MaxRefusals)
+	if available < 2 {
+		return fmt.Errorf("only %d files may be open, which is too few to serve anyone; raise the limit with ulimit -n", files)
 	}
-	return min(available, config.MaxStreams+maxOthers), warning
+	if fitting := available - min(available/4+1, maxOthers); s.config.MaxStreams > fitting {
+		s.warning = fmt.Sprintf("only %d files may be open, so at most %d streams are allowed instead of %d; "+
+			"raise the limit with ulimit -n", files, fitting, s.config.MaxStreams)
+		s.config.MaxStreams = fitting
+	}
+	s.connections = min(available, s.config.MaxStreams+maxOthers)
+	return nil
 }
 
 // listen listens at addr, HOST:PORT. 0.0.0.0 is every address of IPv4, [::] is every one of IPv6,
@@ -365,12 +387,16 @@ func listen(addr string) (*net.TCPListener, error) {
 
 // reachable returns the address at which a browser on this machine finds the server, which was told
 // to listen at wanted and does so at actual: that is actual, except that an empty host becomes
-// localhost and [::], which browsers do not open, becomes [::1].
+// localhost, [::], which browsers do not open, becomes [::1], and a zone stays, escaped.
 func reachable(wanted, actual string) string {
 	_, port, _ := net.SplitHostPort(actual)
-	switch host, _, _ := net.SplitHostPort(wanted); {
+	host, _, _ := net.SplitHostPort(wanted)
+	address, zone, hasZone := strings.Cut(host, "%")
+	switch {
 	case host == "":
 		return net.JoinHostPort("localhost", port)
+	case hasZone:
+		return net.JoinHostPort(address+"%25"+zone, port) // RFC 6874
 	case net.ParseIP(host).Equal(net.IPv6unspecified):
 		return net.JoinHostPort("::1", port)
 	}

@@ -107,6 +107,7 @@ func NewEpoch(epoch string, history int, keepAlive time.Duration) *Chain {
 	return &Chain{
 		last:       ID{epoch: epoch},
 		filling:    newBatch(),
+		history:    make([]position, 0, history), // growing it later would hold up the owner
 		maxHistory: history,
 		keepAlive:  keepAlive,
 		timer:      time.NewTimer(keepAlive),

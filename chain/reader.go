@@ -10,7 +10,7 @@ import (
 
 // Clients that lose their stream reconnect after a random delay in this range, so that they do not
 // all reach a restarted server at once.
-const minRetry, maxRetry = time.Second, 3 * time.Second
+const minRetry, maxRetry = time.Second, 2 * time.Second
 
 // Reader reads the chain. Only one goroutine at a time may use it.
 type Reader struct {
