@@ -1,14 +1,12 @@
 package metrics
 
 import (
-	"bufio"
 	"fmt"
-	"net"
 	"net/http"
 )
 
 // Monitor counts responses, and knows who reports the other figures. Both belong to one goroutine,
-// which lasts as long as the program.
+// which lasts as long as the program. A nil Monitor counts nothing.
 type Monitor struct {
 	limits    []string
 	responses chan response
@@ -77,7 +75,11 @@ func (m *Monitor) run() {
 }
 
 // Watch replaces the source of all figures but those of responses.
-func (m *Monitor) Watch(source Source) { m.sources <- source }
+func (m *Monitor) Watch(source Source) {
+	if m != nil {
+		m.sources <- source
+	}
+}
 
 // Text returns all figures.
 func (m *Monitor) Text() Text {
@@ -89,10 +91,17 @@ func (m *Monitor) Text() Text {
 }
 
 // Count counts a response that Handler does not see.
-func (m *Monitor) Count(status int, limit string) { m.responses <- response{status, limit} }
+func (m *Monitor) Count(status int, limit string) {
+	if m != nil {
+		m.responses <- response{status, limit}
+	}
+}
 
 // Handler counts next's responses, each when next has returned.
 func (m *Monitor) Handler(next http.Handler) http.Handler {
+	if m == nil {
+		return next
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &counted{w, response{status: http.StatusOK}}
 		defer func() { m.responses <- c.response }()
@@ -129,7 +138,11 @@ func (c *counted) WriteHeader(status int) {
 
 func (c *counted) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// Hijack exists because a handler may avoid to hijack a connection through Unwrap.
-func (c *counted) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	return http.NewResponseController(c.ResponseWriter).Hijack()
+// Uncounted returns w without a Monitor's wrapper, for a response whose status is 200. A handler can
+// hijack its connection and need not fear middleware.
+func Uncounted(w http.ResponseWriter) http.ResponseWriter {
+	if c, ok := w.(*counted); ok {
+		return c.ResponseWriter
+	}
+	return w
 }
