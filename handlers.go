@@ -214,9 +214,8 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 // list may be abandoned even before that.
 func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 	rc := http.NewResponseController(w)
-	// A client that has read fast may pause for long. (Over HTTP/2, others share the connection.)
-	if conn, ok := r.Context().Value(connKey{}).(*conns.Conn); ok && r.ProtoMajor == 1 {
-		conn.EnableUserTimeout(false)
+	if conn, ok := r.Context().Value(connKey{}).(*conns.Conn); ok {
+		conn.EnableUserTimeout(false) // a client that has read fast may pause for long
 		defer conn.EnableUserTimeout(true)
 	}
 	sent, watched := make(chan struct{}), make(chan struct{})
@@ -228,11 +227,7 @@ func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 		case <-sent:
 		}
 	}()
-	defer func() {
-		close(sent)
-		<-watched
-		rc.SetWriteDeadline(time.Time{}) // it must not end the connection's next response
-	}()
+	defer func() { close(sent); <-watched }() // the deadline must not end the next response
 	deadline := time.Now().Add(writeTimeout)
 	for piece := range users.Pieces() {
 		rc.SetWriteDeadline(deadline)
@@ -246,10 +241,9 @@ func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 		}
 		deadline = deadline.Add(time.Duration(len(piece)) * time.Second / minListRate)
 	}
-	rc.Flush() // before the deadline is taken back
 }
 
-// connKey is the key of a request's *conns.Conn in its context.
+// connKey is the key of a request's *conns.Conn in its context, where this program serves it.
 type connKey struct{}
 
 // stream responds with a stream of events (HTML standard, section 9.2, "Server-sent events"). Its
@@ -469,12 +463,8 @@ func readBody(w http.ResponseWriter, r *http.Request) (body string, ok bool) {
 		return "", false
 	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(maxBody)))
-	// A server's WriteTimeout counts from the request's head, but the body may have used it up. Without
-	// a WriteTimeout, net/http would keep this deadline for the connection's next responses.
-	server, _ := r.Context().Value(http.ServerContextKey).(*http.Server)
-	if server != nil && server.WriteTimeout > 0 {
-		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
-	}
+	// net/http's WriteTimeout counts from the request's head, but the body may have used it up.
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 	if err == nil {
 		return string(b), true
 	}
