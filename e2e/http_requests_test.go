@@ -1,5 +1,5 @@
-// Here belongs what each request is answered with: every row of the contract's
-// table, every header, and every error in its order.
+// Tests the response to each request: every row of the contract's table, every header, and every
+// error in its order.
 package e2e
 
 import (
@@ -10,15 +10,12 @@ import (
 	"testing"
 )
 
-// h is headers of a table's row, names and values in turn.
-type h []string
-
-// One story, told request by request.
-func TestRequestsAreAnsweredAsTheTableSays(t *testing.T) {
+// The requests are one story.
+func TestResponsesAreThoseOfTheTable(t *testing.T) {
 	s := start(t)
 	epoch := epochOf(s.lastID(t))
 	const (
-		some    = "(some sentence)"
+		some    = "(a sentence)"
 		listed  = "Connected users:\nUser: Zoe\nUser: alice\nUser: bob\nUser: éric"
 		noAlice = "User alice is not connected."
 	)
@@ -36,12 +33,11 @@ func TestRequestsAreAnsweredAsTheTableSays(t *testing.T) {
 		{request: "HEAD /users", status: 200, seq: "0",
 			has: append(h{"Content-Length", "17"}, list...)},
 		{request: "DELETE /users/alice", status: 404, want: noAlice, seq: "0"},
-		{request: "POST /chat/alice", body: "hello",
-			status: 404, want: noAlice, seq: "0"},
+		{request: "POST /chat/alice", body: "hello", status: 404, want: noAlice, seq: "0"},
 
 		{request: "POST /users/alice", status: 201, want: "User alice connected.", seq: "1"},
 		{request: "POST /users/alice", status: 200, want: "User alice connected.", seq: "1"},
-		{request: "POST /users/bob", body: "a body of no use",
+		{request: "POST /users/bob", body: "a body that is ignored",
 			status: 201, want: "User bob connected.", seq: "2"},
 		{request: "POST /users/%C3%A9ric", status: 201, want: "User éric connected.", seq: "3"},
 		{request: "POST /users/Zoe", status: 201, want: "User Zoe connected.", seq: "4"},
@@ -57,8 +53,7 @@ func TestRequestsAreAnsweredAsTheTableSays(t *testing.T) {
 
 		{request: "DELETE /users/alice", status: 200, want: "User alice disconnected.", seq: "7"},
 		{request: "DELETE /users/alice", status: 404, want: noAlice, seq: "7"},
-		{request: "POST /chat/alice", body: "hello",
-			status: 404, want: noAlice, seq: "7"},
+		{request: "POST /chat/alice", body: "hello", status: 404, want: noAlice, seq: "7"},
 		{request: "POST /users/alice", status: 201, want: "User alice connected.", seq: "8"},
 		{request: "POST /users/%3Cb%3E%22", status: 201, want: `User <b>" connected.`, seq: "9"},
 		{request: "POST /chat/%3Cb%3E%22", body: "<i> ",
@@ -72,15 +67,17 @@ func TestRequestsAreAnsweredAsTheTableSays(t *testing.T) {
 		{request: "OPTIONS /lobby.js", status: 200, has: getHead},
 		{request: "PUT /users", status: 405, want: some, has: getHead},
 		{request: "GET /users/alice", status: 405, want: some, has: post},
-		{request: "HEAD /users/alice", status: 405, has: post},
-		{request: "PUT /users/alice", status: 405, want: some, has: post},
 		{request: "HEAD /chat", status: 405, has: get},
 		{request: "HEAD /chat/alice", status: 405, has: getPost},
 		{request: "DELETE /chat/alice", status: 405, want: some, has: getPost},
 		{request: "POST /", status: 405, want: some, has: getHead},
-		{request: "BREW /", status: 405, want: some, has: getHead},
 		{request: "GET /nosuch", status: 404, want: some},
 		{request: "HEAD /nosuch", status: 404},
+		{request: "GET //users", status: 404, want: some},
+		{request: "GET /users/", status: 404, want: some},
+		{request: "GET /Users", status: 404, want: some},
+		{request: "GET /users/../users", status: 404, want: some},
+		{request: "GET /web/index.html", status: 404, want: some},
 		{request: "OPTIONS /nosuch", status: 404, want: some},
 	} {
 		r := s.send(t, c.request, c.body)
@@ -100,28 +97,16 @@ func TestRequestsAreAnsweredAsTheTableSays(t *testing.T) {
 	}
 
 	st := s.subscribe(t, "/chat/bob?lastEventId="+epoch+"-0")
-	if got := st.header.Get("Last-Event-ID"); got != epoch+"-10" {
-		t.Errorf("the stream of one who is there has the Last-Event-ID %q, want %s-10", got, epoch)
+	if got, want := st.header.Get("Last-Event-ID"), epoch+"-10"; got != want {
+		t.Errorf("a present user's stream has the Last-Event-ID %q, want %q", got, want)
 	}
 	st.expectRun(t, arrives("alice"), arrives("bob"), arrives("éric"), arrives("Zoe"),
 		"alice: hello", "alice: one\ntwo\nthree", leaves("alice"), arrives("alice"),
 		arrives(`<b>"`), `<b>": <i> `)
 }
 
-// mustHave fails the test unless the answer has those headers. One that is to be
-// empty must not be there.
-func (r response) mustHave(t testing.TB, request string, headers ...string) {
-	t.Helper()
-	for i := 0; i < len(headers); i += 2 {
-		name, want := headers[i], headers[i+1]
-		if got := strings.Join(r.header.Values(name), ", "); got != want {
-			t.Errorf("%s: got %s: %q, want %q", request, name, got, want)
-		}
-	}
-}
-
-// The page and whatever it loads can be read by all, and by HEAD too.
-func TestPageIsOpenToAll(t *testing.T) {
+// Other sites may link to the page, and its files belong to it. A Range is ignored.
+func TestPageAndItsFilesAreOpenToEveryone(t *testing.T) {
 	s := start(t)
 	page := s.send(t, "GET /", "", "Sec-Fetch-Site", "cross-site")
 	if page.status != 200 || page.body == "" {
@@ -137,7 +122,7 @@ func TestPageIsOpenToAll(t *testing.T) {
 		".css": "text/css; charset=utf-8", ".svg": "image/svg+xml",
 	}
 	for _, path := range paths {
-		get := s.send(t, "GET "+path, "", "Origin", "http://evil.example")
+		get := s.send(t, "GET "+path, "", "Origin", "http://evil.example", "Range", "bytes=0-1")
 		head := s.send(t, "HEAD "+path, "", "Sec-Fetch-Site", "cross-site")
 		contentType := contentTypes[path[strings.LastIndexAny(path, "./"):]]
 		for _, r := range []response{get, head} {
@@ -152,10 +137,10 @@ func TestPageIsOpenToAll(t *testing.T) {
 	}
 }
 
-func TestListIsJSONForThoseWhoAcceptIt(t *testing.T) {
+func TestListIsJSONIfTheRequestPrefersThat(t *testing.T) {
 	s := start(t)
 	if r := s.send(t, "GET /users", "", "Accept", "application/json"); r.body != `{"users":[]}` {
-		t.Errorf("got %q of nobody", r.body)
+		t.Errorf("got %q with nobody present", r.body)
 	}
 	for _, name := range []string{"bob", "a%22b", "%C3%A9"} {
 		s.do(t, "POST", "/users/"+name, "")
@@ -170,8 +155,7 @@ func TestListIsJSONForThoseWhoAcceptIt(t *testing.T) {
 			accepts: []h{
 				{}, {"Accept", ""}, {"Accept", "*/*"}, {"Accept", "text/plain"},
 				{"Accept", "text/html,application/xhtml+xml,*/*;q=0.8"},
-				{"Accept", "application/json;q=0"}, {"Accept", "application/json;q=0.0, */*"},
-				{"Accept", "application/json;q=0.1, text/plain"},
+				{"Accept", "application/json;q=0.0, */*"},
 				{"Accept", "text/plain, application/json;q=0.5"},
 				{"Accept", "application/jsonp"}, {"Accept", "nonsense;;,/"},
 			},
@@ -180,11 +164,9 @@ func TestListIsJSONForThoseWhoAcceptIt(t *testing.T) {
 			contentType: "application/json",
 			body:        `{"users":["a\"b","bob","é"]}`,
 			accepts: []h{
-				{"Accept", "application/json"}, {"Accept", "Application/JSON"},
-				{"Accept", "application/json; charset=utf-8"},
+				{"Accept", "application/json"}, {"Accept", "Application/JSON; charset=utf-8"},
 				{"Accept", "application/json, text/plain, */*"},
 				{"Accept", "application/json, text/plain;q=0.5, */*;q=0.1"},
-				{"Accept", "text/html, Application/JSON;q=0.9"},
 				{"Accept", "text/html", "Accept", "application/json;q=0.9"},
 			},
 		},
@@ -208,46 +190,146 @@ func TestListIsJSONForThoseWhoAcceptIt(t *testing.T) {
 	}
 }
 
-// A request that is wrong in several ways is answered for the first of them. If
-// it has a body that was not read, the connection ends with the answer.
-func TestTheFirstErrorIsAnswered(t *testing.T) {
-	s := start(t, "-max-users", "1", "-max-streams", "1") // which the watcher takes
+// A request with several faults gets the first of these errors. If its body was not read, the
+// connection ends with the response.
+func TestFirstFaultOfARequestIsReported(t *testing.T) {
+	s := start(t, "-max-users", "1", "-max-streams", "1") // The watcher takes both places.
 	foreign, cross := h{"Host", "evil.example"}, h{"Sec-Fetch-Site", "cross-site"}
 	both := append(foreign, cross...)
 	big := strings.Repeat("x", 5000)
+	const (
+		host = `this server does not answer to host "evil.example"; allow it with -host`
+		site = "cross-site requests are rejected; use this server's own page"
+		path = `there is nothing at "/nosuch/\n"; try /users, /chat or the page at /`
+		size = "the body is too long: a message has at most 4096 bytes, " +
+			"and no other request needs a body"
+		empty   = "the message is empty; send its text as the request body"
+		users   = "there are too many users; try again later"
+		streams = "there are too many open streams; try again later"
+		anyName = ""
+	)
 	s.mustNotChange(t, func() {
 		for _, c := range []struct {
 			request, body string
 			headers       h
 			status        int
+			want          string // The response has it with a capital letter and a period.
 		}{
-			{request: "PATCH /nosuch/%0A", body: big, headers: both, status: 421},
-			{request: "PUT /nosuch", headers: both, status: 421},
-			{request: "GET /", headers: both, status: 421},
-			{request: "PATCH /nosuch/%0A", body: big, headers: cross, status: 403},
-			{request: "PATCH /users", body: big, headers: cross, status: 403},
-			{request: "POST /users/%0A", body: big, headers: cross, status: 403},
-			{request: "GET /chat/%0A", body: big, headers: cross, status: 403},
-			{request: "PATCH /nosuch/%0A", body: big, status: 404},
-			{request: "PATCH /chat/%0A", body: big, status: 405},
-			{request: "GET /users/%0A", body: big, status: 405},
-			{request: "PUT /users/%0A", status: 405},
-			{request: "POST /users/%0A", body: big, status: 400},
-			{request: "DELETE /users/%0A", body: big, status: 400},
-			{request: "POST /chat/%0A", body: big, status: 400},
-			{request: "POST /chat/%0A", body: strings.Repeat("x", 1<<20), status: 400},
-			{request: "POST /users/bob", body: big, status: 413},
-			{request: "DELETE /users/bob", body: big, status: 413},
-			{request: "POST /chat/bob", body: big, status: 413},
-			{request: "POST /chat/bob", body: "\n", status: 400},
-			{request: "POST /chat/bob", status: 400},
-			{request: "GET /chat/bob", body: "x", status: 400},
-			{request: "POST /users/bob", status: 503},
-			{request: "GET /chat/bob", status: 503},
+			{"PATCH /nosuch/%0A", big, both, 421, host},
+			{"GET /", "", both, 421, host},
+			{"PATCH /nosuch/%0A", big, cross, 403, site},
+			{"PATCH /users", big, cross, 403, site},
+			{"POST /users/%0A", big, cross, 403, site},
+			{"GET /chat/%0A", big, cross, 403, site},
+			{"PATCH /nosuch/%0A", big, nil, 404, path},
+			{"PATCH /chat/%0A", big, nil, 405,
+				"method PATCH is not allowed here; use GET, OPTIONS, POST"},
+			{"GET /users/%0A", big, nil, 405,
+				"method GET is not allowed here; use DELETE, OPTIONS, POST"},
+			{"POST /users/%0A", big, nil, 400, anyName},
+			{"DELETE /users/%0A", big, nil, 400, anyName},
+			{"POST /chat/%0A", strings.Repeat("x", 1<<20), nil, 400, anyName},
+			{"POST /users/bob", big, nil, 413, size},
+			{"DELETE /users/bob", big, nil, 413, size},
+			{"POST /chat/bob", big, nil, 413, size},
+			{"POST /chat/bob", "\n", nil, 400, empty},
+			{"POST /chat/bob", "", nil, 400, empty},
+			{"GET /chat/bob", "x", nil, 400, "a stream request must not have a body"},
+			{"POST /users/bob", "", nil, 503, users},
+			{"GET /chat/bob", "", nil, 503, streams},
 		} {
 			r := s.mustRefuse(t, c.status, c.request, c.body, c.headers...)
+			got := strings.TrimSuffix(r.body, "\n")
+			if c.want != anyName && got != strings.ToUpper(c.want[:1])+c.want[1:]+"." {
+				t.Errorf("%s: got %q, want %q", c.request, got, c.want)
+			}
 			if wasRead := c.body == "\n"; c.body != "" && !wasRead && !r.closes {
 				t.Errorf("%s with a body: the %d does not end the connection", c.request, c.status)
+			}
+		}
+	})
+}
+
+// What a name may be is tested beside package chat.
+func TestNameIsPercentDecodedAndThenChecked(t *testing.T) {
+	s := start(t)
+	for path, name := range map[string]string{
+		"a+b": "a+b", "%2E..": "...", "%2525": "%25", "%3Fa%23b": "?a#b", ":name": ":name",
+		"127.0.0.1:80": "127.0.0.1:80", "\xc3\xa9": "é", "%F0%9F%98%80": "😀",
+		strings.Repeat("%F0%9F%98%80", 64): strings.Repeat("😀", 64),
+	} {
+		for _, c := range []struct{ request, body, want string }{
+			{request: "POST /users/", want: "User " + name + " connected."},
+			{request: "POST /chat/", body: "hi", want: name + ": hi"},
+			{request: "DELETE /users/", want: "User " + name + " disconnected."},
+		} {
+			if r := s.send(t, c.request+path, c.body); r.status >= 300 || r.body != c.want {
+				t.Errorf("%s%q: got %d %q, want %q", c.request, path, r.status, r.body, c.want)
+			}
+		}
+		s.subscribe(t, "/chat/"+path).expect(t, arrives(name))
+	}
+	s.mustNotChange(t, func() {
+		for path, want := range map[string]struct {
+			status int
+			body   string // a part of it
+		}{
+			"":                         {404, "There is nothing at"},
+			"%2F":                      {404, "There is nothing at"},
+			"a%2Fb":                    {404, "There is nothing at"},
+			"%2e%2E":                   {400, `A name cannot be "..", because`},
+			strings.Repeat("x", 65):    {400, "The name has 65 code points; at most 64"},
+			"%0D%0A%0D%0Aevent:%20gap": {400, "The name contains U+000D, which is"},
+			"a%00":                     {400, "The name contains U+0000, which is"},
+			"%E2%80%AEa":               {400, "The name contains U+202E, which is"},
+			"%E3%85%A4":                {400, "The name contains U+3164, which is"},
+			"%CC%81":                   {400, "The name begins with U+0301, which"},
+			"%FF":                      {400, "The name is not valid UTF-8"},
+			"\xff":                     {400, "The name is not valid UTF-8"},
+		} {
+			for _, request := range []string{
+				"POST /users/", "DELETE /users/", "GET /chat/", "POST /chat/",
+			} {
+				r := s.mustRefuse(t, want.status, request+path, "")
+				if !strings.Contains(r.body, want.body) {
+					t.Errorf("%s%q: got %q, want %q", request, path, r.body, want.body)
+				}
+			}
+		}
+	})
+}
+
+// What a message may be is tested beside package chat.
+func TestMessageIsCheckedWhateverItsContentType(t *testing.T) {
+	s := start(t)
+	s.do(t, "POST", "/users/alice", "")
+	st := s.subscribe(t, "/chat/alice")
+	st.mustOpen(t)
+	longest, lines := strings.Repeat("x", 4096), strings.Repeat("x\n", 31)+"x"
+	for body, text := range map[string]string{
+		"a=b&c=%41": "a=b&c=%41", " \ta ": " \ta ", longest + "\r\n": longest,
+		strings.Repeat("x\r\n", 32):    lines,
+		"a\r\nb\rc\u2028\u2029data: d": "a\nb\nc\n\ndata: d",
+	} {
+		r := s.send(t, "POST /chat/alice", body, "Content-Type", "application/x-www-form-urlencoded")
+		if r.status != 200 || r.body != "alice: "+text {
+			t.Fatalf("%.40q: got %d %.40q, want %.40q", body, r.status, r.body, text)
+		}
+		st.expectRun(t, "alice: "+text)
+	}
+	s.mustNotChange(t, func() {
+		for body, want := range map[string]struct {
+			status int
+			body   string
+		}{
+			longest + "x\n": {413, "The message is longer than 4096 bytes."},
+			lines + "\nx":   {400, "The message has more than 32 lines."},
+			"a\xc3":         {400, "The message is not valid UTF-8."},
+			"a\x00":         {400, "The message contains a control character other than"},
+		} {
+			r := s.mustRefuse(t, want.status, "POST /chat/alice", body)
+			if !strings.Contains(r.body, want.body) {
+				t.Errorf("%.40q: got %q, want %q", body, r.body, want.body)
 			}
 		}
 	})
