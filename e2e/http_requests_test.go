@@ -145,106 +145,103 @@ func TestListIsJSONIfTheRequestPrefersThat(t *testing.T) {
 	for _, name := range []string{"bob", "a%22b", "%C3%A9"} {
 		s.do(t, "POST", "/users/"+name, "")
 	}
+	const plain = "text/plain; charset=utf-8"
+	bodies := map[string]string{
+		plain:              "Connected users:\nUser: a\"b\nUser: bob\nUser: é",
+		"application/json": `{"users":["a\"b","bob","é"]}`,
+	}
 	for _, c := range []struct {
-		contentType, body string
-		accepts           []h
+		contentType string
+		accept      h
 	}{
-		{
-			contentType: "text/plain; charset=utf-8",
-			body:        "Connected users:\nUser: a\"b\nUser: bob\nUser: é",
-			accepts: []h{
-				{}, {"Accept", ""}, {"Accept", "*/*"}, {"Accept", "text/plain"},
-				{"Accept", "text/html,application/xhtml+xml,*/*;q=0.8"},
-				{"Accept", "application/json;q=0.0, */*"},
-				{"Accept", "text/plain, application/json;q=0.5"},
-				{"Accept", "application/jsonp"}, {"Accept", "nonsense;;,/"},
-			},
-		},
-		{
-			contentType: "application/json",
-			body:        `{"users":["a\"b","bob","é"]}`,
-			accepts: []h{
-				{"Accept", "application/json"}, {"Accept", "Application/JSON; charset=utf-8"},
-				{"Accept", "application/json, text/plain, */*"},
-				{"Accept", "application/json, text/plain;q=0.5, */*;q=0.1"},
-				{"Accept", "text/html", "Accept", "application/json;q=0.9"},
-			},
-		},
+		{plain, h{}}, {plain, h{"Accept", ""}}, {plain, h{"Accept", "*/*"}},
+		{plain, h{"Accept", "text/html,application/xhtml+xml,*/*;q=0.8"}},
+		{plain, h{"Accept", "application/json;q=0.0, */*"}},
+		{plain, h{"Accept", "text/plain, application/json;q=0.5"}},
+		{plain, h{"Accept", "application/jsonp"}}, {plain, h{"Accept", "nonsense;;,/"}},
+		{"application/json", h{"Accept", "Application/JSON; charset=utf-8"}},
+		{"application/json", h{"Accept", "application/json, text/plain, */*"}},
+		{"application/json", h{"Accept", "application/json, text/plain;q=0.5, */*;q=0.1"}},
+		{"application/json", h{"Accept", "text/html", "Accept", "application/json;q=0.9"}},
 	} {
-		for _, accept := range c.accepts {
-			get := s.send(t, "GET /users", "", accept...)
-			head := s.send(t, "HEAD /users", "", accept...)
-			for _, r := range []response{get, head} {
-				if r.status != 200 {
-					t.Errorf("%q: got %d, want 200", accept, r.status)
-				}
-				r.mustHave(t, fmt.Sprintf("%q", accept), "Content-Type", c.contentType,
-					"Content-Length", strconv.Itoa(len(c.body)), "Vary", "Accept",
-					"Cache-Control", "no-store", "Last-Event-ID", s.lastID(t),
-					"X-Content-Type-Options", "nosniff")
-			}
-			if get.body != c.body {
-				t.Errorf("%q: got %q, want %q", accept, get.body, c.body)
-			}
+		body := bodies[c.contentType]
+		get := s.send(t, "GET /users", "", c.accept...)
+		head := s.send(t, "HEAD /users", "", c.accept...)
+		if get.status != 200 || get.body != body || head.status != 200 {
+			t.Errorf("%q: got %d and %d with %q, want %q",
+				c.accept, head.status, get.status, get.body, body)
+		}
+		for _, r := range []response{get, head} {
+			r.mustHave(t, fmt.Sprintf("%q", c.accept), "Content-Type", c.contentType,
+				"Content-Length", strconv.Itoa(len(body)), "Vary", "Accept",
+				"Cache-Control", "no-store", "Last-Event-ID", s.lastID(t),
+				"X-Content-Type-Options", "nosniff")
 		}
 	}
 }
 
-// A request with several faults gets the first of these errors. If its body was not read, the
-// connection ends with the response.
-func TestFirstFaultOfARequestIsReported(t *testing.T) {
+// The body of each of these requests is announced but never sent: the response does not wait for
+// it, and ends the connection.
+func TestFirstFaultOfARequestIsReportedAtOnce(t *testing.T) {
 	s := start(t, "-max-users", "1", "-max-streams", "1") // The watcher takes both places.
 	foreign, cross := h{"Host", "evil.example"}, h{"Sec-Fetch-Site", "cross-site"}
 	both := append(foreign, cross...)
-	big := strings.Repeat("x", 5000)
 	const (
 		host = `this server does not answer to host "evil.example"; allow it with -host`
 		site = "cross-site requests are rejected; use this server's own page"
 		path = `there is nothing at "/nosuch/\n"; try /users, /chat or the page at /`
+		name = "the name contains U+000A, which is white space; use \"-\" or \"_\" instead"
 		size = "the body is too long: a message has at most 4096 bytes, " +
 			"and no other request needs a body"
-		empty   = "the message is empty; send its text as the request body"
-		users   = "there are too many users; try again later"
-		streams = "there are too many open streams; try again later"
-		anyName = ""
+		noBody = "a stream request must not have a body"
 	)
 	s.mustNotChange(t, func() {
 		for _, c := range []struct {
-			request, body string
-			headers       h
-			status        int
-			want          string // The response has it with a capital letter and a period.
+			request string
+			length  int // of the body
+			headers h
+			status  int
+			want    string // The response has it with a capital letter and a period.
 		}{
-			{"PATCH /nosuch/%0A", big, both, 421, host},
-			{"GET /", "", both, 421, host},
-			{"PATCH /nosuch/%0A", big, cross, 403, site},
-			{"PATCH /users", big, cross, 403, site},
-			{"POST /users/%0A", big, cross, 403, site},
-			{"GET /chat/%0A", big, cross, 403, site},
-			{"PATCH /nosuch/%0A", big, nil, 404, path},
-			{"PATCH /chat/%0A", big, nil, 405,
+			{"PATCH /nosuch/%0A", 5000, both, 421, host},
+			{"GET /", 0, both, 421, host},
+			{"PATCH /nosuch/%0A", 5000, cross, 403, site},
+			{"PATCH /users", 5000, cross, 403, site},
+			{"POST /users/%0A", 5000, h{"Origin", "http://evil.example"}, 403, site},
+			{"GET /chat/%0A", 5000, cross, 403, site},
+			{"PATCH /nosuch/%0A", 5000, nil, 404, path},
+			{"PATCH /chat/%0A", 5000, nil, 405,
 				"method PATCH is not allowed here; use GET, OPTIONS, POST"},
-			{"GET /users/%0A", big, nil, 405,
+			{"GET /users/%0A", 5000, nil, 405,
 				"method GET is not allowed here; use DELETE, OPTIONS, POST"},
-			{"POST /users/%0A", big, nil, 400, anyName},
-			{"DELETE /users/%0A", big, nil, 400, anyName},
-			{"POST /chat/%0A", strings.Repeat("x", 1<<20), nil, 400, anyName},
-			{"POST /users/bob", big, nil, 413, size},
-			{"DELETE /users/bob", big, nil, 413, size},
-			{"POST /chat/bob", big, nil, 413, size},
-			{"POST /chat/bob", "\n", nil, 400, empty},
-			{"POST /chat/bob", "", nil, 400, empty},
-			{"GET /chat/bob", "x", nil, 400, "a stream request must not have a body"},
-			{"POST /users/bob", "", nil, 503, users},
-			{"GET /chat/bob", "", nil, 503, streams},
+			{"POST /users/%0A", 2, nil, 400, name},
+			{"DELETE /users/%0A", 5000, nil, 400, name},
+			{"POST /chat/%0A", 1 << 20, nil, 400, name},
+			{"POST /users/bob", 5000, nil, 413, size},
+			{"DELETE /users/bob", 5000, nil, 413, size},
+			{"POST /chat/bob", 1 << 20, nil, 413, size},
+			{"POST /chat/bob", 0, nil, 400,
+				"the message is empty; send its text as the request body"},
+			{"GET /chat/bob", 2, nil, 400, noBody},
+			{"POST /users/bob", 0, nil, 503, "there are too many users; try again later"},
+			{"GET /chat/bob", 0, nil, 503, "there are too many open streams; try again later"},
 		} {
-			r := s.mustRefuse(t, c.status, c.request, c.body, c.headers...)
-			got := strings.TrimSuffix(r.body, "\n")
-			if c.want != anyName && got != strings.ToUpper(c.want[:1])+c.want[1:]+"." {
-				t.Errorf("%s: got %q, want %q", c.request, got, c.want)
+			bodies := []h{{"Content-Length", strconv.Itoa(c.length)}}
+			if c.length > 0 {
+				bodies = append(bodies, append(bodies[0], "Expect", "100-continue"))
 			}
-			if wasRead := c.body == "\n"; c.body != "" && !wasRead && !r.closes {
-				t.Errorf("%s with a body: the %d does not end the connection", c.request, c.status)
+			if c.length > 0 && c.status != 413 && c.want != noBody { // which depend on the length
+				bodies = append(bodies, h{"Transfer-Encoding", "chunked"})
+			}
+			for _, body := range bodies {
+				r := s.mustRefuse(t, c.status, c.request, "", append(body, c.headers...)...)
+				want := strings.ToUpper(c.want[:1]) + c.want[1:] + "."
+				if got := strings.TrimSuffix(r.body, "\n"); got != want {
+					t.Errorf("%s: got %q, want %q", c.request, got, want)
+				}
+				if r.closes != (c.length > 0) {
+					t.Errorf("%s with %q: the connection closes: %v", c.request, body, r.closes)
+				}
 			}
 		}
 	})

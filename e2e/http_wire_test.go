@@ -170,45 +170,6 @@ func TestBrokenBodyChangesNothing(t *testing.T) {
 	}
 }
 
-func TestRequestIsRejectedWithoutWaitingForItsBody(t *testing.T) {
-	s := start(t)
-	s.do(t, "POST", "/users/alice", "")
-	s.mustNotChange(t, func() {
-		for _, c := range []struct {
-			status  int
-			request string
-			headers h
-		}{
-			{status: 404, request: "POST /nosuch"},
-			{status: 405, request: "PUT /users/alice"},
-			{status: 403, request: "POST /chat/alice", headers: h{"Origin", "http://evil.example"}},
-			{status: 421, request: "DELETE /users/alice", headers: h{"Host", "evil.example"}},
-			{status: 400, request: "POST /users/%00"},
-			{status: 400, request: "POST /chat/%00"},
-			{status: 400, request: "GET /chat"},
-			{status: 400, request: "GET /chat/bob"},
-			{status: 413, request: "POST /users/bob", headers: h{"Content-Length", "1000000"}},
-			{status: 413, request: "POST /chat/alice", headers: h{"Content-Length", "1000000"}},
-		} {
-			for _, length := range []h{
-				{"Content-Length", "2"}, {"Content-Length", "2", "Expect", "100-continue"},
-				{"Transfer-Encoding", "chunked"},
-			} {
-				if c.status == 413 {
-					length = nil
-				}
-				if strings.HasPrefix(c.request, "GET") && length[0] == "Transfer-Encoding" {
-					continue // The body may turn out to be empty, which is allowed.
-				}
-				r := s.mustRefuse(t, c.status, c.request, "", append(length, c.headers...)...)
-				if !r.closes {
-					t.Errorf("%s: the response does not end the connection", c.request)
-				}
-			}
-		}
-	})
-}
-
 // Some clients read only when they have sent their whole body. If the server reset the connection
 // meanwhile, they would never learn why.
 func TestRejectionReachesAClientThatIsStillSending(t *testing.T) {
