@@ -112,7 +112,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		failHead(w, r, fmt.Sprintf("the request line and headers exceed %d bytes", maxHead))
 	case lines > maxHeadLines:
 		failHead(w, r, fmt.Sprintf("the request has more than %d header lines", maxHeadLines))
-	case r.Host != "" && !s.answersTo(origin.HostOf(r.Host)): // proxies' health checks may have no Host
+	case r.Host != "" && !s.answersTo(origin.HostOf(r.Host)): // health checks may have no Host
 		fail(w, r, http.StatusMisdirectedRequest,
 			fmt.Sprintf("this server does not answer to host %q; allow it with -host", r.Host))
 	case !isPage(r) && origin.IsCrossOrigin(r):
@@ -417,7 +417,8 @@ func failHead(w http.ResponseWriter, r *http.Request, sentence string) {
 }
 
 func notFound(w http.ResponseWriter, r *http.Request) {
-	fail(w, r, http.StatusNotFound, fmt.Sprintf("there is nothing at %q; try /users, /chat or the page at /", r.URL.Path))
+	fail(w, r, http.StatusNotFound,
+		fmt.Sprintf("there is nothing at %q; try /users, /chat or the page at /", r.URL.Path))
 }
 
 func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
@@ -486,7 +487,8 @@ const (
 // head returns the size of the request's head, counting one space after each colon, and the number
 // of its header lines. net/http's own limit is looser on connections that were used before.
 func head(r *http.Request) (size, lines int) {
-	size = len(r.Method) + len(r.RequestURI) + len(r.Proto) + len("  \r\n") + len("Host: ") + len(r.Host) + len("\r\n\r\n")
+	size = len(r.Method) + len(r.RequestURI) + len(r.Proto) + len("  \r\n") +
+		len("Host: ") + len(r.Host) + len("\r\n\r\n")
 	for name, values := range r.Header {
 		for _, value := range values {
 			size += len(name) + len(": ") + len(value) + len("\r\n")

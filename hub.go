@@ -28,11 +28,11 @@ import (
 
 // Config holds a hub's settings.
 type Config struct {
-	History    int           // number of past events kept for resuming; at least 1, at most maxHistory
-	MaxUsers   int           // number of users at which Join starts rejecting new ones; at least 1
+	History    int           // number of past events kept for resuming; 1 to maxHistory
+	MaxUsers   int           // number of users at which Join rejects new ones; at least 1
 	MaxStreams int           // number of open streams at which new ones are rejected; at least 1
-	Grace      time.Duration // how long users stay present after their last stream closes; at least 0
-	KeepAlive  time.Duration // time without an event after which streams get a comment; at least 1 ms
+	Grace      time.Duration // how long users stay after their last stream closes; at least 0
+	KeepAlive  time.Duration // how long streams are silent before a comment; at least 1 ms
 	Counts     bool          // whether to count what happens, for Figures
 }
 
@@ -253,7 +253,7 @@ func (s *Stream) Close() {
 // state is what Run owns. There is one, a local variable of Run.
 type state struct {
 	config Config
-	room   *room.Room // the users and the events; Chain.Readers counts the streams, open or about to open
+	room   *room.Room // users and events; Chain.Readers counts the streams, those being opened included
 
 	expiries   []expiry         // of grace periods, the earliest first
 	graceTimer <-chan time.Time // delivers at the first of expiries; nil if there are none
@@ -389,11 +389,11 @@ func (s *state) startGracePeriod(visit room.Visit) {
 // wait while a crowd leaves.
 func (s *state) checkGracePeriods() {
 	now := time.Now()
-	late := now.Sub(s.expiries[0].at) // negative if maxExpiries has ended the one that the timer was for
+	late := now.Sub(s.expiries[0].at) // negative if the timer was for one that has ended early
 	if late > maxLate {
-		// The process was probably suspended, and clients may have reconnected without Run having seen
-		// it yet. So they get the time by which this expiry is late once more, but at most one grace
-		// period. Later expiries stay as they are, so the queue remains in order.
+		// The process was probably suspended, and clients may have reconnected without Run having
+		// seen it yet. So they get the time by which this expiry is late once more, but at most one
+		// grace period. Later expiries stay as they are, so the queue remains in order.
 		until := now.Add(min(late, s.config.Grace))
 		for i := range s.expiries {
 			if e := &s.expiries[i]; e.at.Before(until) {

@@ -123,23 +123,30 @@ type settings struct {
 // parse reads the command line. The error is flag.ErrHelp after -h, or else a usageError.
 func parse(args []string, out io.Writer) (settings, error) {
 	s := settings{config: DefaultConfig}
+	config := &s.config
 	flags := flag.NewFlagSet("lobby", flag.ContinueOnError)
 	flags.StringVar(&s.addr, "addr", "127.0.0.1:8080", "listen at `address`; port 0 picks a free port")
-	flags.IntVar(&s.config.History, "history", s.config.History, "keep the last `n` events for resuming; each needs its text and up to 300 bytes of memory")
-	flags.IntVar(&s.config.MaxUsers, "max-users", s.config.MaxUsers, "reject new users by POST once there are `n`")
-	flags.IntVar(&s.config.MaxStreams, "max-streams", s.config.MaxStreams, "reject new streams once `n` are open")
-	flags.DurationVar(&s.config.Grace, "grace", s.config.Grace, "keep users present for `duration` after their last stream closes; 0 means none")
-	flags.DurationVar(&s.config.KeepAlive, "keepalive", s.config.KeepAlive, "send streams a comment after `duration` without an event")
+	flags.IntVar(&config.History, "history", config.History,
+		"keep the last `n` events for resuming; each needs its text and up to 300 bytes of memory")
+	flags.IntVar(&config.MaxUsers, "max-users", config.MaxUsers,
+		"reject new users by POST once there are `n`")
+	flags.IntVar(&config.MaxStreams, "max-streams", config.MaxStreams,
+		"reject new streams once `n` are open")
+	flags.DurationVar(&config.Grace, "grace", config.Grace,
+		"keep users present for `duration` after their last stream closes; 0 means none")
+	flags.DurationVar(&config.KeepAlive, "keepalive", config.KeepAlive,
+		"send streams a comment after `duration` without an event")
 	flags.Func("host", "also answer to Host `name`; may be repeated", func(name string) error {
 		host, err := origin.ParseHost(name)
 		s.hosts = append(s.hosts, host)
 		return err
 	})
-	var urls []string // parsed later: the error of a flags.Func quotes the value, which may hold a password
-	flags.Func("etcd", "join the lobby of several machines whose log is in etcd at `URL`[,URL…]", func(value string) error {
-		urls = []string{value}
-		return nil
-	})
+	var urls []string // parsed later: flag errors quote the value, which may hold a password
+	flags.Func("etcd", "join the lobby of several machines whose log is in etcd at `URL`[,URL…]",
+		func(value string) error {
+			urls = []string{value}
+			return nil
+		})
 	var ca, cert, key string
 	flags.StringVar(&ca, "etcd-ca", "", "PEM `file` with the CA certificates that signed etcd's certificate")
 	flags.StringVar(&cert, "etcd-cert", "", "PEM `file` with this server's client certificate for etcd")
@@ -156,7 +163,7 @@ func parse(args []string, out io.Writer) (settings, error) {
 		s.etcd.TLS, err = etcd.LoadTLS(ca, cert, key)
 	}
 	if err == nil {
-		err = s.config.check()
+		err = config.check()
 	}
 	if err == nil && (s.tlsCert == "") != (s.tlsKey == "") {
 		err = errors.New("-tls-cert and -tls-key belong together; give both or neither")
@@ -170,7 +177,8 @@ func parse(args []string, out io.Writer) (settings, error) {
 	case err != nil:
 		return s, usageError{fmt.Errorf("%w; -h lists the flags", err)}
 	case flags.NArg() > 0:
-		return s, usageError{fmt.Errorf("unexpected argument %q: lobby takes only flags, which -h lists", flags.Arg(0))}
+		return s, usageError{
+			fmt.Errorf("unexpected argument %q: lobby takes only flags, which -h lists", flags.Arg(0))}
 	}
 	return s, nil
 }
@@ -408,7 +416,9 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 
 // serveNode serves a hub that is connected to the others through node, until ctx is done or the node
 // has lost the lobby for the returned reason.
-func serveNode(ctx context.Context, node *cluster.Node, s *settings, stdout, stderr io.Writer) (reason, err error) {
+func serveNode(
+	ctx context.Context, node *cluster.Node, s *settings, stdout, stderr io.Writer,
+) (reason, err error) {
 	hub, err := NewHub(s.config)
 	if err != nil {
 		return nil, err
@@ -448,7 +458,8 @@ func (s *settings) limitStreams() error {
 		available -= 2 * maxScrapes // and as many that are being rejected
 	}
 	if available < 2 {
-		return fmt.Errorf("only %d files may be open, which is too few to serve anyone; raise the limit with ulimit -n", files)
+		return fmt.Errorf("only %d files may be open, which is too few to serve anyone; "+
+			"raise the limit with ulimit -n", files)
 	}
 	if fitting := available - min(available/4+1, maxOthers); s.config.MaxStreams > fitting {
 		s.warning = fmt.Sprintf("only %d files may be open, so at most %d streams are allowed instead of %d; "+

@@ -33,8 +33,11 @@ type Config struct {
 
 // Errors of commands.
 var (
-	ErrNotPresent   = errors.New("the user is not present")
+	// ErrNotPresent is the error of Leave and Say.
+	ErrNotPresent = errors.New("the user is not present")
+	// ErrTooManyUsers is the error of Join.
 	ErrTooManyUsers = errors.New("there are too many users; try again later")
+	// ErrTooManyLists is the error of List.
 	ErrTooManyLists = errors.New("too many user lists are being sent; try again later")
 )
 
@@ -101,8 +104,8 @@ const (
 
 // Result is what came of a Command.
 type Result struct {
-	ID    chain.ID     // the last event that the result reflects: the command's own, if it caused one
-	Err   error        // ErrTooManyUsers of Join, ErrTooManyLists of List, ErrNotPresent of Leave and Say
+	ID    chain.ID     // the last event that the result reflects: its own, if it caused one
+	Err   error        // one of the errors above
 	IsNew bool         // of Join: whether the user was not present before
 	List  *roster.List // of List: the users; its Return must be called once it has been sent
 	Start chain.Start  // of Open and Watch: where the stream starts

@@ -1,9 +1,9 @@
-// Here is how a test reads a stream: as it stands, as events, or as fast as it comes.
+// This file has the helpers that open and read streams, and the package's one parser of the event
+// stream format.
 package e2e
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -17,15 +17,15 @@ import (
 	"time"
 )
 
-// event is what an EventSource would hand to its page, with the id that it
-// would reconnect with afterwards.
+// event is what an EventSource would dispatch, with the id that it would reconnect with afterwards.
 type event struct{ id, name, data string }
 
-// sseReader reads the event stream format (HTML standard, section 9.2.6) one
-// byte at a time, sharing nothing with the server that wrote it.
+// sseReader reads the event stream format (HTML standard, "Server-sent events"). It shares no code
+// with the server.
 type sseReader struct {
 	r        *bufio.Reader
-	lastID   string // as of the last blank line
+	lines    []string // that were read from r together and not yet returned
+	lastID   string   // as of the last blank line
 	retry    string
 	comments []string
 }
@@ -71,36 +71,55 @@ func (s *sseReader) next() (event, error) {
 	}
 }
 
-// line reads up to LF, CR LF or CR.
+// line returns the next line. LF, CR LF and CR each end one, but a CR is noticed only when an LF
+// arrives, which does no harm here: the server sends no CR.
 func (s *sseReader) line() (string, error) {
-	var line []byte
-	for {
-		c, err := s.r.ReadByte()
+	if len(s.lines) == 0 {
+		text, err := s.r.ReadString('\n')
 		if err != nil {
 			return "", err
 		}
-		switch c {
-		case '\n':
-			return string(line), nil
-		case '\r':
-			if next, err := s.r.Peek(1); err == nil && next[0] == '\n' {
-				s.r.ReadByte()
-			}
-			return string(line), nil
+		text = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
+		s.lines = strings.Split(text, "\r")
+	}
+	line := s.lines[0]
+	s.lines = s.lines[1:]
+	return line, nil
+}
+
+// countGaps reads the stream up to the last word. It fails if the stream ends before that, or with
+// errHole if events are missing without a gap.
+func (s *sseReader) countGaps() (gaps int, err error) {
+	number := -1
+	for {
+		e, err := s.next()
+		if err != nil {
+			return gaps, err
 		}
-		line = append(line, c)
+		n := numberOf(epochOf(e.id), e.id)
+		switch {
+		case e.name == "gap":
+			gaps++
+		case number >= 0 && n != number+1:
+			return gaps, fmt.Errorf("%w between %d and %d", errHole, number, n)
+		case e.data == lastWord:
+			return gaps, nil
+		}
+		number = n
 	}
 }
 
-// stream is an open stream of the server's.
+var errHole = errors.New("events are missing without a gap")
+
+// stream is an open stream.
 type stream struct {
 	sseReader
 	header http.Header
 	body   io.Closer    // closes the connection
-	conn   *net.TCPConn // to make trouble with
+	conn   *net.TCPConn // for tests that disturb it
 }
 
-// subscribe opens a stream at path. The test closes it.
+// subscribe opens a stream at path, which ends with the test.
 func (s *server) subscribe(t testing.TB, path string, headers ...string) *stream {
 	t.Helper()
 	st, err := s.trySubscribe(path, headers...)
@@ -135,20 +154,8 @@ func (s *server) trySubscribe(path string, headers ...string) (*stream, error) {
 	return st, nil
 }
 
-// subscribeWhenFree opens a stream as soon as the server has a place for it.
-func (s *server) subscribeWhenFree(t testing.TB, path string) (st *stream) {
-	t.Helper()
-	eventually(t, "a place for "+path, func() bool {
-		var err error
-		st, err = s.trySubscribe(path)
-		return err == nil
-	})
-	t.Cleanup(func() { st.body.Close() })
-	return st
-}
-
-// subscribeSlowly opens a stream on which the client's system takes no more than
-// some 100 KiB that the test does not read.
+// subscribeSlowly opens a stream on which the client's kernel accepts at most about 100 KiB that
+// the test does not read.
 func (s *server) subscribeSlowly(t testing.TB, path string) *stream {
 	t.Helper()
 	st := s.subscribe(t, path)
@@ -156,10 +163,10 @@ func (s *server) subscribeSlowly(t testing.TB, path string) *stream {
 	return st
 }
 
-// mustStream reads the head of a stream that was asked for on conn.
-func mustStream(t testing.TB, conn *net.TCPConn, answers *bufio.Reader) *stream {
+// mustStream reads the head of a stream that was requested on conn.
+func mustStream(t testing.TB, conn *net.TCPConn, r *bufio.Reader) *stream {
 	t.Helper()
-	resp, err := http.ReadResponse(answers, nil)
+	resp, err := http.ReadResponse(r, nil)
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("a stream: got %+v, %v, want 200", resp, err)
 	}
@@ -167,7 +174,7 @@ func mustStream(t testing.TB, conn *net.TCPConn, answers *bufio.Reader) *stream 
 	return &stream{sseReader: sseReader{r: body}, header: resp.Header, body: conn, conn: conn}
 }
 
-// closeAfter closes the stream in that time unless stop is called before.
+// closeAfter closes the stream after that time unless stop is called before.
 func (st *stream) closeAfter(limit time.Duration) (stop func() bool) {
 	return time.AfterFunc(limit, func() { st.body.Close() }).Stop
 }
@@ -183,8 +190,8 @@ func (st *stream) mustNext(t testing.TB) event {
 	return e
 }
 
-// expect reads the next event and fails the test unless it is a message with
-// that data, or if it takes more than 10 s.
+// expect reads the next event and fails the test unless it is a message with that data, or if it
+// takes more than 10 s.
 func (st *stream) expect(t testing.TB, data string) event {
 	t.Helper()
 	defer st.closeAfter(10 * time.Second)()
@@ -198,8 +205,8 @@ func (st *stream) expect(t testing.TB, data string) event {
 	return e
 }
 
-// expectRun reads events with those data, whose ids must follow without a hole:
-// from the opening block on if that has not been read yet.
+// expectRun reads events with those data, whose ids must follow each other: from the opening block
+// on, if that has not been read yet.
 func (st *stream) expectRun(t testing.TB, data ...string) {
 	t.Helper()
 	if st.lastID == "" {
@@ -236,7 +243,7 @@ func (st *stream) readOpening(t testing.TB) (isGap bool) {
 	return m[3] != ""
 }
 
-// block returns the stream's next lines as they stand, up to a blank one. It
+// block returns the stream's next lines, up to and including a blank one, as they were sent. It
 // fails the test if they take more than 10 s.
 func (st *stream) block(t testing.TB) string {
 	t.Helper()
@@ -262,13 +269,12 @@ func (st *stream) mustBeCut(t testing.TB) {
 	}
 }
 
-// slowly reads size bytes at a time, with a pause before each, until it has had
-// enough. Then it reads as fast as others.
+// slowly is a Reader that reads at most size bytes at once, after a pause, until enough is closed.
 type slowly struct {
 	io.Reader
 	size   int
 	pause  time.Duration
-	enough chan struct{} // closed then, or nil if it never has
+	enough chan struct{} // nil if it stays slow
 }
 
 func (s *slowly) Read(p []byte) (int, error) {
@@ -280,10 +286,10 @@ func (s *slowly) Read(p []byte) (int, error) {
 	}
 }
 
-// lastWord is the data of sayLastWord's event.
+// lastWord is the data of the event that ends a test's reading.
 const lastWord = "last: word"
 
-// sayLastWord makes the event that the readers of a test wait for.
+// sayLastWord causes that event.
 func (s *server) sayLastWord(t testing.TB) {
 	t.Helper()
 	s.do(t, "POST", "/users/last", "")
@@ -292,8 +298,8 @@ func (s *server) sayLastWord(t testing.TB) {
 	}
 }
 
-// readToLastWord returns the stream's events up to the last word. It fails the
-// test if the stream ends before that.
+// readToLastWord returns the stream's events up to the last word. It fails the test if the stream
+// ends before that.
 func (st *stream) readToLastWord(t testing.TB) []event {
 	var events []event
 	for {
@@ -308,42 +314,6 @@ func (st *stream) readToLastWord(t testing.TB) []event {
 	}
 }
 
-// errHole is what skim returns if events are missing without a gap.
-var errHole = errors.New("events are missing without a gap")
-
-// skim reads a stream up to the last word and looks at the ids alone, where
-// sseReader would be too slow.
-func skim(stream io.Reader, epoch string) (gaps int, err error) {
-	r := bufio.NewReaderSize(stream, 16<<10)
-	last, id, name, hasData := -1, 0, "", false
-	for {
-		line, err := r.ReadSlice('\n')
-		if err != nil {
-			return gaps, err
-		}
-		field, value, _ := bytes.Cut(line[:len(line)-1], []byte(": "))
-		switch string(field) {
-		case "id":
-			id = numberOf(epoch, string(value))
-		case "event":
-			name = string(value)
-		case "data":
-			hasData = true
-			if string(value) == lastWord {
-				return gaps, nil
-			}
-		case "":
-			switch {
-			case name == "gap":
-				gaps++
-			case hasData && id != last+1:
-				return gaps, fmt.Errorf("%w between %d and %d", errHole, last, id)
-			}
-			last, name, hasData = id, "", false
-		}
-	}
-}
-
 func arrives(name string) string { return "User " + name + " connected to the chat." }
 func leaves(name string) string  { return "User " + name + " disconnected from the chat." }
 
@@ -353,7 +323,7 @@ func epochOf(id string) string {
 	return epoch
 }
 
-// numberOf returns the number in an id of the epoch, or -1 if it is not one.
+// numberOf returns the number in an id of the epoch, or -1 if the id is not of that epoch.
 func numberOf(epoch, id string) int {
 	number, ok := strings.CutPrefix(id, epoch+"-")
 	if n, err := strconv.Atoi(number); ok && err == nil {
@@ -362,7 +332,7 @@ func numberOf(epoch, id string) int {
 	return -1
 }
 
-// idPlus returns the id that comes n events after id.
+// idPlus returns the id of the nth event after id.
 func idPlus(t testing.TB, id string, n int) string {
 	t.Helper()
 	epoch := epochOf(id)
@@ -373,8 +343,8 @@ func idPlus(t testing.TB, id string, n int) string {
 	return fmt.Sprint(epoch, "-", number+n)
 }
 
-// mustFollow fails the test unless the events are messages with the ids of the
-// epoch from first on, without a hole.
+// mustFollow fails the test unless the events are messages with the ids of the epoch from first
+// on, without a hole.
 func mustFollow(t testing.TB, epoch string, first int, events []event) {
 	t.Helper()
 	for i, e := range events {
