@@ -6,19 +6,25 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"io/fs"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
-// TestEmbeddingProgram runs the program of embedding.md in a module that contains nothing but what
-// that page tells its reader to copy.
-func TestEmbeddingProgram(t *testing.T) {
-	dir := t.TempDir()
+// embed makes a module that contains one of the programs of embedding.md and what that page says to
+// copy for it. It returns the module's folder.
+func embed(t *testing.T, which int, change ...string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
 	write := func(name, content string) {
 		t.Helper()
 		path := filepath.Join(dir, name)
@@ -31,34 +37,105 @@ func TestEmbeddingProgram(t *testing.T) {
 		}
 	}
 	page := mustRead(t, "embedding.md")
-	_, list, _ := strings.Cut(page, "cp -r ../lobby/{")
-	list, _, _ = strings.Cut(list, "}")
+	list, _, _ := strings.Cut(strings.Split(page, "cp -r ../lobby/{")[which], "}")
 	for name := range strings.SplitSeq(list, ",") {
-		files := []string{name}
-		if !strings.HasSuffix(name, ".go") {
-			files, _ = filepath.Glob("../" + name + "/*.go")
+		if strings.HasSuffix(name, ".go") {
+			write(name, mustRead(t, "../"+name))
+			continue
 		}
-		for _, file := range files {
-			file = strings.TrimPrefix(file, "../")
-			if !strings.HasSuffix(file, "_test.go") {
-				write(file, mustRead(t, "../"+file))
+		err := fs.WalkDir(os.DirFS(".."), name, func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && !entry.IsDir() && !strings.HasSuffix(path, "_test.go") {
+				write(path, mustRead(t, "../"+path))
 			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
-	_, program, _ := strings.Cut(page, "\n```go\n")
-	program, _, _ = strings.Cut(program, "```")
-	write("main.go", program)
-	write("go.mod", "module sample\n\ngo 1.26\n")
+	program, _, _ := strings.Cut(strings.Split(page, "\n```go\n")[which], "```")
+	write("main.go", strings.NewReplacer(change...).Replace(program))
+	mod := "module sample\n\ngo 1.26\n"
+	if _, require, ok := strings.Cut(mustRead(t, "../go.mod"), "\nrequire "); ok && which == 2 {
+		mod += "\nrequire " + require
+		write("go.sum", mustRead(t, "../go.sum"))
+	}
+	write("go.mod", mod)
+	return dir
+}
+
+func TestProgramWithTheHubRuns(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "go", "run", ".")
-	cmd.Dir = dir
+	cmd.Dir = embed(t, 1)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%v: %s\n%s", err, out, program)
+		t.Fatalf("%v: %s", err, out)
 	}
 	for _, want := range []string{"data: User alice connected to the chat.", "data: alice: hello"} {
 		if strings.Count(string(out), "\n"+want+"\n") != 1 {
 			t.Errorf("it printed %q, want %q in it once", out, want)
 		}
+	}
+}
+
+func TestProgramWithTheHandlerRunsAndStops(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // to find a free port
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	dir := embed(t, 2, "127.0.0.1:8080", l.Addr().String())
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", "program", ".")
+	build.Dir = dir
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var stderr strings.Builder
+	program := exec.CommandContext(t.Context(), filepath.Join(dir, "program"))
+	program.Stderr = &stderr
+	if err := program.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer program.Process.Kill()
+	url := "http://" + l.Addr().String()
+	get := func(path string) *http.Response {
+		resp, err := http.Get(url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err == nil {
+			conn.Close()
+			break
+		}
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal(err)
+		}
+	}
+	hello, err := io.ReadAll(get("/hello").Body)
+	if err != nil || string(hello) != "hello\n" {
+		t.Errorf("GET /hello: got %q, %v", hello, err)
+	}
+	if resp := get("/lobby/"); resp.Header.Get("Content-Type") != "text/html; charset=utf-8" {
+		t.Errorf("the page has the type %q", resp.Header.Get("Content-Type"))
+	}
+	stream := get("/lobby/chat/bob")
+	if resp, err := http.Post(url+"/lobby/chat/bob", "", strings.NewReader("hello")); err != nil {
+		t.Fatal(err)
+	} else if resp.StatusCode != http.StatusOK {
+		t.Errorf("POST /lobby/chat/bob: got %s", resp.Status)
+	}
+	program.Process.Signal(syscall.SIGTERM)
+	begin := time.Now()
+	events, err := io.ReadAll(stream.Body)
+	if err != nil || !strings.HasSuffix(string(events), "\ndata: bob: hello\n\n") {
+		t.Errorf("the stream was %q and ended with %v", events, err)
+	}
+	if err := program.Wait(); err != nil || stderr.Len() > 0 || time.Since(begin) > 3*time.Second {
+		t.Errorf("it ended with %v after %v: %s", err, time.Since(begin), stderr.String())
 	}
 }
 
