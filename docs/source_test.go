@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -20,9 +21,24 @@ import (
 	"time"
 )
 
-// embed makes a module that contains one of the programs of embedding.md and what that page says to
-// copy for it. It returns the module's folder.
-func embed(t *testing.T, which int, change ...string) (dir string) {
+// program is a number of a program in embedding.md.
+type program int
+
+const (
+	withTheHub program = iota + 1
+	withTheHandler
+	listener // a file that the one before may have
+)
+
+// code returns a program.
+func (p program) code(t *testing.T) string {
+	code, _, _ := strings.Cut(strings.Split(mustRead(t, "embedding.md"), "\n```go\n")[p], "```")
+	return code
+}
+
+// embed makes a module of files and what embedding.md says to copy for a program. It returns the
+// module's folder.
+func embed(t *testing.T, p program, files map[string]string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	write := func(name, content string) {
@@ -37,7 +53,7 @@ func embed(t *testing.T, which int, change ...string) (dir string) {
 		}
 	}
 	page := mustRead(t, "embedding.md")
-	list, _, _ := strings.Cut(strings.Split(page, "cp -r ../lobby/{")[which], "}")
+	list, _, _ := strings.Cut(strings.Split(page, "cp -r ../lobby/{")[p], "}")
 	for name := range strings.SplitSeq(list, ",") {
 		if strings.HasSuffix(name, ".go") {
 			write(name, mustRead(t, "../"+name))
@@ -53,10 +69,11 @@ func embed(t *testing.T, which int, change ...string) (dir string) {
 			t.Fatal(err)
 		}
 	}
-	program, _, _ := strings.Cut(strings.Split(page, "\n```go\n")[which], "```")
-	write("main.go", strings.NewReplacer(change...).Replace(program))
+	for name, content := range files {
+		write(name, content)
+	}
 	mod := "module sample\n\ngo 1.26\n"
-	if _, require, ok := strings.Cut(mustRead(t, "../go.mod"), "\nrequire "); ok && which == 2 {
+	if _, require, ok := strings.Cut(mustRead(t, "../go.mod"), "\nrequire "); ok && p != withTheHub {
 		mod += "\nrequire " + require
 		write("go.sum", mustRead(t, "../go.sum"))
 	}
@@ -66,7 +83,7 @@ func embed(t *testing.T, which int, change ...string) (dir string) {
 
 func TestProgramWithTheHubRuns(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "go", "run", ".")
-	cmd.Dir = embed(t, 1)
+	cmd.Dir = embed(t, withTheHub, map[string]string{"main.go": withTheHub.code(t)})
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -79,12 +96,22 @@ func TestProgramWithTheHubRuns(t *testing.T) {
 }
 
 func TestProgramWithTheHandlerRunsAndStops(t *testing.T) {
+	files := map[string]string{"main.go": withTheHandler.code(t)}
+	t.Run("as it is", func(t *testing.T) { runAndStop(t, files) })
+	files["main.go"] = strings.Replace(files["main.go"], "server.ListenAndServe()", "serveLimited(server)", 1)
+	files["listener.go"] = listener.code(t)
+	t.Run("with the listener", func(t *testing.T) { runAndStop(t, files) })
+}
+
+func runAndStop(t *testing.T, files map[string]string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") // to find a free port
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Close()
-	dir := embed(t, 2, "127.0.0.1:8080", l.Addr().String())
+	files = maps.Clone(files)
+	files["main.go"] = strings.Replace(files["main.go"], "127.0.0.1:8080", l.Addr().String(), 1)
+	dir := embed(t, withTheHandler, files)
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", "program", ".")
 	build.Dir = dir
 	if out, err := build.CombinedOutput(); err != nil {
