@@ -40,7 +40,7 @@ func (f feed) Append(ctx context.Context, node string, number int, text []byte) 
 	}
 }
 
-func (f feed) Save(context.Context, int64, []byte, []string) error { return nil }
+func (f feed) SaveSnapshot(context.Context, int64, []byte, []string) error { return nil }
 
 // BenchmarkFollow has a node read entries of another one and give them to its hub. What the log and
 // the hub take comes on top.

@@ -207,7 +207,7 @@ func (a *access) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
 	}
 }
 
-func (a *access) Save(ctx context.Context, at int64, state []byte, gone []string) error {
+func (a *access) SaveSnapshot(ctx context.Context, at int64, state []byte, gone []string) error {
 	a.test.step()
 	a.saves = append(a.saves, saving{at, state, gone})
 	if a.refuseSave != nil {
@@ -218,7 +218,7 @@ func (a *access) Save(ctx context.Context, at int64, state []byte, gone []string
 	if !wait(ctx, &a.holdsSaves) {
 		return ctx.Err()
 	}
-	return a.View.Save(ctx, at, state, gone)
+	return a.View.SaveSnapshot(ctx, at, state, gone)
 }
 
 // life is a node, and one who stands in for its hub: it writes its turns down, and what it has

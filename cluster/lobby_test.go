@@ -17,12 +17,12 @@ import (
 )
 
 // emptyLog is an etcd that has nothing of the lobby, so that whoever asks puts the first key. But
-// it has the one entry that it is asked for, with this revision.
+// it has lobby/log/a/1, with this revision.
 type emptyLog struct{ revision atomic.Int64 }
 
 func (l *emptyLog) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(w, `{"header":{"revision":"9"},"succeeded":true,"responses":[{},{"response_range":{}},`+
-		`{"response_range":{"kvs":[{"key":"eA==","create_revision":"%d"}]}}]}`, l.revision.Load())
+		`{"response_range":{"kvs":[{"key":"bG9iYnkvbG9nL2EvMQ==","create_revision":"%d"}]}}]}`, l.revision.Load())
 }
 
 // openLobby returns a lobby whose log answers all requests with handler.
@@ -96,7 +96,7 @@ func TestBeginSaysWhetherWaitingHelps(t *testing.T) {
 	first := strings.Replace(firstKey, `"history":10`, `"history":11`, 1)
 	l := openLobby(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, `{"header":{"revision":"9"},"responses":[{"response_range":{"kvs":[`+
-			`{"key":"eA==","value":%q,"version":"1","create_revision":"1","mod_revision":"1"}]}},{"response_range":{}}]}`,
+			`{"key":"bG9iYnkvbG9iYnk=","value":%q,"version":"1","create_revision":"1","mod_revision":"1"}]}},{"response_range":{}}]}`,
 			base64.StdEncoding.EncodeToString([]byte(first)))
 	}))
 	if _, err := l.Begin(t.Context()); !errors.Is(err, ErrSettings) {

@@ -34,7 +34,7 @@ const (
 type Log interface {
 	Entries(ctx context.Context) iter.Seq2[etcd.Entry, error]
 	Append(ctx context.Context, node string, number int, text []byte) (revision int64, err error)
-	Save(ctx context.Context, at int64, state []byte, gone []string) error
+	SaveSnapshot(ctx context.Context, at int64, state []byte, gone []string) error
 }
 
 // The reasons for the end of a life, besides those of package etcd.
@@ -111,7 +111,7 @@ func NewNode(session *etcd.Session, log Log, settings Settings, warn func(string
 	if err != nil {
 		return nil, err
 	}
-	begin, err := first(key, session.State)
+	begin, err := first(key, session.Snapshot)
 	if err != nil {
 		return nil, err
 	}
@@ -480,5 +480,5 @@ func (n *Node) write(ctx context.Context, s save) error {
 	if err != nil {
 		return err
 	}
-	return n.log.Save(ctx, s.at, state, s.gone)
+	return n.log.SaveSnapshot(ctx, s.at, state, s.gone)
 }

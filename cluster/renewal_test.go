@@ -112,7 +112,7 @@ func TestStateOfAnotherLobbyBeginsANewEpoch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.log.Open().Save(t.Context(), 1, state, nil); err != nil {
+		if err := b.log.Open().SaveSnapshot(t.Context(), 1, state, nil); err != nil {
 			t.Fatal(err)
 		}
 		b.put("x", 2, said("three"))

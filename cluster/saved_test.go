@@ -316,7 +316,7 @@ func TestNodeThatLagsFarBehindEnds(t *testing.T) {
 
 func TestDamagedStateEndsALifeWithASentence(t *testing.T) {
 	for _, state := range []string{"", "null", "garbage", "{}", `{"state":{"lastID":"first"}}`, `{"nodes":{"a":"one"}}`} {
-		session := &etcd.Session{Settings: firstKey, State: []byte(state), At: 1}
+		session := &etcd.Session{Settings: firstKey, Snapshot: []byte(state), At: 1}
 		_, err := NewNode(session, nil, settings, nil)
 		if err == nil || !strings.HasPrefix(err.Error(), "the saved state cannot be read: ") || errors.Is(err, ErrSettings) {
 			t.Errorf("a saved state %q: the error is %v", state, err)

@@ -66,7 +66,7 @@ func (l *Log) Open() *View {
 	c := <-l.contents
 	defer func() { l.contents <- c }()
 	return &View{log: l, Session: &etcd.Session{
-		Settings: l.settings, State: c.state, At: c.at,
+		Settings: l.settings, Snapshot: c.state, At: c.at,
 	}}
 }
 
@@ -150,8 +150,8 @@ func (v *View) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
 	}
 }
 
-// Save is as etcd.Session's.
-func (v *View) Save(ctx context.Context, at int64, state []byte, gone []string) error {
+// SaveSnapshot is as etcd.Session's.
+func (v *View) SaveSnapshot(ctx context.Context, at int64, state []byte, gone []string) error {
 	if !v.wait(ctx) {
 		return ctx.Err()
 	}
