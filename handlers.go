@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"mime"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -22,50 +21,26 @@ import (
 	"lobby/chat"
 	"lobby/conns"
 	"lobby/origin"
+	"lobby/room"
 	"lobby/roster"
 	"lobby/streaming"
 	"lobby/web"
 )
 
-const (
-	maxHead      = 16 << 10 // bytes of a request's head
-	maxHeadLines = 100
-	maxBody      = chat.MaxText + chat.MaxLineEnd // bytes
-	bodyTimeout  = 10 * time.Second               // for all of a request's body
-	writeTimeout = 10 * time.Second               // for a short answer
-	minListRate  = 256 << 10                      // bytes a second, after writeTimeout, for a list
-
-	// Lists that are being sent may take 64 MiB: roster.MaxOld for old lists, and up to roster.MaxPiece
-	// of a body for each list. So at most maxLists are sent at a time; others wait for listTimeout.
-	maxLists    = (64<<20 - roster.MaxOld) / roster.MaxPiece
-	listTimeout = 5 * time.Second
-
-	// A client that was refused should come back after this long, each client after another time.
-	minRetryAfter, maxRetryAfter = 3, 8 // seconds
-
-	// vanishTimeout is how long a client may leave data unacknowledged before its connection ends.
-	vanishTimeout = 15 * time.Second
-
-	// sendBuffer bounds what the kernel takes for a client that does not read. Otherwise a write
-	// would be done megabytes before the client has it, and writeTimeout would mean nothing.
-	sendBuffer = 64 << 10
-)
-
-// server answers HTTP requests by asking the hub, each with one question.
+// server answers each HTTP request with one question to the hub.
 //
-// It asks without the request's context. net/http cancels that context when the client closes its
-// side of the connection, and a client may do so that still waits for its answer (HTTP/1.0 clients
-// and nc do). The hub answers at once, so there is nothing to cancel.
+// It does not pass the request's context on: net/http cancels it when the client closes its side of
+// the connection, and such a client (HTTP/1.0 clients, nc) may still be waiting for the response.
+// The hub replies at once or, on several machines, within seconds, so there is nothing to cancel.
 type server struct {
 	hub       *Hub
 	answersTo func(origin.Host) bool // whether the Host of a request is this server's
 	crowded   func() bool            // whether connections are getting scarce
-	lists     chan struct{}          // holds an element for each list that is being sent
+	lists     chan struct{}          // has an element for each list that is being sent
 	router    *httprouter.Router
 }
 
-// newServer returns the handler for an http.Server that speaks HTTP/1 and has prepareConn as its
-// ConnContext.
+// newServer returns the handler for an http.Server that is set up as in hubRunner.serve.
 func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) *server {
 	s := &server{hub, answersTo, crowded, make(chan struct{}, maxLists), httprouter.New()}
 	s.router.RedirectTrailingSlash = false
@@ -74,13 +49,13 @@ func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) 
 	s.router.MethodNotAllowed = http.HandlerFunc(methodNotAllowed)
 	s.router.GlobalOPTIONS = http.HandlerFunc(options)
 
-	s.router.GET("/users", s.list)
-	s.router.HEAD("/users", s.list)
+	s.router.POST("/chat/:name", named(s.say))
 	s.router.POST("/users/:name", named(s.join))
 	s.router.DELETE("/users/:name", named(s.leave))
-	s.router.GET("/chat", s.streamUnnamed)
-	s.router.GET("/chat/:name", named(s.stream))
-	s.router.POST("/chat/:name", named(s.say))
+	s.router.GET("/users", s.list)
+	s.router.HEAD("/users", s.list)
+	s.router.GET("/chat", s.stream)
+	s.router.GET("/chat/:name", s.stream)
 	for _, path := range web.Paths() {
 		s.router.GET(path, page)
 		s.router.HEAD(path, page)
@@ -88,26 +63,13 @@ func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) 
 	return s
 }
 
-// prepareConn sets on each connection, as it comes, what net/http has no option for.
-func prepareConn(ctx context.Context, conn net.Conn) context.Context {
-	tcpConn := conn.(*conns.Conn)
-	tcpConn.SetWriteBuffer(sendBuffer)
-	tcpConn.GiveUpAfter(vanishTimeout)
-	return context.WithValue(ctx, connKey{}, tcpConn)
-}
-
-// connKey is the key of a request's connection in its context.
-type connKey struct{}
-
-// ServeHTTP refuses requests with too long a head, for another Host, or from another site's page.
-// The router answers the others. A request without a Host is let through: no browser makes one, but
-// health checks of proxies do.
+// ServeHTTP applies the checks that are common to all requests, and routes those that pass.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
 		http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	}
-	// net/http removes Content-Length if there is a Transfer-Encoding too, so every request with
-	// that is taken for one with both, after which the connection must not go on (RFC 9112, 6.1).
+	// net/http drops Content-Length if there is a Transfer-Encoding, so nobody can tell whether both
+	// were sent. If they were, the connection must be closed (RFC 9112, section 6.1).
 	if len(r.TransferEncoding) > 0 || s.crowded() {
 		w.Header().Set("Connection", "close")
 	}
@@ -116,63 +78,20 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch size, lines := head(r); {
 	case size > maxHead:
-		failHead(w, r, fmt.Sprintf("the request's head is longer than %d bytes", maxHead))
+		failHead(w, r, fmt.Sprintf("the request line and headers exceed %d bytes", maxHead))
 	case lines > maxHeadLines:
 		failHead(w, r, fmt.Sprintf("the request has more than %d header lines", maxHeadLines))
-	case r.Host != "" && !s.answersTo(origin.HostOf(r.Host)):
-		fail(w, r, http.StatusMisdirectedRequest, fmt.Sprintf("the Host %q is not this server's; allow it with the flag -host", r.Host))
+	case r.Host != "" && !s.answersTo(origin.HostOf(r.Host)): // proxies' health checks may have no Host
+		fail(w, r, http.StatusMisdirectedRequest,
+			fmt.Sprintf("this server does not answer to host %q; allow it with -host", r.Host))
 	case !isPage(r) && origin.IsCross(r):
-		fail(w, r, http.StatusForbidden, "the request comes from another origin's page; open this server's own page")
+		fail(w, r, http.StatusForbidden, "cross-site requests are rejected; use this server's own page")
 	default:
 		s.router.ServeHTTP(w, r)
 	}
 }
 
-// named answers 400 unless the path's name is valid.
-func named(handle func(http.ResponseWriter, *http.Request, chat.Name)) httprouter.Handle {
-	return func(w http.ResponseWriter, r *http.Request, params httprouter.Params) {
-		name, err := chat.ParseName(params.ByName("name"))
-		if err != nil {
-			fail(w, r, http.StatusBadRequest, err.Error())
-			return
-		}
-		handle(w, r, name)
-	}
-}
-
-func (s *server) join(w http.ResponseWriter, r *http.Request, name chat.Name) {
-	if _, ok := readBody(w, r); !ok {
-		return
-	}
-	id, isNew, err := s.hub.Join(context.Background(), name)
-	if err != nil {
-		refuse(w, r, id, name, err)
-		return
-	}
-	status := http.StatusOK
-	if isNew {
-		status = http.StatusCreated
-	}
-	answerText(w, status, id, "User "+name.String()+" connected.")
-}
-
-func (s *server) leave(w http.ResponseWriter, r *http.Request, name chat.Name) {
-	if _, ok := readBody(w, r); !ok {
-		return
-	}
-	id, err := s.hub.Leave(context.Background(), name)
-	if err != nil {
-		refuse(w, r, id, name, err)
-		return
-	}
-	answerText(w, http.StatusOK, id, "User "+name.String()+" disconnected.")
-}
-
-func (s *server) say(w http.ResponseWriter, r *http.Request, name chat.Name) {
-	body, ok := readBody(w, r)
-	if !ok {
-		return
-	}
+func (s *server) say(w http.ResponseWriter, r *http.Request, name chat.Name, body string) {
 	text, err := chat.ParseText(body)
 	if errors.Is(err, chat.ErrTextTooLong) {
 		fail(w, r, http.StatusRequestEntityTooLarge, err.Error())
@@ -184,61 +103,102 @@ func (s *server) say(w http.ResponseWriter, r *http.Request, name chat.Name) {
 	}
 	id, err := s.hub.Say(context.Background(), name, text)
 	if err != nil {
-		refuse(w, r, id, name, err)
+		failHub(w, r, id, name, err)
 		return
 	}
-	answerText(w, http.StatusOK, id, name.String()+": "+text.String())
+	respond(w, http.StatusOK, id, name.String()+": "+text.String())
 }
 
-var errTooManyLists = errors.New("the server is sending as many lists as it can; try again later")
+func (s *server) join(w http.ResponseWriter, r *http.Request, name chat.Name, _ string) {
+	id, isNew, err := s.hub.Join(context.Background(), name)
+	if err != nil {
+		failHub(w, r, id, name, err)
+		return
+	}
+	status := http.StatusOK
+	if isNew {
+		status = http.StatusCreated
+	}
+	respond(w, status, id, "User "+name.String()+" connected.")
+}
+
+func (s *server) leave(w http.ResponseWriter, r *http.Request, name chat.Name, _ string) {
+	id, err := s.hub.Leave(context.Background(), name)
+	if err != nil {
+		failHub(w, r, id, name, err)
+		return
+	}
+	respond(w, http.StatusOK, id, "User "+name.String()+" disconnected.")
+}
+
+const (
+	// Lists that are being sent may use 64 MiB: roster.MaxRetained for old versions, and a buffer of
+	// roster.MaxPiece for each list. Hence at most maxLists at once; others wait up to listTimeout.
+	maxLists    = (64<<20 - roster.MaxRetained) / roster.MaxPiece
+	listTimeout = 5 * time.Second
+	minListRate = 256 << 10 // bytes per second that a client must read, once writeTimeout has passed
+)
 
 func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
 	if _, ok := readBody(w, r); !ok {
 		return
 	}
-	if !s.takeListPlace(w) {
-		refuse(w, r, chain.ID{}, chat.Name{}, errTooManyLists)
+	select {
+	case s.lists <- struct{}{}:
+		defer func() { <-s.lists }()
+	case <-time.After(listTimeout):
+		failBusy(w, r, "too many user lists are being sent; try again later")
 		return
 	}
-	defer func() { <-s.lists }()
-	id, users, err := s.hub.List(context.Background())
-	if err != nil {
-		refuse(w, r, id, chat.Name{}, err)
-		return
-	}
-	form, contentType := roster.FormText, plainText
+	form, contentType := roster.Text, plainText
 	if wantsJSON(r) {
-		form, contentType = roster.FormJSON, jsonText
+		form, contentType = roster.JSON, "application/json"
 	}
+	id, users, err := s.hub.List(context.Background(), form)
+	if err != nil {
+		failHub(w, r, id, chat.Name{}, err)
+		return
+	}
+	defer s.hub.Return(users)
 	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Length", strconv.Itoa(users.Size(form)))
+	w.Header().Set("Content-Length", strconv.Itoa(users.Size()))
 	setHead(w, id, contentType)
+	// net/http's WriteTimeout counts from the request's head, but waiting may have used it up.
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 	switch {
+	case r.Method == http.MethodHead:
 	case users.Long():
-		defer s.hub.Release(users)
-		if r.Method != http.MethodHead {
-			sendLong(w, r, users, form)
-		}
-	case r.Method != http.MethodHead:
-		w.Write(users.Body(form)) // which is all that a slow client keeps in memory
+		sendLong(w, r, users)
+	default:
+		w.Write(users.Body())
 	}
 }
 
-// sendLong sends a list that is longer than one piece. A client that takes it slowly keeps an old
-// list in memory. So its time is limited, and the list may have to be given up even before that.
-func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List, form roster.Form) {
+// sendLong sends a list in pieces. A slow client retains an old list, so its time is limited, and the
+// list may be abandoned even before that.
+func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 	rc := http.NewResponseController(w)
 	conn := r.Context().Value(connKey{}).(*conns.Conn)
 	conn.GiveUp(false) // a client that has read fast may pause for long
 	defer conn.GiveUp(true)
-	stop := context.AfterFunc(users.Context(), func() { rc.SetWriteDeadline(time.Now()) })
-	defer stop()
+	sent, watched := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-users.Abandoned():
+			rc.SetWriteDeadline(time.Now()) // ends a write that is waiting for the client
+		case <-sent:
+		}
+	}()
+	defer func() { close(sent); <-watched }() // the deadline must not end the next response
 	deadline := time.Now().Add(writeTimeout)
-	for piece := range users.Pieces(form) {
+	for piece := range users.Pieces() {
 		rc.SetWriteDeadline(deadline)
-		if users.Context().Err() != nil {
-			panic(http.ErrAbortHandler) // which cuts the connection
+		select {
+		case <-users.Abandoned():
+			panic(http.ErrAbortHandler) // cuts the connection
+		default:
 		}
 		if _, err := w.Write(piece); err != nil {
 			return
@@ -247,54 +207,35 @@ func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List, form r
 	}
 }
 
-// takeListPlace waits for a place among the lists that are being sent, and reports whether there
-// was one in time.
-func (s *server) takeListPlace(w http.ResponseWriter) bool {
-	select {
-	case s.lists <- struct{}{}:
-		return true
-	default:
-	}
-	select {
-	case s.lists <- struct{}{}:
-		// net/http counts the time for the answer from the head.
-		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
-		return true
-	case <-time.After(listTimeout):
-		return false
-	}
-}
+// connKey is the key of a request's *conns.Conn in its context.
+type connKey struct{}
 
-// streamUnnamed streams to a user who is named after the address that the request comes from.
-func (s *server) streamUnnamed(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
-	name, err := chat.ParseName(r.RemoteAddr)
+// stream responds with a stream of events (HTML standard, section 9.2, "Server-sent events"). Its
+// user is the one in the path or, without one, is named after the client's address.
+func (s *server) stream(w http.ResponseWriter, r *http.Request, params httprouter.Params) {
+	name, err := chat.ParseName(cmp.Or(params.ByName("name"), r.RemoteAddr))
 	if err != nil {
 		fail(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
-	s.stream(w, r, name)
-}
-
-// stream answers with a stream of events (HTML standard, section 9.2, "Server-sent events").
-func (s *server) stream(w http.ResponseWriter, r *http.Request, name chat.Name) {
 	if r.ContentLength != 0 {
-		fail(w, r, http.StatusBadRequest, "a stream is asked for without a body")
+		fail(w, r, http.StatusBadRequest, "a stream request must not have a body")
 		return
 	}
 	id, stream, err := s.hub.Subscribe(context.Background(), name, lastEventID(r))
 	if err != nil {
-		refuse(w, r, id, name, err)
+		failHub(w, r, id, name, err)
 		return
 	}
 	w.Header().Set("Cache-Control", "no-cache, no-transform")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
-	setHead(w, id, eventStream)
+	setHead(w, id, "text/event-stream")
 	streaming.Send(w, r, stream)
 }
 
-// lastEventID returns the id from which a stream goes on: the first header or, failing that, the
+// lastEventID returns the id after which a stream starts: the first header or, failing that, the
 // first query parameter that is not empty. A parameter that can't be decoded, which url.Query would
-// leave out, is returned as it stands, so that the hub answers with a gap.
+// leave out, is returned as it stands, so that the stream starts with a gap.
 func lastEventID(r *http.Request) string {
 	if id := cmp.Or(r.Header.Values("Last-Event-ID")...); id != "" {
 		return id
@@ -316,107 +257,74 @@ func page(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
 	}
 }
 
-// bodyTooLong fits both requests that need a body and those that do not.
-var bodyTooLong = fmt.Sprintf("the body is too long: a message is at most %d bytes long, "+
-	"and nothing else needs a body", chat.MaxText)
-
-// readBody returns the request's body, or answers with an error.
-func readBody(w http.ResponseWriter, r *http.Request) (body string, ok bool) {
-	if r.ContentLength == 0 {
-		return "", true
-	}
-	if r.ContentLength > int64(maxBody) { // refused without waiting for it
-		fail(w, r, http.StatusRequestEntityTooLarge, bodyTooLong)
-		return "", false
-	}
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(maxBody)))
-	// net/http counts the time for the answer from the head, but the body may have taken it all.
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
-	if err == nil {
-		return string(b), true
-	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		fail(w, r, http.StatusRequestEntityTooLarge, bodyTooLong)
-	} else if errors.Is(err, os.ErrDeadlineExceeded) {
-		fail(w, r, http.StatusRequestTimeout, fmt.Sprintf("the body did not come within %v", bodyTimeout))
-	} else {
-		fail(w, r, http.StatusBadRequest, "the body did not come whole")
-	}
-	return "", false
+// isPage reports whether r reads the demo page, to which other sites may link.
+func isPage(r *http.Request) bool {
+	return web.Has(r.URL.Path) && (r.Method == http.MethodGet || r.Method == http.MethodHead)
 }
 
-// Values of headers, shared by all answers. Their keys are written as http.Header has them, so that
-// setHead need not call Set, which would search for capitals and allocate for each.
-var (
-	plainText   = []string{"text/plain; charset=utf-8"}
-	jsonText    = []string{"application/json"}
-	eventStream = []string{"text/event-stream"}
-	nosniff     = []string{"nosniff"}
+// options responds with the Allow header that httprouter has set.
+func options(w http.ResponseWriter, r *http.Request) { readBody(w, r) }
+
+const (
+	plainText    = "text/plain; charset=utf-8"
+	writeTimeout = 10 * time.Second // for a short response
 )
 
-// setHead sets the headers of an answer that takes into account what happened up to the event id.
-func setHead(w http.ResponseWriter, id chain.ID, contentType []string) {
-	h := w.Header()
-	h["Content-Type"] = contentType
-	h["X-Content-Type-Options"] = nosniff
+// setHead sets the headers of a response that reflects everything up to the event id.
+func setHead(w http.ResponseWriter, id chain.ID, contentType string) {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if id != (chain.ID{}) {
-		h["Last-Event-Id"] = []string{id.String()}
+		w.Header().Set("Last-Event-ID", id.String())
 	}
 }
 
-func answerText(w http.ResponseWriter, status int, id chain.ID, body string) {
+func respond(w http.ResponseWriter, status int, id chain.ID, body string) {
 	setHead(w, id, plainText)
 	w.WriteHeader(status)
 	io.WriteString(w, body)
 }
 
-// refuse answers a request for which the hub returned err. Name is the user whom it was about.
-func refuse(w http.ResponseWriter, r *http.Request, id chain.ID, name chat.Name, err error) {
-	if errors.Is(err, ErrNotConnected) {
-		answerText(w, http.StatusNotFound, id, "User "+name.String()+" is not connected.")
-		return
+// failHub responds to a request for which the hub returned err. Name is the user that it concerns.
+func failHub(w http.ResponseWriter, r *http.Request, id chain.ID, name chat.Name, err error) {
+	switch {
+	case errors.Is(err, room.ErrNotPresent):
+		respond(w, http.StatusNotFound, id, "User "+name.String()+" is not connected.")
+	case errors.Is(err, ErrUnknown):
+		w.Header().Set("Retry-After", retryAfter())
+		fail(w, r, http.StatusGatewayTimeout, err.Error())
+	default:
+		failBusy(w, r, err.Error())
 	}
-	status := http.StatusServiceUnavailable
-	if errors.Is(err, ErrUnknown) {
-		status = http.StatusGatewayTimeout
-	}
-	setHead(w, id, plainText)
+}
+
+// failBusy responds that the server cannot serve the request now.
+func failBusy(w http.ResponseWriter, r *http.Request, sentence string) {
 	w.Header().Set("Retry-After", retryAfter())
-	fail(w, r, status, err.Error())
+	fail(w, r, http.StatusServiceUnavailable, sentence)
 }
 
-// retryAfter returns a value for the header Retry-After, in seconds.
+// retryAfter returns a value for the header Retry-After: a random number of seconds, so that
+// rejected clients do not all come back at the same moment.
 func retryAfter() string {
-	return strconv.Itoa(minRetryAfter + rand.N(maxRetryAfter-minRetryAfter+1))
+	const shortest, longest = 3, 8
+	return strconv.Itoa(shortest + rand.N(longest-shortest+1))
 }
 
-// turnAway writes the answer for a connection beyond the limit, of which no request is read.
-func turnAway(w io.Writer) {
-	writeRefusal(w, "503 Service Unavailable", "Retry-After: "+retryAfter()+"\r\n",
-		"The server has as many connections as it takes; try again later.\n")
-}
-
-// writeRefusal writes an answer where net/http has no request yet.
-func writeRefusal(w io.Writer, status, header, body string) {
-	fmt.Fprintf(w, "HTTP/1.1 %s\r\n%sContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"+
-		"Connection: close\r\nContent-Length: %d\r\n\r\n%s", status, header, len(body), body)
-}
-
-// fail answers with an error. If the request had a body, which may not have been read, neither the
-// answer nor the end of the connection waits for it.
+// fail responds with an error. It does not wait for a request body that has not been read.
 func fail(w http.ResponseWriter, r *http.Request, status int, sentence string) {
 	if r.ContentLength != 0 {
 		http.NewResponseController(w).SetReadDeadline(time.Now())
-		// A connection that is closed while more comes is reset, and the reset can overtake the answer.
-		// net/http avoids that if a body was too large for its reader, so we have one be too large.
+		// Closing a connection with unread input sends a reset, which can overtake the response.
+		// net/http avoids that after an http.MaxBytesReader has overflowed, so let one overflow.
 		http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 	}
 	http.Error(w, strings.ToUpper(sentence[:1])+sentence[1:]+".", status)
 }
 
-// failHead answers that the request's head is too large, and ends the connection.
+// failHead responds that the request's head is too large, and ends the connection.
 func failHead(w http.ResponseWriter, r *http.Request, sentence string) {
-	r.Header = nil // which takes 80 KB or more, for as long as the answer does
+	r.Header = nil // frees 80 KB or more before a response that may be read slowly
 	w.Header().Set("Connection", "close")
 	fail(w, r, http.StatusRequestHeaderFieldsTooLarge, sentence)
 }
@@ -431,14 +339,65 @@ func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 		notFound(w, r)
 		return
 	}
-	fail(w, r, http.StatusMethodNotAllowed, fmt.Sprintf("the method %s is not possible here, only %s", r.Method, w.Header().Get("Allow")))
+	fail(w, r, http.StatusMethodNotAllowed,
+		fmt.Sprintf("method %s is not allowed here; use %s", r.Method, w.Header().Get("Allow")))
 }
 
-// options answers with what httprouter has set Allow to.
-func options(w http.ResponseWriter, r *http.Request) { readBody(w, r) }
+// named parses a request's name and body, responds with 400, 408 or 413 if they are invalid, and
+// otherwise calls handle.
+func named(handle func(w http.ResponseWriter, r *http.Request, name chat.Name, body string)) httprouter.Handle {
+	return func(w http.ResponseWriter, r *http.Request, params httprouter.Params) {
+		name, err := chat.ParseName(params.ByName("name"))
+		if err != nil {
+			fail(w, r, http.StatusBadRequest, err.Error())
+			return
+		}
+		if body, ok := readBody(w, r); ok {
+			handle(w, r, name, body)
+		}
+	}
+}
 
-// head returns how long the request's head is, counting one space after each colon, and how many
-// header lines it has. On a connection that was used before, net/http lets longer heads through.
+const (
+	maxBody     = chat.MaxText + chat.MaxLineEnd // bytes
+	bodyTimeout = 10 * time.Second               // for all of a request's body
+)
+
+var bodyTooLong = fmt.Sprintf("the body is too long: a message has at most %d bytes, "+
+	"and no other request needs a body", chat.MaxText)
+
+// readBody returns the request's body, or responds with an error.
+func readBody(w http.ResponseWriter, r *http.Request) (body string, ok bool) {
+	if r.ContentLength == 0 {
+		return "", true
+	}
+	if r.ContentLength > int64(maxBody) { // rejected without waiting for it
+		fail(w, r, http.StatusRequestEntityTooLarge, bodyTooLong)
+		return "", false
+	}
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(maxBody)))
+	// net/http's WriteTimeout counts from the request's head, but the body may have used it up.
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+	if err == nil {
+		return string(b), true
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		fail(w, r, http.StatusRequestEntityTooLarge, bodyTooLong)
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		fail(w, r, http.StatusRequestTimeout, fmt.Sprintf("the body did not arrive within %v", bodyTimeout))
+	} else {
+		fail(w, r, http.StatusBadRequest, "the body is incomplete")
+	}
+	return "", false
+}
+
+const (
+	maxHead      = 16 << 10 // bytes of a request's head
+	maxHeadLines = 100
+)
+
+// head returns the size of the request's head, counting one space after each colon, and the number
+// of its header lines. net/http's own limit is looser on connections that were used before.
 func head(r *http.Request) (size, lines int) {
 	size = len(r.Method) + len(r.RequestURI) + len(r.Proto) + len("  \r\n") + len("Host: ") + len(r.Host) + len("\r\n\r\n")
 	for name, values := range r.Header {
@@ -452,8 +411,8 @@ func head(r *http.Request) (size, lines int) {
 	return size, lines
 }
 
-// wantsJSON reports whether the request accepts JSON, and plain text no better. Both must be named,
-// since */* accepts whatever comes.
+// wantsJSON reports whether Accept names application/json with at least the quality of text/plain.
+// Wildcards do not count.
 func wantsJSON(r *http.Request) bool {
 	quality := map[string]float64{}
 	for _, accept := range r.Header["Accept"] {
@@ -467,9 +426,4 @@ func wantsJSON(r *http.Request) bool {
 		}
 	}
 	return quality["application/json"] > 0 && quality["application/json"] >= quality["text/plain"]
-}
-
-// isPage reports whether r only reads the demo page, to which everyone may link.
-func isPage(r *http.Request) bool {
-	return web.Has(r.URL.Path) && (r.Method == http.MethodGet || r.Method == http.MethodHead)
 }

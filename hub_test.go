@@ -1,14 +1,15 @@
 package main
 
-// What belongs here: the hub, asked over its methods, in bubbles of virtual time and beside a
-// model; several hubs on one log; and benchmarks of the hub alone. Events as bytes are tested in
-// chain/, names, texts and lists in chat/, nodes in cluster/, the server over sockets in e2e/.
+// The hub, called through its methods, in bubbles of virtual time and beside a model; several hubs
+// on one log; and benchmarks of the hub alone. What a command changes is tested in room/, events as
+// bytes in chain/, nodes in cluster/, and the whole server over sockets in e2e/.
 
 import (
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -25,10 +26,26 @@ import (
 	"lobby/chat"
 	"lobby/cluster"
 	"lobby/internal/memlog"
+	"lobby/internal/ssetest"
+	"lobby/room"
 	"lobby/roster"
 )
 
-// bubble is a hub in virtual time, and one who uses it.
+// seed repeats a random test that has failed: go test -run TestHubBehavesLikeTheModel -seed N .
+var seed = flag.Uint64("seed", 0, "seed of random tests; 0 picks some")
+
+// seeds returns the seed that the flag gives, or else n random ones.
+func seeds(n int) (all []uint64) {
+	if *seed != 0 {
+		return []uint64{*seed}
+	}
+	for range n {
+		all = append(all, rand.Uint64())
+	}
+	return all
+}
+
+// bubble is a hub in virtual time, and its user.
 type bubble struct {
 	*testing.T
 	hub  *Hub
@@ -36,7 +53,7 @@ type bubble struct {
 	stop func()
 	done chan struct{} // closed when Run has returned
 
-	streams []*Stream // that are closed when the test ends
+	streams []*Stream // closed when the test ends
 }
 
 func inBubble(t *testing.T, config Config, test func(b *bubble)) {
@@ -118,7 +135,7 @@ func (b *bubble) mustOpen(name string) *Stream {
 	return stream
 }
 
-// expectUsers fails the test unless precisely these users are there.
+// expectUsers fails the test unless precisely these users are present.
 func (b *bubble) expectUsers(want ...string) {
 	b.Helper()
 	id, got, err := list(b.ctx, b.hub)
@@ -128,12 +145,12 @@ func (b *bubble) expectUsers(want ...string) {
 }
 
 func list(ctx context.Context, hub *Hub) (id chain.ID, names []string, err error) {
-	id, users, err := hub.List(ctx)
+	id, users, err := hub.List(ctx, roster.Text)
 	if err != nil {
 		return id, nil, err
 	}
-	defer hub.Release(users)
-	body := slices.Concat(slices.Collect(users.Pieces(roster.FormText))...)
+	defer hub.Return(users)
+	body := slices.Concat(slices.Collect(users.Pieces())...)
 	for line := range strings.Lines(string(body)) {
 		if name, ok := strings.CutPrefix(line, "User: "); ok {
 			names = append(names, strings.TrimSuffix(name, "\n"))
@@ -142,73 +159,31 @@ func list(ctx context.Context, hub *Hub) (id chain.ID, names []string, err error
 	return id, names, nil
 }
 
+// suspend makes Run wait, as if the process were suspended, until resume is called.
+func (b *bubble) suspend() (resume func()) {
+	unbuffered := make(chan room.Result)
+	b.hub.leaves <- request[chat.Name]{mustName(b, "nobody"), unbuffered}
+	return func() { <-unbuffered }
+}
+
 // close closes a stream, and waits until the hub knows.
 func (b *bubble) close(stream *Stream) {
 	stream.Close()
 	synctest.Wait()
 }
 
-// event is an event as a client dispatches it: its id, and its text, or "(gap)", or "(comment)".
-type event struct{ id, text string }
-
-// read returns what there is to read at this time, and what ended the stream, if that has ended.
-func (b *bubble) read(stream *Stream) (events []event, err error) {
-	synctest.Wait()
-	ctx, cancel := context.WithCancel(b.ctx)
-	waits := make(chan struct{})
-	go func() { synctest.Wait(); cancel(); close(waits) }()
-	defer func() { <-waits }()
-	for {
-		data, err := stream.Next(ctx)
-		if err == context.Canceled {
-			return events, nil
-		}
-		if err != nil {
-			return events, err
-		}
-		events = append(events, eventsIn(data)...)
-	}
+// read returns what a stream has to read at this moment, and the error that ended it, if it ended.
+func (b *bubble) read(stream *Stream) ([]ssetest.Event, error) {
+	var p ssetest.Parser
+	err := p.ReadNow(stream)
+	return p.Events, err
 }
 
-// eventsIn returns the events of a part of a stream, without its opening.
-func eventsIn(data []byte) (events []event) {
-	for block := range strings.SplitSeq(strings.TrimSuffix(string(data), "\n\n"), "\n\n") {
-		var e event
-		var lines []string
-		for line := range strings.SplitSeq(block, "\n") {
-			field, value, _ := strings.Cut(line, ": ")
-			switch field {
-			case "id":
-				e.id = value
-			case "data":
-				lines = append(lines, value)
-			}
-		}
-		e.text = strings.Join(lines, "\n")
-		if strings.Contains(block, "event: gap\n") {
-			e.text = "(gap)"
-		} else if block == ": keep-alive" {
-			e.text = "(comment)"
-		}
-		if e.text != "" {
-			events = append(events, e)
-		}
-	}
-	return events
-}
-
-func texts(events []event) (texts []string) {
-	for _, e := range events {
-		texts = append(texts, e.text)
-	}
-	return texts
-}
-
-// expect fails the test unless precisely these texts are there to be read at this time.
+// expect fails the test unless a stream has precisely these texts to read at this moment.
 func (b *bubble) expect(stream *Stream, want ...string) {
 	b.Helper()
 	events, _ := b.read(stream)
-	if got := texts(events); !slices.Equal(got, want) {
+	if got := ssetest.Texts(events); !slices.Equal(got, want) {
 		b.Fatalf("the stream got %q, want %q", got, want)
 	}
 }
@@ -216,12 +191,12 @@ func (b *bubble) expect(stream *Stream, want ...string) {
 func arrival(name string) string   { return "User " + name + " connected to the chat." }
 func departure(name string) string { return "User " + name + " disconnected from the chat." }
 
-func TestUserStaysForTheGrace(t *testing.T) {
+func TestUserStaysForTheGracePeriod(t *testing.T) {
 	const grace = 5 * time.Second
 	for _, c := range []struct {
 		name string
 		then func(b *bubble) // what happens after alice's only stream has closed
-		want []string        // what others hear of that
+		want []string        // what others receive
 	}{
 		{name: "until it is over", then: func(b *bubble) { time.Sleep(grace - 1) }},
 		{name: "and leaves then", then: func(b *bubble) { time.Sleep(grace) }, want: []string{departure("alice")}},
@@ -230,12 +205,12 @@ func TestUserStaysForTheGrace(t *testing.T) {
 			b.mustOpen("alice")
 			time.Sleep(2 * grace)
 		}},
-		{name: "anew after each last stream", then: func(b *bubble) {
+		{name: "again after each last stream", then: func(b *bubble) {
 			time.Sleep(grace - 1)
 			b.close(b.mustOpen("alice"))
 			time.Sleep(grace - 1)
 		}},
-		{name: "anew, and leaves then", then: func(b *bubble) {
+		{name: "again, and leaves then", then: func(b *bubble) {
 			time.Sleep(grace - 1)
 			b.close(b.mustOpen("alice"))
 			time.Sleep(grace)
@@ -249,7 +224,7 @@ func TestUserStaysForTheGrace(t *testing.T) {
 			b.mustLeave("alice")
 			time.Sleep(2 * grace)
 		}, want: []string{departure("alice")}},
-		{name: "which a removal and an arrival begin anew", then: func(b *bubble) {
+		{name: "which starts over after a removal and an arrival", then: func(b *bubble) {
 			b.mustLeave("alice")
 			time.Sleep(grace - 1)
 			b.close(b.mustOpen("alice"))
@@ -276,7 +251,7 @@ func TestUserStaysForTheGrace(t *testing.T) {
 	}
 }
 
-func TestUserIsThereWhileAnythingHoldsIt(t *testing.T) {
+func TestUserIsPresentWhileAnythingKeepsThemPresent(t *testing.T) {
 	inBubble(t, DefaultConfig, func(b *bubble) {
 		tab1, tab2 := b.mustOpen("alice"), b.mustOpen("alice")
 		b.mustJoin("bob")
@@ -284,14 +259,14 @@ func TestUserIsThereWhileAnythingHoldsIt(t *testing.T) {
 		time.Sleep(time.Minute)
 		b.close(tab1)
 		time.Sleep(time.Minute)
-		b.expectUsers("alice", "bob") // a second tab holds one, a join the other
+		b.expectUsers("alice", "bob") // because of a second tab, and of a join
 		b.close(tab2)
 		time.Sleep(time.Minute)
 		b.expectUsers("bob")
 	})
 }
 
-func TestStreamsOfARemovedUserHoldNobody(t *testing.T) {
+func TestStreamsOfARemovedUserKeepNobodyPresent(t *testing.T) {
 	inBubble(t, DefaultConfig, func(b *bubble) {
 		old := b.mustOpen("alice")
 		b.mustLeave("alice")
@@ -305,7 +280,7 @@ func TestStreamsOfARemovedUserHoldNobody(t *testing.T) {
 	})
 }
 
-func TestWatchHoldsNobody(t *testing.T) {
+func TestWatchKeepsNobodyPresent(t *testing.T) {
 	config := DefaultConfig
 	config.MaxStreams = 1
 	inBubble(t, config, func(b *bubble) {
@@ -313,21 +288,21 @@ func TestWatchHoldsNobody(t *testing.T) {
 		if err != nil || !strings.HasSuffix(id.String(), "-0") {
 			t.Fatal(id, err)
 		}
-		if id, _, err := b.hub.Watch(b.ctx, ""); err != ErrTooManyStreams || id == (chain.ID{}) {
-			t.Errorf("a second stream: got %v at %q", err, id)
+		if _, _, err := b.hub.Watch(b.ctx, ""); err != ErrTooManyStreams {
+			t.Errorf("a second stream: got %v, want ErrTooManyStreams", err)
 		}
 		b.mustJoin("alice")
 		b.expect(watcher, arrival("alice"))
 		b.close(watcher)
 		time.Sleep(time.Minute)
-		b.mustOpen("bob") // there is room for it
+		b.mustOpen("bob") // has room now
 		b.expectUsers("alice", "bob")
 	})
 }
 
-// A process that was paused (SIGSTOP, a closed lid) finds its timers due before it has heard who
-// came back.
-func TestPauseDoesNotCountForTheGrace(t *testing.T) {
+// A process that was suspended (SIGSTOP, a closed lid) finds its timers due before it has seen who
+// has reconnected.
+func TestSuspensionDoesNotCountForTheGracePeriod(t *testing.T) {
 	const grace = 5 * time.Second
 	config := DefaultConfig
 	config.KeepAlive = time.Hour
@@ -339,13 +314,11 @@ func TestPauseDoesNotCountForTheGrace(t *testing.T) {
 			b.close(alice)
 			b.close(carol)
 
-			// Run waits for this request's answer to be taken, as if the process were paused.
-			q := request[chat.Name, chain.ID]{mustName(t, "nobody"), make(chan result[chain.ID])}
-			b.hub.leaves <- q
+			resume := b.suspend()
 			time.Sleep(pause)
 			back := make(chan *Stream)
 			go func() { back <- b.mustOpen("alice") }()
-			<-q.answer
+			resume()
 			<-back
 			b.expect(bob)
 			late := min(pause-grace, grace)
@@ -359,8 +332,8 @@ func TestPauseDoesNotCountForTheGrace(t *testing.T) {
 	}
 }
 
-// After a pause, those who go later have the grace that they would have had without it.
-func TestPauseDelaysOnlyWhoWasToLeaveInIt(t *testing.T) {
+// After a suspension, users who leave later have the same grace period as without it.
+func TestSuspensionDelaysOnlyExpiriesDuringIt(t *testing.T) {
 	const grace, apart = 5 * time.Second, 50 * time.Millisecond
 	config := DefaultConfig
 	config.KeepAlive = time.Hour
@@ -374,10 +347,9 @@ func TestPauseDelaysOnlyWhoWasToLeaveInIt(t *testing.T) {
 		for n := range before {
 			visit(n)
 		}
-		q := request[chat.Name, chain.ID]{mustName(t, "nobody"), make(chan result[chain.ID])}
-		b.hub.leaves <- q
+		resume := b.suspend()
 		time.Sleep(time.Second)
-		<-q.answer
+		resume()
 		for n := range 2 * before {
 			visit(before + n)
 		}
@@ -385,51 +357,51 @@ func TestPauseDelaysOnlyWhoWasToLeaveInIt(t *testing.T) {
 		b.close(b.mustOpen("last"))
 		time.Sleep(grace - 1)
 		events, _ := b.read(bob)
-		if slices.Contains(texts(events), departure("last")) {
-			t.Error("the last one has left before the grace was over")
+		if slices.Contains(ssetest.Texts(events), departure("last")) {
+			t.Error("the last user left before the grace period was over")
 		}
 		time.Sleep(time.Nanosecond)
 		b.expect(bob, departure("last"))
 	})
 }
 
-func TestGracesAreBounded(t *testing.T) {
+func TestGracePeriodsAreBounded(t *testing.T) {
 	config := DefaultConfig
 	config.Grace = time.Hour
 	inBubble(t, config, func(b *bubble) {
 		b.mustOpen("bob").Close() // counts once
 		bob, alice := mustName(t, "bob"), b.mustOpen("alice")
 		alice.Close()
-		for range maxGraces - 2 {
+		for range maxExpiries - 2 {
 			_, stream, err := b.hub.Subscribe(b.ctx, bob, "")
 			if err != nil {
 				t.Fatal(err)
 			}
 			stream.Close()
 		}
-		b.mustOpen("bob").Close() // takes the first of bob's off
+		b.mustOpen("bob").Close() // ends the first of bob's
 		b.expectUsers("alice", "bob")
 		time.Sleep(time.Minute)
-		b.mustOpen("bob").Close() // takes alice's off
+		b.mustOpen("bob").Close() // ends alice's
 		b.expectUsers("bob")
 		time.Sleep(time.Hour - 1)
-		b.expectUsers("bob") // whose grace has not ended with those before it
+		b.expectUsers("bob") // whose grace period has not ended with those before it
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		b.expectUsers()
 	})
 }
 
-func TestJoinRefusesNewUsersWhenFull(t *testing.T) {
+func TestJoinRejectsNewUsersWhenFull(t *testing.T) {
 	config := DefaultConfig
 	config.MaxUsers = 1
 	inBubble(t, config, func(b *bubble) {
 		b.mustOpen("alice")
 		b.mustOpen("bob") // a stream's own user always gets in
-		if _, _, err := b.hub.Join(b.ctx, mustName(t, "carol")); err != ErrTooManyUsers {
+		if _, _, err := b.hub.Join(b.ctx, mustName(t, "carol")); err != room.ErrTooManyUsers {
 			t.Errorf("Join of a new user: %v, want ErrTooManyUsers", err)
 		}
-		b.mustJoin("alice") // is there already
+		b.mustJoin("alice") // is present already
 		b.expectUsers("alice", "bob")
 	})
 }
@@ -440,7 +412,7 @@ func TestReaderThatFallsBehindAsksTheHub(t *testing.T) {
 	inBubble(t, config, func(b *bubble) {
 		stream := b.mustOpen("alice")
 		stream.Next(b.ctx)
-		stream.Next(b.ctx) // her arrival, and there the stream stands
+		stream.Next(b.ctx) // her arrival, after which the stream stops reading
 		var want []string
 		for i := range 1000 {
 			time.Sleep(time.Second)
@@ -449,24 +421,24 @@ func TestReaderThatFallsBehindAsksTheHub(t *testing.T) {
 		}
 		b.stop() // Run serves open streams even then
 		events, err := b.read(stream)
-		if got := texts(events); !slices.Equal(got, want) || err != io.EOF {
+		if got := ssetest.Texts(events); !slices.Equal(got, want) || err != io.EOF {
 			t.Errorf("got %d events and %v, want %d and io.EOF", len(got), err, len(want))
 		}
 		stream.Close()
 	})
 }
 
-func TestStop(t *testing.T) {
+func TestStoppingEndsStreamsAfterAllEvents(t *testing.T) {
 	inBubble(t, DefaultConfig, func(b *bubble) {
 		alice, bob := b.mustOpen("alice"), b.mustOpen("bob")
 		b.mustSay("alice", "one")
-		b.mustSay("alice", "two") // is being gathered
+		b.mustSay("alice", "two") // in a batch that is not sealed yet
 		b.stop()
 		for stream, want := range map[*Stream][]string{
 			alice: {arrival("alice"), arrival("bob"), "alice: one", "alice: two"},
 			bob:   {arrival("bob"), "alice: one", "alice: two"},
 		} {
-			if events, err := b.read(stream); err != io.EOF || !slices.Equal(texts(events), want) {
+			if events, err := b.read(stream); err != io.EOF || !slices.Equal(ssetest.Texts(events), want) {
 				t.Errorf("a stream got %q and %v, want %q and io.EOF", events, err, want)
 			}
 		}
@@ -487,7 +459,7 @@ func TestStop(t *testing.T) {
 	})
 }
 
-func TestCallerThatGivesUpChangesNothing(t *testing.T) {
+func TestCallerWhoseContextEndsChangesNothing(t *testing.T) {
 	hub := mustHub(t, DefaultConfig)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -495,14 +467,14 @@ func TestCallerThatGivesUpChangesNothing(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || id != (chain.ID{}) {
 		t.Errorf("got %v with id %q, want context.Canceled and none", err, id)
 	}
-	go hub.Run(t.Context()) // which has not run yet
+	go hub.Run(t.Context())
 	id, names, err := list(t.Context(), hub)
 	if err != nil || !strings.HasSuffix(id.String(), "-0") || len(names) > 0 {
-		t.Errorf("then got %v at %v, %v, want nobody and no event", names, id, err)
+		t.Errorf("afterwards the users are %v at %v, %v, want nobody and no event", names, id, err)
 	}
 }
 
-func TestConfig(t *testing.T) {
+func TestNewHubRejectsSettingsThatMakeNoSense(t *testing.T) {
 	for name, spoil := range map[string]func(*Config){
 		"history":     func(c *Config) { c.History = 0 },
 		"max users":   func(c *Config) { c.MaxUsers = 0 },
@@ -513,13 +485,13 @@ func TestConfig(t *testing.T) {
 		config := DefaultConfig
 		spoil(&config)
 		if _, err := NewHub(config); err == nil {
-			t.Errorf("NewHub takes a config whose %s makes no sense", name)
+			t.Errorf("NewHub accepts a config whose %s makes no sense", name)
 		}
 	}
 	least := Config{History: 1, MaxUsers: 1, MaxStreams: 1, Grace: 0, KeepAlive: time.Millisecond}
 	inBubble(t, least, func(b *bubble) {
 		b.close(b.mustOpen("alice"))
-		b.expectUsers() // because there is no grace
+		b.expectUsers() // because there is no grace period
 	})
 }
 
@@ -532,12 +504,12 @@ type model struct {
 
 type modelUser struct {
 	stays   bool
-	streams int       // that are open
-	leaves  time.Time // when, while nothing but a grace holds the user
-	order   int       // among those that leave at one time
+	streams int       // open ones
+	leaves  time.Time // the end of the last grace period
+	order   int       // among users who leave at the same time
 }
 
-// enter returns the user of that name, who arrives if it is new.
+// enter returns the user of that name, adding the user if needed.
 func (m *model) enter(name string) *modelUser {
 	u := m.users[name]
 	if u == nil {
@@ -553,7 +525,7 @@ func (m *model) remove(name string) {
 	m.events = append(m.events, departure(name))
 }
 
-// pass removes the users whose grace is over by now.
+// pass removes the users whose grace period is over by now.
 func (m *model) pass() {
 	names := slices.SortedFunc(maps.Keys(m.users), func(a, b string) int {
 		u, v := m.users[a], m.users[b]
@@ -570,14 +542,14 @@ func (m *model) pass() {
 // modelStream is a stream, and what it should get.
 type modelStream struct {
 	*Stream
-	user   *modelUser // whom it holds; nil for nobody
-	events []event    // what it got
-	after  int        // the number of the event after which it begins
-	gap    bool       // whether it begins with a gap
+	user   *modelUser      // whom it keeps present; nil for nobody
+	events []ssetest.Event // what it got
+	after  int             // the number of the event after which it starts
+	gap    bool            // whether it starts with a gap
 }
 
 // check fails the test unless the stream got what it should: everything or, if it was closed before
-// all was read, the beginning of that.
+// it was read to the end, the beginning of that.
 func (ms *modelStream) check(t *testing.T, m *model, everything bool) {
 	t.Helper()
 	want := slices.Clone(m.events[ms.after:])
@@ -588,12 +560,12 @@ func (ms *modelStream) check(t *testing.T, m *model, everything bool) {
 	if !everything {
 		want = want[:min(len(want), len(ms.events))]
 	}
-	if got := texts(ms.events); !slices.Equal(got, want) {
-		t.Fatalf("a stream from %d on got %q, want %q", ms.after, got, want)
+	if got := ssetest.Texts(ms.events); !slices.Equal(got, want) {
+		t.Fatalf("a stream after %d got %q, want %q", ms.after, got, want)
 	}
 	for i, e := range ms.events {
-		if number(e.id) != first+i {
-			t.Fatalf("event %d has the id %s, want number %d", i, e.id, first+i)
+		if number(e.ID) != first+i {
+			t.Fatalf("event %d has the id %s, want number %d", i, e.ID, first+i)
 		}
 	}
 }
@@ -605,12 +577,11 @@ func number(id string) int {
 	return n
 }
 
-// TestModel drives a hub with random operations beside a model, and compares every answer, and
-// every event on every stream.
-func TestModel(t *testing.T) {
-	for range 20 {
-		seed := rand.Uint64()
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { testModel(t, rand.New(rand.NewPCG(seed, 0))) })
+// TestHubBehavesLikeTheModel performs random operations on a hub and on a model, and compares every
+// result and every event on every stream.
+func TestHubBehavesLikeTheModel(t *testing.T) {
+	for _, seed := range seeds(20) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { testModel(t, rand.New(rand.NewPCG(seed, 0))) })
 	}
 }
 
@@ -642,7 +613,7 @@ func testModel(t *testing.T, random *rand.Rand) {
 				id, isNew, err := b.hub.Join(b.ctx, mustName(t, name))
 				wantNew := m.users[name] == nil
 				if wantNew && len(m.users) >= config.MaxUsers {
-					check("join", id, err, ErrTooManyUsers)
+					check("join", id, err, room.ErrTooManyUsers)
 					continue
 				}
 				m.enter(name).stays = true
@@ -650,7 +621,7 @@ func testModel(t *testing.T, random *rand.Rand) {
 			case 1:
 				id, err := b.hub.Leave(b.ctx, mustName(t, name))
 				if m.users[name] == nil {
-					check("leave", id, err, ErrNotConnected)
+					check("leave", id, err, room.ErrNotPresent)
 					continue
 				}
 				m.remove(name)
@@ -659,7 +630,7 @@ func testModel(t *testing.T, random *rand.Rand) {
 				text := fmt.Sprintf("%d\n%s", step, name)
 				id, err := b.hub.Say(b.ctx, mustName(t, name), mustText(t, text))
 				if m.users[name] == nil {
-					check("say", id, err, ErrNotConnected)
+					check("say", id, err, room.ErrNotPresent)
 					continue
 				}
 				m.events = append(m.events, name+": "+text)
@@ -681,17 +652,19 @@ func testModel(t *testing.T, random *rand.Rand) {
 				}
 				var id chain.ID
 				var err error
-				holds := random.IntN(4) > 0
-				if holds {
+				isNamed := random.IntN(4) > 0
+				if isNamed {
 					id, ms.Stream, err = b.hub.Subscribe(b.ctx, mustName(t, name), lastEventID)
 				} else {
 					id, ms.Stream, err = b.hub.Watch(b.ctx, lastEventID)
 				}
 				if len(open) == config.MaxStreams {
-					check("open", id, err, ErrTooManyStreams)
+					if err != ErrTooManyStreams {
+						t.Fatalf("open: got %v, want ErrTooManyStreams", err)
+					}
 					continue
 				}
-				if holds {
+				if isNamed {
 					ms.user = m.enter(name)
 					ms.user.streams++
 				}
@@ -731,200 +704,287 @@ func testModel(t *testing.T, random *rand.Rand) {
 	})
 }
 
-// A log that was begun under another first key is read again in another epoch.
-func TestVisitIsFoundInAnotherEpoch(t *testing.T) {
-	for visit, users := range map[string]int{"old-2": 1, "old-1": 0, "old": 1} {
-		r := room{chain: chain.New(1, time.Minute), users: make(map[string]*user)}
-		r.carryOut("n", chat.Command{Do: chat.Open, Name: mustName(t, "alice")})
-		r.carryOut("n", chat.Command{Do: chat.Shut, Name: mustName(t, "alice"), Visit: visit})
-		if len(r.users) != users {
-			t.Errorf("after a stream of visit %s has closed there are %d users, want %d", visit, len(r.users), users)
+func TestPendingRequestsFailWhenTheLogIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := mustHub(t, DefaultConfig)
+		commands, steps := make(chan room.Command, 10), make(chan room.Step)
+		hub.Connect("node", commands, steps, nil)
+		go hub.Run(t.Context())
+		alice, ctx := mustName(t, "alice"), t.Context()
+		pending := []func() error{
+			func() error { _, _, err := hub.Join(ctx, alice); return err },
+			func() error { _, _, err := list(ctx, hub); return err },
+			func() error { _, _, err := hub.Watch(ctx, ""); return err },
+			func() error { _, _, err := hub.Subscribe(ctx, alice, ""); return err },
+			func() error { _, err := hub.Leave(ctx, alice); return err },
+			func() error { _, err := hub.Say(ctx, alice, mustText(t, "hello")); return err },
 		}
-	}
+		errs := make([]error, len(pending))
+		for i, request := range pending {
+			go func() { errs[i] = request() }()
+			<-commands
+		}
+		steps <- room.End{Unknown: 5}
+		synctest.Wait() // Run has returned, since no stream is open.
+		want := []error{ErrUnknown, ErrStopped, ErrStopped, ErrUnknown, ErrUnknown, ErrStopped}
+		if !slices.Equal(errs, want) {
+			t.Errorf("the requests got %v, want %v", errs, want)
+		}
+	})
 }
 
-// machine is a hub that is connected with others through a log, for one life.
+// machine is a hub that is connected to others through a log.
 type machine struct {
 	hub     *Hub
 	stop    func()
-	ended   chan struct{} // closed when Run has returned
-	isCut   atomic.Bool   // whether the machine is cut off from the log
-	history []event       // since the log began; complete when ended is closed
-	turns   chan chat.Turn
+	ended   chan struct{}   // closed when Run has returned
+	isCut   atomic.Bool     // whether the machine is cut off from the log
+	history []ssetest.Event // since the log began; complete when ended is closed
+
+	steps     chan room.Step
+	results   chan room.StepResult
+	snapshots chan chan room.Snapshot
 }
 
-// startMachine starts a machine, and waits until it is one of the lobby's.
+// startMachine starts a machine, and waits until it is part of the lobby.
 func startMachine(t *testing.T, config Config, log *memlog.Log) *machine {
-	view, m := log.Open(), &machine{ended: make(chan struct{}), turns: make(chan chat.Turn)}
+	m := &machine{
+		hub:   mustHub(t, config),
+		ended: make(chan struct{}),
+		steps: make(chan room.Step), results: make(chan room.StepResult, 1),
+		snapshots: make(chan chan room.Snapshot),
+	}
+	view := log.Open()
 	view.Delay, view.Cut = func() time.Duration { return rand.N(20 * time.Millisecond) }, m.isCut.Load
 	settings := cluster.Settings{History: config.History, MaxUsers: config.MaxUsers}
 	node, err := cluster.NewNode(view.Session, view, settings, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.hub = mustHub(t, config)
-	m.hub.Connect(node.Name(), node.Commands(), m.turns)
+	m.hub.Connect(node.Name(), node.Commands(), m.steps, m.results)
 	ctx, stop := context.WithCancel(context.Background())
 	nodeCtx, stopNode := context.WithCancel(context.Background())
 	m.stop = stop
 	go node.Run(nodeCtx)
 	go func() { m.hub.Run(ctx); stopNode(); close(m.ended) }()
-	go func() {
-		for {
-			select {
-			case turn := <-node.Turns():
-				select {
-				case m.turns <- turn:
-				case <-m.ended:
-				}
-			case <-m.ended:
-				return
-			}
-		}
-	}()
+	go m.relay(node)
 	<-node.Ready()
 	_, stream, err := m.hub.Watch(ctx, "log-0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		defer stream.Close() // before which Run does not return
+		defer stream.Close() // Run does not return before this.
+		var p ssetest.Parser
 		for data, err := stream.Next(context.Background()); err == nil; data, err = stream.Next(context.Background()) {
-			m.history = append(m.history, eventsIn(data)...)
+			p.Write(data)
+			m.history = p.Events
 		}
 	}()
 	return m
 }
 
-// state returns the state that the machine would save now.
+// relay gives the node's steps to the hub, and takes snapshots between them.
+func (m *machine) relay(node *cluster.Node) {
+	apply := func(step room.Step) {
+		select {
+		case m.steps <- step:
+		case <-m.ended:
+		}
+	}
+	for {
+		select {
+		case step := <-node.Steps():
+			apply(step)
+		case result := <-m.results:
+			node.Results() <- result
+		case snapshot := <-m.snapshots:
+			apply(room.TakeSnapshot{})
+			snapshot <- (<-m.results).Snapshot
+		case <-m.ended:
+			return
+		}
+	}
+}
+
+// state returns the state of the machine as text.
 func (m *machine) state() string {
-	saved := make(chan chat.Result, 1)
-	m.turns <- chat.Save{Page: chat.Page{Done: saved}}
-	state, _ := json.Marshal((<-saved).State)
+	snapshot := make(chan room.Snapshot)
+	m.snapshots <- snapshot
+	state, _ := json.Marshal(<-snapshot)
 	return string(state)
 }
 
-// TestHubsOnOneLogAgree has clients do what they like on three machines, which are cut off from the
-// log now and then and come back as others, and compares what everyone has seen.
+// said is what clients were told of their messages.
+type said struct {
+	sync.Mutex
+	accepted map[string]string // the event's text, by id
+	rejected map[string]bool   // the messages that must not have been sent
+}
+
+// TestHubsOnOneLogAgree has clients do random things on three machines, which are cut off from the
+// log now and then and come back with another node, and compares what everyone has seen.
 func TestHubsOnOneLogAgree(t *testing.T) {
-	for seed := range uint64(2) {
-		synctest.Test(t, func(t *testing.T) { testHubsOnOneLog(t, rand.New(rand.NewPCG(seed, 0))) })
+	for _, seed := range seeds(2) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { testHubsOnOneLog(t, rand.New(rand.NewPCG(seed, 0))) })
+		})
 	}
 }
 
 func testHubsOnOneLog(t *testing.T, random *rand.Rand) {
-	const clients, operations = 20, 200
+	const clients = 20
 	config := Config{History: 1 << 20, MaxUsers: 8, MaxStreams: 50, Grace: 5 * time.Second, KeepAlive: time.Hour}
-	log := memlog.New(`{"version":1,"epoch":"log","history":1048576,"maxUsers":8}`)
-	var machines [3]atomic.Pointer[machine]
-	var lives []*machine
-	for i := range machines {
-		machines[i].Store(startMachine(t, config, log))
-		lives = append(lives, machines[i].Load())
+	log := memlog.New(`{"version":2,"epoch":"log","history":1048576,"maxUsers":8}`)
+	var current [3]atomic.Pointer[machine]
+	var all []*machine
+	start := func(i int) {
+		current[i].Store(startMachine(t, config, log))
+		all = append(all, current[i].Load())
 	}
-	said, refused := make(map[string]string), make(map[string]bool) // texts that were taken, by id, and others
-	var record sync.Mutex
+	for i := range current {
+		start(i)
+	}
+	said := said{accepted: make(map[string]string), rejected: make(map[string]bool)}
 	var acting sync.WaitGroup
 	for client := range clients {
 		random := rand.New(rand.NewPCG(random.Uint64(), 0))
-		acting.Go(func() {
-			for n := range operations {
-				time.Sleep(time.Duration(random.IntN(1000)) * time.Millisecond)
-				hub := machines[random.IntN(len(machines))].Load().hub
-				name := mustName(t, fmt.Sprint("user-", random.IntN(12)))
-				switch random.IntN(6) {
-				case 0:
-					hub.Join(t.Context(), name)
-				case 1:
-					hub.Leave(t.Context(), name)
-				case 2:
-					if _, stream, err := hub.Subscribe(t.Context(), name, ""); err == nil {
-						time.Sleep(time.Duration(random.IntN(4000)) * time.Millisecond)
-						stream.Close()
-					}
-				case 3:
-					list(t.Context(), hub)
-				default:
-					text := fmt.Sprint(client, " ", n, strings.Repeat(" text", 800))
-					id, err := hub.Say(t.Context(), name, mustText(t, text))
-					record.Lock()
-					if err == nil {
-						said[id.String()] = name.String() + ": " + text
-					} else if err != ErrUnknown {
-						refused[text] = true
-					}
-					record.Unlock()
-				}
-			}
-		})
+		anyHub := func() *Hub { return current[random.IntN(len(current))].Load().hub }
+		acting.Go(func() { act(t, client, random, anyHub, &said) })
 	}
 	for range 12 {
 		time.Sleep(time.Duration(random.IntN(10_000)) * time.Millisecond)
-		i := random.IntN(len(machines))
-		m := machines[i].Load()
+		i := random.IntN(len(current))
+		m := current[i].Load()
 		m.isCut.Store(true)
 		time.Sleep(time.Duration(random.IntN(15_000)) * time.Millisecond)
 		m.isCut.Store(false)
 		time.Sleep(time.Second)
 		select {
 		case <-m.ended:
-			machines[i].Store(startMachine(t, config, log))
-			lives = append(lives, machines[i].Load())
+			start(i)
 		default:
 		}
 	}
 	acting.Wait()
-	// One more begins from a saved state, in which a user has joined and has streams on all others.
-	last, tabs, alice := []*machine(nil), []*Stream(nil), mustName(t, "alice")
-	for i := range machines {
-		last = append(last, machines[i].Load())
-		_, tab, _ := last[i].hub.Subscribe(t.Context(), alice, "")
+	all = append(all, mustRestore(t, config, log, current[0].Load(), current[1].Load(), current[2].Load()))
+	for _, m := range all {
+		m.stop()
+		<-m.ended
+	}
+	longest := slices.MaxFunc(all, func(a, b *machine) int { return len(a.history) - len(b.history) }).history
+	for i, m := range all {
+		if !slices.Equal(m.history, longest[:len(m.history)]) {
+			t.Errorf("machine %d saw other events", i)
+		}
+	}
+	mustMakeSense(t, longest)
+	said.mustBeIn(t, longest)
+}
+
+// act does random things as one of the clients.
+func act(t *testing.T, client int, random *rand.Rand, anyHub func() *Hub, said *said) {
+	const operations = 200
+	for n := range operations {
+		time.Sleep(time.Duration(random.IntN(1000)) * time.Millisecond)
+		hub, name := anyHub(), mustName(t, fmt.Sprint("user-", random.IntN(12)))
+		switch random.IntN(6) {
+		case 0:
+			hub.Join(t.Context(), name)
+		case 1:
+			hub.Leave(t.Context(), name)
+		case 2:
+			if _, stream, err := hub.Subscribe(t.Context(), name, ""); err == nil {
+				time.Sleep(time.Duration(random.IntN(4000)) * time.Millisecond)
+				stream.Close()
+			}
+		case 3:
+			list(t.Context(), hub)
+		default:
+			text := fmt.Sprint(client, " ", n, strings.Repeat(" text", 800))
+			id, err := hub.Say(t.Context(), name, mustText(t, text))
+			said.Lock()
+			if err == nil {
+				said.accepted[id.String()] = name.String() + ": " + text
+			} else if err != ErrUnknown {
+				said.rejected[text] = true
+			}
+			said.Unlock()
+		}
+	}
+}
+
+// mustRestore starts one more machine, from a snapshot in which a user has joined and has streams on
+// all current machines, and fails the test unless it has the same state as they have.
+func mustRestore(t *testing.T, config Config, log *memlog.Log, current ...*machine) *machine {
+	t.Helper()
+	alice := mustName(t, "alice")
+	var tabs []*Stream
+	for _, m := range current {
+		_, tab, err := m.hub.Subscribe(t.Context(), alice, "")
+		if err != nil {
+			t.Fatal(err)
+		}
 		tabs = append(tabs, tab)
 	}
-	last[0].hub.Join(t.Context(), alice)
+	current[0].hub.Join(t.Context(), alice)
 	for joined, at := log.Len(), int64(0); at < joined; _, at = log.State() {
-		last[0].hub.Say(t.Context(), alice, mustText(t, fmt.Sprint(log.Len(), strings.Repeat(" text", 800))))
+		current[0].hub.Say(t.Context(), alice, mustText(t, fmt.Sprint(log.Len(), strings.Repeat(" text", 800))))
 	}
-	last = append(last, startMachine(t, config, log))
-	lives = append(lives, last[3])
-	time.Sleep(time.Minute) // until everyone whom nothing holds has gone
-	for i, m := range last {
-		if m.state() != last[0].state() {
-			t.Errorf("machine %d has another state than machine 0", i)
+	restored := startMachine(t, config, log)
+	time.Sleep(time.Minute) // until everyone has left whom nothing keeps present
+	want := current[0].state()
+	for i, m := range append(current[1:], restored) {
+		if m.state() != want {
+			t.Errorf("machine %d has another state than machine 0", i+1)
 		}
 	}
 	for _, tab := range tabs {
 		tab.Close()
 	}
 	time.Sleep(time.Minute)
-	for _, m := range last {
-		m.stop()
-	}
-	for _, m := range lives {
-		<-m.ended
-	}
-	longest := slices.MaxFunc(lives, func(a, b *machine) int { return len(a.history) - len(b.history) })
-	for i, m := range lives {
-		if !slices.Equal(m.history, longest.history[:len(m.history)]) {
-			t.Errorf("life %d saw other events", i)
+	return restored
+}
+
+// mustMakeSense fails the test unless the ids count up, no message occurs twice, and users arrive
+// only while they are absent, and speak and leave only while they are present.
+func mustMakeSense(t *testing.T, history []ssetest.Event) {
+	t.Helper()
+	present, messages := make(map[string]bool), make(map[string]bool)
+	for i, e := range history {
+		if e.ID != fmt.Sprint("log-", i+1) {
+			t.Fatalf("event %d has the id %s", i+1, e.ID)
 		}
-	}
-	texts, here := make(map[string]bool), make(map[string]bool)
-	for i, e := range longest.history {
-		name, text, isMessage := strings.Cut(e.text, ": ")
-		if e.id != fmt.Sprint("log-", i+1) || isMessage && (texts[e.text] || refused[text] || !here[name]) {
-			t.Fatalf("event %d is %.80q", i+1, e)
-		}
-		texts[e.text] = isMessage
-		if user, what, _ := strings.Cut(strings.TrimPrefix(e.text, "User "), " "); !isMessage {
-			if here[user] = e.text == arrival(user); !here[user] && e.text != departure(user) {
-				t.Fatalf("event %d is %q: %q", i+1, e, what)
+		if from, _, isMessage := strings.Cut(e.Text, ": "); isMessage {
+			if messages[e.Text] || !present[from] {
+				t.Fatalf("event %d is %.80q, a second time or from a user who is not present", i+1, e.Text)
 			}
+			messages[e.Text] = true
+			continue
+		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(e.Text, "User "), " ")
+		want := arrival(name)
+		if present[name] {
+			want = departure(name)
+		}
+		if e.Text != want {
+			t.Fatalf("event %d is %q, want %q", i+1, e.Text, want)
+		}
+		present[name] = !present[name]
+	}
+}
+
+// mustBeIn fails the test unless all accepted messages are in the history, and no rejected one is.
+func (s *said) mustBeIn(t *testing.T, history []ssetest.Event) {
+	t.Helper()
+	for id, text := range s.accepted {
+		if i := number(id); i > len(history) || history[i-1].Text != text {
+			t.Errorf("%.80q was acknowledged as %s, and is not in the history", text, id)
 		}
 	}
-	for id, text := range said {
-		if i := number(id); i > len(longest.history) || longest.history[i-1].text != text {
-			t.Errorf("%.80q was acknowledged as %s, and is not there", text, id)
+	for _, e := range history {
+		if _, text, isMessage := strings.Cut(e.Text, ": "); isMessage && s.rejected[text] {
+			t.Errorf("%.80q was rejected, and is in the history", text)
 		}
 	}
 }
@@ -965,36 +1025,10 @@ func BenchmarkList(b *testing.B) {
 						hub.Join(b.Context(), alice)
 						hub.Leave(b.Context(), alice)
 					}
-					_, users, _ := hub.List(b.Context())
-					hub.Release(users)
+					_, users, _ := hub.List(b.Context(), roster.Text)
+					hub.Return(users)
 				}
 			})
 		}
 	}
-}
-
-// An operation is a page of a state that is saved, and the same page of the burial of a node. On a
-// busy machine, the longest is one that was interrupted.
-func BenchmarkPage(b *testing.B) {
-	r := room{chain: chain.New(4096, time.Minute), users: make(map[string]*user)}
-	done, after, holds := make(chan chat.Result, 1), "", []time.Duration(nil)
-	for b.Loop() {
-		if after == "" {
-			b.StopTimer()
-			for i := range 100_000 {
-				r.hold("n", mustName(b, fmt.Sprint("user", i)))
-			}
-			b.StartTimer()
-		}
-		page := chat.Page{After: after, Done: done}
-		for _, turn := range []chat.Turn{chat.Save{Page: page}, chat.Burial{Node: "n", Page: page}} {
-			start := time.Now()
-			r.take(turn)
-			holds = append(holds, time.Since(start))
-			after = (<-done).Next
-		}
-	}
-	slices.Sort(holds)
-	b.ReportMetric(float64(holds[len(holds)-1].Microseconds()), "longest-µs")
-	b.ReportMetric(float64(holds[len(holds)*999/1000].Microseconds()), "p99.9-µs")
 }

@@ -22,22 +22,29 @@ import (
 )
 
 const (
-	headTimeout     = 5 * time.Second // for the head of a request
-	shutdownTimeout = 3 * time.Second // for what is open when the server is told to stop
-	answerTimeout   = time.Second / 4 // for requests that have come by then; after that streams end
-	beginPause      = time.Second / 2 // from one try to reach the lobby to the next
+	headTimeout     = 5 * time.Second // for a request's head, from its first byte
+	shutdownTimeout = 3 * time.Second // for everything that is open when the server is told to stop
+	requestTimeout  = time.Second / 4 // for running requests before streams are ended
+	retryPause      = time.Second / 2 // between attempts to join the lobby
 
-	// idleTimeout is how long a connection may wait for its next request. Proxies and clients keep
-	// theirs for up to 90 s, and a request that they send as the server closes is lost.
+	// idleTimeout is longer than the 90 s for which proxies and clients keep connections, so that they
+	// close first: a request that they send while the server closes is lost.
 	idleTimeout = 2 * time.Minute
 
-	// The kernel probes a connection on which nothing moves, and gives the client up at the first
-	// probe after vanishTimeout (on Linux; elsewhere after so many probes). So a client that vanished
-	// is taken for present for 36 s at worst: 16 s until that probe, 15 s for a message that was sent
-	// just before it, and 5 s of grace.
+	// vanishTimeout is how long sent data may stay unacknowledged before the connection is closed.
+	vanishTimeout = 15 * time.Second
+
+	// The kernel probes idle connections, and drops them at the first probe that is due after
+	// vanishTimeout (on Linux) or after probeCount probes (elsewhere). So a vanished client stays
+	// present for at most 36 s: 16 s until that probe, 15 s for a message that was sent just before
+	// it, and 5 s of grace period.
 	probeIdle     = 10 * time.Second
 	probeInterval = 2 * time.Second
 	probeCount    = 3
+
+	// sendBuffer bounds what the kernel accepts for a client that does not read. Otherwise a write
+	// would be done megabytes before the client has it, and writeTimeout would mean nothing.
+	sendBuffer = 64 << 10
 
 	reservedFiles = 16   // files that are not connections
 	maxOthers     = 4096 // connections that are not streams
@@ -50,7 +57,7 @@ func main() {
 	go func() {
 		<-signals
 		stop()
-		<-signals // whoever asks again does not want to wait
+		<-signals // A second signal ends the process at once.
 		os.Exit(1)
 	}()
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -72,41 +79,41 @@ func warn(w io.Writer, text string) {
 // usageError says what is wrong with the command line.
 type usageError struct{ error }
 
-// settings are what the command line says.
+// settings are what the command line says, and what follows from it.
 type settings struct {
 	config Config
 	addr   string
-	hosts  []origin.Host // besides loopback names
-	etcd   etcd.Config   // where the lobby is if it is on several machines, else without endpoints
+	hosts  []origin.Host // in addition to loopback names
+	etcd   etcd.Config   // of the log on several machines; without endpoints on a single one
 
-	connections int    // how many there may be
-	warning     string // to print as soon as the server listens; empty if there is none
+	connections int    // how many may be open
+	warning     string // to print once the server listens; "" if there is none
 }
 
 // parse reads the command line. The error is flag.ErrHelp after -h, or else a usageError.
 func parse(args []string, out io.Writer) (settings, error) {
 	s := settings{config: DefaultConfig}
 	flags := flag.NewFlagSet("lobby", flag.ContinueOnError)
-	flags.StringVar(&s.addr, "addr", "127.0.0.1:8080", "`address` to listen at; port 0 is a free one")
-	flags.IntVar(&s.config.History, "history", s.config.History, "keep the last `n` events to resume from")
-	flags.IntVar(&s.config.MaxUsers, "max-users", s.config.MaxUsers, "let POST add users until there are `n`")
-	flags.IntVar(&s.config.MaxStreams, "max-streams", s.config.MaxStreams, "at most `n` open streams")
-	flags.DurationVar(&s.config.Grace, "grace", s.config.Grace, "keep a user for this `duration` after its last stream ended; 0 is none")
-	flags.DurationVar(&s.config.KeepAlive, "keepalive", s.config.KeepAlive, "send a comment after this `duration` without an event")
-	flags.Func("host", "a further `name` that the server answers to; may repeat", func(name string) error {
+	flags.StringVar(&s.addr, "addr", "127.0.0.1:8080", "listen at `address`; port 0 picks a free port")
+	flags.IntVar(&s.config.History, "history", s.config.History, "keep the last `n` events for resuming")
+	flags.IntVar(&s.config.MaxUsers, "max-users", s.config.MaxUsers, "reject new users by POST once there are `n`")
+	flags.IntVar(&s.config.MaxStreams, "max-streams", s.config.MaxStreams, "reject new streams once `n` are open")
+	flags.DurationVar(&s.config.Grace, "grace", s.config.Grace, "keep users present for `duration` after their last stream closes; 0 means none")
+	flags.DurationVar(&s.config.KeepAlive, "keepalive", s.config.KeepAlive, "send streams a comment after `duration` without an event")
+	flags.Func("host", "also answer to Host `name`; may be repeated", func(name string) error {
 		host, err := origin.ParseHost(name)
 		s.hosts = append(s.hosts, host)
 		return err
 	})
-	var urls []string // parsed later, because the error of a flags.Func shows its value, with the password
-	flags.Func("etcd", "be one of several servers, which keep their lobby in etcd at `URL`[,URL…]", func(value string) error {
+	var urls []string // parsed later: the error of a flags.Func quotes the value, which may hold a password
+	flags.Func("etcd", "join the lobby of several machines whose log is in etcd at `URL`[,URL…]", func(value string) error {
 		urls = []string{value}
 		return nil
 	})
 	var ca, cert, key string
-	flags.StringVar(&ca, "etcd-ca", "", "`file` of the authorities that etcd's certificate may come from (PEM)")
-	flags.StringVar(&cert, "etcd-cert", "", "`file` of the certificate to show to etcd (PEM)")
-	flags.StringVar(&key, "etcd-key", "", "`file` of the key of that certificate (PEM)")
+	flags.StringVar(&ca, "etcd-ca", "", "PEM `file` with the CA certificates that signed etcd's certificate")
+	flags.StringVar(&cert, "etcd-cert", "", "PEM `file` with this server's client certificate for etcd")
+	flags.StringVar(&key, "etcd-key", "", "PEM `file` with the key of that certificate")
 	flags.SetOutput(io.Discard) // errors are printed once, by main
 	err := flags.Parse(args)
 	if err == nil && urls != nil {
@@ -114,6 +121,9 @@ func parse(args []string, out io.Writer) (settings, error) {
 	}
 	if err == nil {
 		s.etcd.TLS, err = etcd.LoadTLS(ca, cert, key)
+	}
+	if err == nil {
+		err = s.config.check()
 	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -123,13 +133,12 @@ func parse(args []string, out io.Writer) (settings, error) {
 	case err != nil:
 		return s, usageError{fmt.Errorf("%w; -h lists the flags", err)}
 	case flags.NArg() > 0:
-		return s, usageError{fmt.Errorf("unexpected argument %q; lobby takes only flags, which -h lists", flags.Arg(0))}
+		return s, usageError{fmt.Errorf("unexpected argument %q: lobby takes only flags, which -h lists", flags.Arg(0))}
 	}
 	return s, nil
 }
 
-// run serves as args say until ctx is done. Then it returns when everything that is open has ended,
-// or after shutdownTimeout.
+// run runs the server until ctx is done.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	s, err := parse(args, stdout)
 	if errors.Is(err, flag.ErrHelp) {
@@ -139,12 +148,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	s.connections, s.warning = limitStreams(&s.config)
+	if len(s.etcd.Endpoints) > 0 {
+		return serveCluster(ctx, s, stdout, stderr)
+	}
 	hub, err := NewHub(s.config)
 	if err != nil {
-		return usageError{fmt.Errorf("%w; -h lists the flags", err)}
-	}
-	if len(s.etcd.Endpoints) > 0 {
-		return serveLobby(ctx, s, stdout, stderr)
+		return err
 	}
 	return start(hub).serve(ctx, &s, stdout, stderr)
 }
@@ -156,8 +165,8 @@ type runningHub struct {
 	done chan struct{} // closed when Run has returned
 }
 
-// start calls a hub's Run. The hub gets a context of its own: it stops only after the listener is
-// closed, so that no connection is taken just to be refused.
+// start calls a hub's Run. The hub has its own context: it stops only after the listener is closed,
+// so that no accepted connection finds the hub already stopped.
 func start(hub *Hub) runningHub {
 	ctx, stop := context.WithCancel(context.Background())
 	h := runningHub{hub, stop, make(chan struct{})}
@@ -212,23 +221,39 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	// Requests that have come get their answers. Then the streams end, which Shutdown knows nothing
-	// of.
-	stopping := time.AfterFunc(answerTimeout, h.stop)
+	// Running requests get their responses. Then the streams end, which are hijacked and unknown to
+	// Shutdown.
+	stopping := time.AfterFunc(requestTimeout, h.stop)
 	defer stopping.Stop()
 	server.Shutdown(ctx)
 	h.stop()
 	select {
 	case <-h.done:
 	case <-ctx.Done():
-		server.Close() // cuts what has not ended
+		server.Close() // closes the remaining requests; streams end with the process
 	}
 	return nil
 }
 
-// serveLobby is one of several servers until ctx is done. If its node loses the lobby, it ends what
-// is open, and comes back with another node as soon as it can.
-func serveLobby(ctx context.Context, s settings, stdout, stderr io.Writer) error {
+// prepareConn sets on each new connection what net/http has no option for.
+func prepareConn(ctx context.Context, conn net.Conn) context.Context {
+	c := conn.(*conns.Conn)
+	c.SetWriteBuffer(sendBuffer)
+	c.GiveUpAfter(vanishTimeout)
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// turnAway writes the response for a connection beyond the limit, of which no request is read.
+func turnAway(w io.Writer) {
+	const body = "There are too many connections; try again later.\n"
+	fmt.Fprintf(w, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: %s\r\nContent-Type: %s\r\n"+
+		"X-Content-Type-Options: nosniff\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+		retryAfter(), plainText, len(body), body)
+}
+
+// serveCluster takes part in a lobby on several machines until ctx is done. If its node loses the
+// lobby, it ends everything that is open, and comes back with another node as soon as it can.
+func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) error {
 	listener, err := listen(s.addr) // only to see whether that is possible
 	if err != nil {
 		return err
@@ -237,56 +262,56 @@ func serveLobby(ctx context.Context, s settings, stdout, stderr io.Writer) error
 	say := func(sentence string) { warn(stderr, sentence) }
 	lobby := cluster.NewLobby(etcd.New(s.etcd),
 		cluster.Settings{History: s.config.History, MaxUsers: s.config.MaxUsers}, say)
-	for hasLived, isWaiting := false, false; ; {
+	for wasPart, isWaiting := false, false; ; {
 		node, reason := lobby.Begin(ctx)
 		if reason == nil {
-			if reason, err = serveLife(ctx, node, &s, stdout, stderr); err != nil {
+			if reason, err = serveNode(ctx, node, &s, stdout, stderr); err != nil {
 				return err
 			}
 			if lobby.End(node) {
-				hasLived, isWaiting = true, false
+				wasPart, isWaiting = true, false
 			}
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
-		if errors.Is(reason, cluster.ErrSettings) || errors.Is(reason, etcd.ErrRefused) && !hasLived {
-			return reason // which will not pass by waiting
+		if errors.Is(reason, cluster.ErrSettings) || errors.Is(reason, etcd.ErrRefused) && !wasPart {
+			return reason // waiting will not help
 		}
 		if !isWaiting {
 			isWaiting = true
-			say(fmt.Sprintf("%v; waiting until this server can take part in the lobby", reason))
+			say(fmt.Sprintf("%v; waiting to join the lobby", reason))
 		}
 		select {
-		case <-time.After(beginPause):
+		case <-time.After(retryPause):
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-// serveLife serves a hub that is connected with the others through node, until ctx is done or the
-// node has lost the lobby for some reason.
-func serveLife(ctx context.Context, node *cluster.Node, s *settings, stdout, stderr io.Writer) (reason, err error) {
+// serveNode serves a hub that is connected to the others through node, until ctx is done or the node
+// has lost the lobby for the returned reason.
+func serveNode(ctx context.Context, node *cluster.Node, s *settings, stdout, stderr io.Writer) (reason, err error) {
 	hub, err := NewHub(s.config)
 	if err != nil {
 		return nil, err
 	}
-	hub.Connect(node.Name(), node.Commands(), node.Turns())
+	hub.Connect(node.Name(), node.Commands(), node.Steps(), node.Results())
 	h := start(hub)
-	// The node gets a context of its own: the hub needs it until it has stopped.
+	// The node has its own context: the hub needs it until the hub has stopped.
 	nodeCtx, stopNode := context.WithCancel(context.Background())
 	defer stopNode()
-	life, endLife := context.WithCancel(ctx)
+	serving, stopServing := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() {
-		defer endLife()
+		defer stopServing()
 		ended <- node.Run(nodeCtx)
 	}()
 	select {
 	case <-node.Ready():
-		err = h.serve(life, s, stdout, stderr)
-	case <-life.Done():
+		err = h.serve(serving, s, stdout, stderr)
+	case <-serving.Done():
 		h.stop()
 	}
 	stopNode()
@@ -301,11 +326,11 @@ func limitStreams(config *Config) (connections int, warning string) {
 	if !ok {
 		return config.MaxStreams + maxOthers, ""
 	}
-	// A connection that is being refused is open for a moment, too.
+	// A connection that is being rejected uses a file for a moment, too.
 	available := max(files-reservedFiles-min(files/8, conns.MaxRefusals), 2)
 	if fitting := available - min(available/4+1, maxOthers); config.MaxStreams > fitting {
-		warning = fmt.Sprintf("the process may open only %d files, so the limit of streams is %d, not %d; raise it with ulimit -n",
-			files, fitting, config.MaxStreams)
+		warning = fmt.Sprintf("only %d files may be open, so at most %d streams are allowed instead of %d; "+
+			"raise the limit with ulimit -n", files, fitting, config.MaxStreams)
 		config.MaxStreams = fitting
 	}
 	return min(available, config.MaxStreams+maxOthers), warning
@@ -319,7 +344,7 @@ func listen(addr string) (*net.TCPListener, error) {
 		err = errors.New("the port is missing")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%q is no address to listen at: %w; try -addr 127.0.0.1:8080", addr, err)
+		return nil, fmt.Errorf("%q is not a valid address to listen at: %w; try -addr 127.0.0.1:8080", addr, err)
 	}
 	network := "tcp"
 	if ip := net.ParseIP(host); ip.IsUnspecified() {
@@ -339,8 +364,8 @@ func listen(addr string) (*net.TCPListener, error) {
 }
 
 // reachable returns the address at which a browser on this machine finds the server, which was told
-// to listen at wanted and does so at actual. They differ if the host is empty or the port is 0; and
-// browsers do not open [::].
+// to listen at wanted and does so at actual: that is actual, except that an empty host becomes
+// localhost and [::], which browsers do not open, becomes [::1].
 func reachable(wanted, actual string) string {
 	_, port, _ := net.SplitHostPort(actual)
 	switch host, _, _ := net.SplitHostPort(wanted); {

@@ -51,14 +51,9 @@ func ParseName(s string) (Name, error) {
 // String returns the name as it was given to ParseName.
 func (n Name) String() string { return n.name }
 
-// MarshalText returns the name for a State.
-func (n Name) MarshalText() ([]byte, error) { return []byte(n.name), nil }
-
-// UnmarshalText takes over a name from a State. It was checked when it came into the chat.
-func (n *Name) UnmarshalText(text []byte) error {
-	n.name = string(text)
-	return nil
-}
+// UncheckedName returns s as a Name without checking it. It is for names that ParseName accepted
+// earlier, perhaps in another version of the program.
+func UncheckedName(s string) Name { return Name{s} }
 
 // invisible lists what cannot be seen, each kind with the words of the error. A
 // code point that Unicode has not assigned yet counts as visible: if it stood

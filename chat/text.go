@@ -71,3 +71,7 @@ func withoutLineEnd(s string) string {
 }
 
 func isForbidden(c rune) bool { return unicode.IsControl(c) && c != '\t' && c != '\n' }
+
+// UncheckedText returns s as a Text without checking it. It is for texts that ParseText returned
+// earlier, perhaps in another version of the program.
+func UncheckedText(s string) Text { return Text{s} }

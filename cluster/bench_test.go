@@ -64,7 +64,7 @@ func BenchmarkFollow(b *testing.B) {
 		stop()
 		<-ended
 	}()
-	load := (<-node.Turns()).(chat.Load)
+	load := (<-node.Steps()).(chat.Load)
 	load.Done <- nil
 
 	log <- etcd.Entry{Node: "other", Number: 1, Text: []byte("hello\x1f1\x1f\x1fepoch\x1e")}
@@ -72,7 +72,7 @@ func BenchmarkFollow(b *testing.B) {
 	b.ReportAllocs()
 	for number := 2; b.Loop(); number++ {
 		log <- etcd.Entry{Node: "other", Number: number, Text: text}
-		if turn := (<-node.Turns()).(chat.Entry); len(turn.Commands) != commands {
+		if turn := (<-node.Steps()).(chat.Entry); len(turn.Commands) != commands {
 			b.Fatalf("%d commands came, want %d", len(turn.Commands), commands)
 		}
 	}

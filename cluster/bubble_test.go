@@ -288,7 +288,7 @@ func (b *bubble) begin(l *life) *life {
 		defer close(l.left)
 		for {
 			select {
-			case t := <-l.Turns():
+			case t := <-l.Steps():
 				l.hear(t)
 			case <-l.ended:
 				return

@@ -8,15 +8,15 @@ import (
 	"strings"
 
 	"lobby/chain"
-	"lobby/chat"
+	"lobby/room"
 )
 
 // version is the format of entries, settings and saved states. A program of another version must
 // not take part.
-const version = 1
+const version = 2
 
 // An entry begins with the news of nodes, if there are any. Commands of the hub follow. Fields and
-// records are separated as those of commands are; see chat.Command.AppendTo.
+// records are separated as those of commands are; see room.Command.AppendTo.
 const (
 	// VERSION, LOST, EPOCH: the node is here. LOST are epochs, separated by spaces, of which the
 	// node's process has seen events that etcd has lost since, because it was restored from a backup.
@@ -50,7 +50,7 @@ func (n news) appendTo(b []byte) []byte {
 var errNoEntry = errors.New("it is no entry of a lobby")
 
 // parse returns what the text of an entry says.
-func parse(text string) (all []news, commands []chat.Command, err error) {
+func parse(text string) (all []news, commands []room.Command, err error) {
 	for {
 		record, rest, _ := strings.Cut(text, recordEnd)
 		fields := strings.Split(record, fieldEnd)
@@ -68,7 +68,7 @@ func parse(text string) (all []news, commands []chat.Command, err error) {
 			}
 			all = append(all, news{burial: fields[1], last: number})
 		default:
-			commands, err = chat.ParseCommands(text)
+			commands, err = room.ParseCommands(text)
 			return all, commands, err
 		}
 		text = rest
@@ -98,7 +98,7 @@ type lobbyKey struct {
 type saved struct {
 	Lobby string         `json:"lobby"` // the epoch that the lobby's first key said
 	Nodes map[string]int `json:"nodes"` // the number of the last entry of each node
-	State chat.State     `json:"state"`
+	State room.Snapshot  `json:"state"`
 }
 
 // first returns the state from which a node begins.

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"lobby/chain"
-	"lobby/chat"
 	"lobby/etcd"
+	"lobby/room"
 )
 
 const (
@@ -51,8 +51,8 @@ type Node struct {
 	name     string
 	log      Log
 	warn     func(string)
-	commands chan chat.Command
-	turns    chan chat.Turn
+	commands chan room.Command
+	turns    chan room.Step
 	ready    chan struct{}
 
 	// Where the life begins.
@@ -71,7 +71,7 @@ type Node struct {
 	isKnown bool               // whether this node's hello has been read
 
 	// What is on its way to the log.
-	queue     []chat.Command // that are in no entry yet
+	queue     []room.Command // that are in no entry yet
 	number    int            // of the last entry that was sent
 	sent      []sentEntry    // that have not been read, in order
 	inFlight  bool           // whether the last of them is being appended
@@ -81,8 +81,8 @@ type Node struct {
 	quiet     int            // ticks since an entry of this node was read, or any before it is known
 
 	// What is on its way to the hub.
-	outgoing []chat.Turn
-	results  chan chat.Result
+	outgoing []room.Step
+	results  chan room.StepResult
 	isPaging bool // whether the hub has taken the first of outgoing, and has not said what came of it
 
 	isLoaded bool  // whether the hub has the state from which it begins
@@ -119,10 +119,10 @@ func NewNode(session *etcd.Session, log Log, settings Settings, warn func(string
 		name:     strings.ToLower(rand.Text()[:13]), // 65 random bits
 		log:      log,
 		warn:     warn,
-		commands: make(chan chat.Command),
-		turns:    make(chan chat.Turn),
+		commands: make(chan room.Command),
+		turns:    make(chan room.Step),
 		ready:    make(chan struct{}),
-		results:  make(chan chat.Result, 1),
+		results:  make(chan room.StepResult, 1),
 		key:      key,
 		created:  session.Created,
 		begin:    begin,
@@ -140,10 +140,13 @@ func NewNode(session *etcd.Session, log Log, settings Settings, warn func(string
 func (n *Node) Name() string { return n.name }
 
 // Commands takes the commands of the hub. Run does not let the hub wait.
-func (n *Node) Commands() chan<- chat.Command { return n.commands }
+func (n *Node) Commands() chan<- room.Command { return n.commands }
 
-// Turns delivers the turns for the hub. The last of them is a chat.End, unless Run's ctx is done.
-func (n *Node) Turns() <-chan chat.Turn { return n.turns }
+// Steps delivers the turns for the hub. The last of them is a room.End, unless Run's ctx is done.
+func (n *Node) Steps() <-chan room.Step { return n.turns }
+
+// Results takes what came of the steps.
+func (n *Node) Results() chan<- room.StepResult { return n.results }
 
 // Ready is closed when the hub has all that was in the log, and the other nodes know of this one.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
@@ -173,16 +176,16 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
 	appended := make(chan read, 1)
-	loaded, saves := make(chan error, 1), make(chan error, 1)
+	saves := make(chan error, 1)
 
-	n.outgoing = append(n.outgoing, chat.Load{State: n.begin.State, Done: loaded})
+	n.outgoing = append(n.outgoing, room.Restore{Snapshot: n.begin.State})
 	n.begin = saved{} // which may be large
 	hello := news{version: version, lost: n.lost, epoch: chain.RandomEpoch()}
 	n.send(ctx, sentEntry{text: hello.appendTo(nil)}, appended)
 	for reason == nil || len(n.outgoing) > 0 {
 		// What was read is given to the hub before more is read. When the life is over, that is all
 		// there is to do.
-		reading, turns, turn := reads, n.turns, chat.Turn(nil)
+		reading, turns, turn := reads, n.turns, room.Step(nil)
 		switch {
 		case len(n.outgoing) > 0:
 			reading, turn = nil, n.outgoing[0]
@@ -213,14 +216,9 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 			n.noteTaken()
 
 		case result := <-n.results:
-			if saving := n.noteResult(result); saving != nil {
+			var saving *save
+			if saving, err = n.noteResult(result); saving != nil {
 				go func() { saves <- n.write(ctx, *saving) }()
-			}
-
-		case err = <-loaded:
-			n.isLoaded = true
-			if err != nil {
-				err = fmt.Errorf("the saved state cannot be used: %w", err)
 			}
 
 		case err := <-saves:
@@ -244,51 +242,55 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 }
 
 // lastTurn tells the hub what has become of its commands.
-func (n *Node) lastTurn(reason error) chat.End {
+func (n *Node) lastTurn(reason error) room.End {
 	unknown := 0
 	if !errors.Is(reason, ErrBuried) { // after which nothing counts that was not read before
 		for _, entry := range n.sent {
 			unknown += entry.commands
 		}
 	}
-	return chat.End{Unknown: unknown}
+	return room.End{Unknown: unknown}
 }
 
 // noteTaken notes that the hub has taken the first of outgoing.
 func (n *Node) noteTaken() {
 	switch n.outgoing[0].(type) {
-	case chat.Burial, chat.Save:
-		n.isPaging = true
-	default:
+	case room.Entry, room.End:
 		n.outgoing = n.outgoing[1:]
+	default:
+		n.isPaging = true
 	}
 }
 
-// noteResult takes the answer to a page and asks for the next one. It returns the saved state once
-// it is complete, otherwise nil.
-func (n *Node) noteResult(result chat.Result) *save {
+// noteResult takes the result of a step and asks for the next page, if there is one. It returns the
+// saved state once it is complete, otherwise nil.
+func (n *Node) noteResult(result room.StepResult) (whole *save, err error) {
 	n.isPaging = false
-	page := chat.Page{After: result.Next, Done: n.results}
-	var whole *save
-	switch t := n.outgoing[0].(type) {
-	case chat.Burial:
-		n.outgoing[0] = chat.Burial{Node: t.Node, Page: page}
-	case chat.Save:
-		n.outgoing[0] = chat.Save{Page: page}
+	step := n.outgoing[0]
+	n.outgoing = n.outgoing[1:]
+	switch step := step.(type) {
+	case room.Restore:
+		n.isLoaded = true
+		if result.Err != nil {
+			return nil, fmt.Errorf("the saved state cannot be used: %w", result.Err)
+		}
+	case room.RemoveNode:
+		if result.Next != "" {
+			n.outgoing = slices.Insert(n.outgoing, 0, room.Step(room.RemoveNode{Node: step.Node, After: result.Next}))
+		}
+	case room.TakeSnapshot:
 		state := &n.saving.State
-		if t.After == "" {
-			*state = result.State
+		if step.After == "" {
+			*state = result.Snapshot
 		} else {
-			state.Users = append(state.Users, result.State.Users...)
+			state.Users = append(state.Users, result.Snapshot.Users...)
 		}
 		if result.Next == "" {
-			whole = n.saving
+			return n.saving, nil
 		}
+		n.outgoing = slices.Insert(n.outgoing, 0, room.Step(room.TakeSnapshot{After: result.Next}))
 	}
-	if result.Next == "" {
-		n.outgoing = n.outgoing[1:]
-	}
-	return whole
+	return nil, nil
 }
 
 func (n *Node) noteAppended(r read) error {
@@ -403,11 +405,11 @@ func (n *Node) take(e etcd.Entry) error {
 			}
 			delete(n.nodes, x.burial)
 			n.gone = append(n.gone, x.burial)
-			n.outgoing = append(n.outgoing, chat.Burial{Node: x.burial, Page: chat.Page{Done: n.results}})
+			n.outgoing = append(n.outgoing, room.RemoveNode{Node: x.burial})
 		}
 	}
 	if len(commands) > 0 {
-		n.outgoing = append(n.outgoing, chat.Entry{Node: e.Node, Commands: commands})
+		n.outgoing = append(n.outgoing, room.Entry{Node: e.Node, Commands: commands})
 	}
 	if isOwn {
 		n.noteOwn()
@@ -447,7 +449,7 @@ func (n *Node) noteOwn() {
 // renew begins the history anew.
 func (n *Node) renew(epoch string) {
 	n.epoch = epoch
-	n.outgoing = append(n.outgoing, chat.Renewal{Epoch: epoch})
+	n.outgoing = append(n.outgoing, room.NewEpoch{Epoch: epoch})
 }
 
 // skip warns that an entry does not count, at most once per warnPause.
@@ -471,7 +473,7 @@ func (n *Node) save(at int64) {
 	for name, m := range n.nodes {
 		n.saving.Nodes[name] = m.last
 	}
-	n.outgoing = append(n.outgoing, chat.Save{Page: chat.Page{Done: n.results}})
+	n.outgoing = append(n.outgoing, room.TakeSnapshot{})
 }
 
 // write saves a state in the log.

@@ -1,25 +1,25 @@
-// Package roster keeps the sorted list of a chat's users, and hands out versions of it that never change.
+// Package roster keeps the sorted names of a chat's users and lists them.
 //
-// One goroutine owns a [Roster], to which it adds names and from which it removes
-// them. Whenever somebody asks who is there, it takes a [List] and hands it to that
-// somebody's goroutine, which sends it while the owner goes on:
+// One goroutine owns a [Roster]; it adds and removes names. For each request it takes a [List],
+// which never changes, and hands it to the goroutine that serves the request. That goroutine sends
+// the List while the owner continues:
 //
-//	var here roster.Roster
-//	here.Add("bob")
-//	here.Add("alice")
-//	list := here.Take()
-//	here.Add("carol") // list does not change
-//	for piece := range list.Pieces(roster.FormJSON) {
+//	var present roster.Roster
+//	present.Add("bob")
+//	present.Add("alice")
+//	list := present.Take(roster.JSON)
+//	present.Add("carol") // list does not change
+//	for piece := range list.Pieces() {
 //		os.Stdout.Write(piece) // {"users":["alice","bob"]}
 //	}
 //
-// The roster keeps its names in chunks that are replaced and not changed, so that
-// taking a List takes no time, however many names there are, and two Lists share
-// all chunks in which nothing changed from one to the other.
+// The owner writes a short List itself, once per change, and all requests share the bytes. A long
+// List is formatted by whoever sends it. It refers to the roster's chunks of names, which are
+// replaced and not modified once a List has them. So taking it is O(1), and two Lists share every
+// chunk that did not change between them.
 //
-// What differs does take memory for as long as a List is being sent, and a client
-// may read slowly on purpose. So the owner counts the senders of each long List,
-// from Take to [Roster.Release], and what the Lists that are being sent keep
-// beside the roster as it is now. If that would be more than [MaxOld], it gives up
-// the oldest: [List.Context] is done, and the List's senders must stop.
+// Chunks that did change stay in memory while an older List is being sent, and a client may read
+// slowly on purpose. So the owner counts the senders of each long List, from Take to
+// [Roster.Return]. Once the outstanding Lists retain more than [MaxRetained], it abandons the
+// oldest: [List.Abandoned] is closed, and the senders must stop.
 package roster

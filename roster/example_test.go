@@ -1,5 +1,6 @@
-// Here belongs the program of the package comment.
 package roster_test
+
+// The program of the package comment belongs here.
 
 import (
 	"os"
@@ -8,16 +9,16 @@ import (
 )
 
 func Example() {
-	var here roster.Roster
-	here.Add("bob")
-	here.Add("alice")
-	list := here.Take()
-	here.Add("carol") // list does not change
-	for piece := range list.Pieces(roster.FormJSON) {
+	var present roster.Roster
+	present.Add("bob")
+	present.Add("alice")
+	list := present.Take(roster.JSON)
+	present.Add("carol") // list does not change
+	for piece := range list.Pieces() {
 		os.Stdout.Write(piece)
 	}
 	if list.Long() {
-		here.Release(list)
+		present.Return(list)
 	}
 	// Output:
 	// {"users":["alice","bob"]}

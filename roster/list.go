@@ -1,137 +1,105 @@
 package roster
 
 import (
-	"context"
 	"iter"
 	"strings"
 )
 
-// MaxPiece is how long a piece of a List's body may be, in bytes.
+// MaxPiece is the maximum size of a piece of a List's body, in bytes.
 const MaxPiece = 64 << 10
 
-// Form is how the body of a List is written.
+// Form is an output format of a List.
 type Form int
 
 // The forms.
 const (
-	FormText Form = iota // "Connected users:\n", then "User: NAME" for each, joined by newlines
-	FormJSON             // {"users":["NAME","NAME"]}
+	Text Form = iota // "Connected users:\n", then "User: NAME" for each, joined by newlines
+	JSON             // {"users":["NAME","NAME"]}
 )
 
-// layouts are what stands around the names, by form.
+// layouts holds the text around the names, by Form.
 var layouts = [...]struct{ opening, before, after, between, closing string }{
-	FormText: {opening: "Connected users:\n", before: "User: ", between: "\n"},
-	FormJSON: {opening: `{"users":[`, before: `"`, after: `"`, between: ",", closing: "]}"},
+	Text: {opening: "Connected users:\n", before: "User: ", between: "\n"},
+	JSON: {opening: `{"users":[`, before: `"`, after: `"`, between: ",", closing: "]}"},
 }
 
-// List says who was there when it was taken from the Roster. Any goroutine may use
-// it.
-//
-// A List is short if its body fits in one piece, in both forms. Such a body is
-// written once in each form, by the first who asks for it, and shared by all. The
-// body of a long List is written anew, piece by piece, for everyone who asks.
+// List is the content of a Roster at one moment, in one Form. It never changes, and any goroutine
+// may use it.
 type List struct {
-	chunks []*chunk
-	total  sums
-
-	long   bool
-	bodies [len(layouts)]sharedBody // of a short List, by form
-
-	context context.Context
-	giveUp  context.CancelFunc // ends context; nil if the List is short
+	form      Form
+	size      int
+	body      []byte        // of a short List
+	chunks    []*chunk      // of a long List
+	escaped   bool          // whether a name needs escaping in this form
+	abandoned chan struct{} // of a long List
 }
 
-// sharedBody is a body that is written by the first who wants it.
-type sharedBody struct {
-	turn    chan struct{} // holds one token, for whoever writes the body
-	written chan struct{} // closed when bytes is set
-	bytes   []byte
-}
-
-func newList(chunks []*chunk, total sums) *List {
-	l := &List{chunks: chunks, total: total, context: context.Background()}
-	l.long = max(l.Size(FormText), l.Size(FormJSON)) > MaxPiece
-	if l.long {
-		l.context, l.giveUp = context.WithCancel(context.Background())
+func newList(form Form, chunks []*chunk, total sums) List {
+	layout, n := layouts[form], total.names
+	l := List{form: form, chunks: chunks, escaped: form == JSON && total.escapes > 0}
+	l.size = len(layout.opening) + len(layout.closing) + total.bytes +
+		n*len(layout.before+layout.after) + max(n-1, 0)*len(layout.between)
+	if form == JSON {
+		l.size += total.escapes
+	}
+	if l.Long() {
+		l.abandoned = make(chan struct{})
 		return l
 	}
-	for f := range l.bodies {
-		b := &l.bodies[f]
-		b.turn, b.written = make(chan struct{}, 1), make(chan struct{})
-		b.turn <- struct{}{}
-	}
+	l.write(func(piece []byte) bool {
+		l.body = piece // the only piece
+		return true
+	})
+	l.chunks = nil
 	return l
 }
 
-// Long reports whether the List must be given back with Roster.Release.
-func (l *List) Long() bool { return l.long }
+// Long reports whether the body is larger than MaxPiece. A long List must be given back with
+// Roster.Return.
+func (l *List) Long() bool { return l.size > MaxPiece }
 
-// Context returns a context that is done when a long List has been given up,
-// because the Lists that are being sent keep too much memory. Whoever still sends
-// it must stop. That of a short List is never done.
-func (l *List) Context() context.Context { return l.context }
+// Size returns the size of the body, in bytes.
+func (l *List) Size() int { return l.size }
 
-// Size returns how long the body is, in bytes.
-func (l *List) Size(f Form) int {
-	layout, n := layouts[f], l.total.names
-	size := len(layout.opening) + len(layout.closing) + l.total.bytes +
-		n*len(layout.before+layout.after) + max(n-1, 0)*len(layout.between)
-	if f == FormJSON {
-		size += l.total.escapes
-	}
-	return size
-}
+// Body returns the body of a short List. It must not be modified.
+func (l *List) Body() []byte { return l.body }
 
-// Pieces returns the body in pieces of at most MaxPiece. A piece may be read
-// until the next is asked for, and must not be changed.
-func (l *List) Pieces(f Form) iter.Seq[[]byte] {
+// Pieces returns the body in pieces of at most MaxPiece. A piece is valid until the next one is
+// requested, and must not be modified.
+func (l *List) Pieces() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
-		if l.long {
-			l.write(f, yield)
+		if l.Long() {
+			l.write(yield)
 		} else {
-			yield(l.Body(f))
+			yield(l.body)
 		}
 	}
 }
 
-// Body returns the body of a short List in one piece, which must not be changed. Whoever keeps it
-// does not keep the List.
-func (l *List) Body(f Form) []byte {
-	b := &l.bodies[f]
-	select {
-	case <-b.turn:
-		l.write(f, func(piece []byte) bool { // called once, because the body fits in one piece
-			b.bytes = piece
-			return true
-		})
-		close(b.written)
-	default:
-		<-b.written
-	}
-	return b.bytes
-}
+// Abandoned returns a channel that is closed when a long List is abandoned because the outstanding
+// Lists retain too much memory. Its senders must then stop. The channel of a short List is nil.
+func (l *List) Abandoned() <-chan struct{} { return l.abandoned }
 
-// write writes the body and calls yield with each piece, until that returns
-// false. All pieces share one buffer. A short List has one piece.
-func (l *List) write(f Form, yield func([]byte) bool) {
-	const room = 1 << 10 // bytes; more than a name and the closing can take
-	layout := layouts[f]
-	before, betweenAndBefore := layout.before, layout.between+layout.before
-	escaped := f == FormJSON && l.total.escapes > 0
+// write formats the body and calls yield with each piece, until yield returns false. All pieces
+// share one buffer. A short List has one piece.
+func (l *List) write(yield func([]byte) bool) {
+	const room = 1 << 10 // bytes; more than one name and the closing need
+	layout := layouts[l.form]
+	before, separator := layout.before, layout.between+layout.before
 
-	b := make([]byte, 0, min(l.Size(f), MaxPiece))
+	b := make([]byte, 0, min(l.size, MaxPiece))
 	b = append(b, layout.opening...)
 	for _, c := range l.chunks {
 		for _, name := range c.names {
-			if l.long && len(b) > MaxPiece-room {
+			if l.Long() && len(b) > MaxPiece-room {
 				if !yield(b) {
 					return
 				}
 				b = b[:0]
 			}
 			b = append(b, before...)
-			before = betweenAndBefore
-			if escaped {
+			before = separator
+			if l.escaped {
 				b = appendEscaped(b, name)
 			} else {
 				b = append(b, name...)
@@ -142,8 +110,8 @@ func (l *List) write(f Form, yield func([]byte) bool) {
 	yield(append(b, layout.closing...))
 }
 
-// appendEscaped appends name with a backslash before each \ and ", which is all
-// that JSON needs, because names have no control characters.
+// appendEscaped appends name with a backslash before each \ and ". JSON needs no other escapes
+// here, because names contain no control characters.
 func appendEscaped(b []byte, name string) []byte {
 	for {
 		i := strings.IndexAny(name, `"\`)

@@ -1,22 +1,24 @@
-// Here belongs how a List is written, in either form, by any number of goroutines.
 package roster
 
-import (
-	"lobby/chat"
+// The output of a List belongs here: both forms, all sizes, any number of goroutines.
 
+import (
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
-	"unsafe"
+	"weak"
+
+	"lobby/chat"
 )
 
 // wantBody returns the body of a List with these sorted names.
-func wantBody(names []string, f Form) string {
-	if f == FormText {
+func wantBody(names []string, form Form) string {
+	if form == Text {
 		lines := make([]string, len(names))
 		for i, name := range names {
 			lines[i] = "User: " + name
@@ -30,26 +32,38 @@ func wantBody(names []string, f Form) string {
 	return strings.TrimSuffix(body.String(), "\n")
 }
 
-// checkList fails the test unless l has these sorted names, in both forms.
+// checkTake fails the test unless r's Lists have these sorted names, in both forms.
+func checkTake(t *testing.T, r *Roster, names []string) {
+	t.Helper()
+	for _, form := range []Form{Text, JSON} {
+		checkList(t, r.Take(form), names)
+	}
+}
+
+// checkList fails the test unless l has these sorted names.
 func checkList(t *testing.T, l *List, names []string) {
 	t.Helper()
-	for _, f := range []Form{FormText, FormJSON} {
-		want := wantBody(names, f)
-		if got := read(l, f); got != want {
-			t.Errorf("%d names, form %d: got\n%.2000s\nwant\n%.2000s", len(names), f, got, want)
-		}
-		if got := l.Size(f); got != len(want) {
-			t.Errorf("%d names, form %d: Size() = %d, want %d", len(names), f, got, len(want))
-		}
-		for piece := range l.Pieces(f) {
-			if len(piece) == 0 || len(piece) > MaxPiece {
-				t.Errorf("%d names, form %d: a piece of %d bytes", len(names), f, len(piece))
-			}
+	want := wantBody(names, l.form)
+	if got := read(l); got != want {
+		t.Errorf("%d names, form %d: got\n%.2000s\nwant\n%.2000s", len(names), l.form, got, want)
+	}
+	if got := l.Size(); got != len(want) {
+		t.Errorf("%d names, form %d: Size() = %d, want %d", len(names), l.form, got, len(want))
+	}
+	if got, want := l.Long(), len(want) > MaxPiece; got != want {
+		t.Errorf("%d names, form %d: Long() = %v, want %v", len(names), l.form, got, want)
+	}
+	if !l.Long() && string(l.Body()) != want {
+		t.Errorf("%d names, form %d: Body() differs from the piece", len(names), l.form)
+	}
+	for piece := range l.Pieces() {
+		if len(piece) == 0 || len(piece) > MaxPiece {
+			t.Errorf("%d names, form %d: a piece of %d bytes", len(names), l.form, len(piece))
 		}
 	}
 }
 
-func TestForms(t *testing.T) {
+func TestListHasTwoForms(t *testing.T) {
 	for _, test := range []struct {
 		names      []string
 		text, json string
@@ -71,18 +85,17 @@ func TestForms(t *testing.T) {
 		for _, name := range slices.Backward(test.names) {
 			r.Add(name)
 		}
-		l := r.Take()
-		if got := read(l, FormText); got != test.text {
+		if got := read(r.Take(Text)); got != test.text {
 			t.Errorf("the text is\n%s\nwant\n%s", got, test.text)
 		}
-		if got := read(l, FormJSON); got != test.json {
+		if got := read(r.Take(JSON)); got != test.json {
 			t.Errorf("the JSON is\n%s\nwant\n%s", got, test.json)
 		}
-		checkList(t, l, test.names)
+		checkTake(t, &r, test.names)
 	}
 }
 
-func TestListsOfAllSizes(t *testing.T) {
+func TestListsOfAllSizesAreComplete(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	var r Roster
 	var names []string
@@ -95,34 +108,29 @@ func TestListsOfAllSizes(t *testing.T) {
 			names = slices.Insert(names, at, name)
 			r.Add(name)
 			if len(names)%500 == 1 {
-				checkList(t, r.Take(), names)
+				checkTake(t, &r, names)
 			}
 		}
 	}
 }
 
-// TestListsAroundOnePiece takes the bodies byte by byte over the size of a piece.
-func TestListsAroundOnePiece(t *testing.T) {
-	for _, f := range []Form{FormText, FormJSON} {
+// The sizes of these bodies exceed that of a piece by -3 to 3 bytes.
+func TestListIsLongIfItsBodyIsLargerThanAPiece(t *testing.T) {
+	for _, form := range []Form{Text, JSON} {
 		for _, fill := range []string{"x", `"`, "😀"} {
 			var r Roster
 			var names []string
-			for i := 0; MaxPiece-r.Take().Size(f) > 300; i++ {
+			for i := 0; MaxPiece-r.Take(form).Size() > 300; i++ {
 				names = append(names, fmt.Sprintf("%04d", i)+strings.Repeat(fill, 60))
 				r.Add(names[i])
 			}
-			one, two := wantBody([]string{"a"}, f), wantBody([]string{"a", "b"}, f)
-			room := MaxPiece - r.Take().Size(f) - (len(two) - len(one) - len("b"))
+			one, two := wantBody([]string{"a"}, form), wantBody([]string{"a", "b"}, form)
+			room := MaxPiece - r.Take(form).Size() - (len(two) - len(one) - len("b"))
 			for more := -3; more <= 3; more++ {
 				last := strings.Repeat("~", room+more)
 				r.Add(last)
-				l, all := r.Take(), append(slices.Clone(names), last)
-				checkList(t, l, all)
-				text, json := len(wantBody(all, FormText)), len(wantBody(all, FormJSON))
-				if long := max(text, json) > MaxPiece; l.Long() != long {
-					t.Errorf("%d bytes of text, %d of JSON: Long() = %v", text, json, l.Long())
-				}
-				if size := []int{text, json}[f]; size != MaxPiece+more {
+				checkTake(t, &r, append(slices.Clone(names), last))
+				if size := r.Take(form).Size(); size != MaxPiece+more {
 					t.Fatalf("the body has %d bytes, want %d", size, MaxPiece+more)
 				}
 				r.Remove(last)
@@ -149,67 +157,58 @@ func FuzzList(f *testing.F) {
 				}
 			}
 		}
-		checkList(t, r.Take(), names)
+		checkTake(t, &r, names)
 	})
 }
 
-func TestAShortBodyIsWrittenOnceAndOnlyInTheFormAskedFor(t *testing.T) {
-	l := rosterOf(100, 20).Take()
-	if l.Long() {
-		t.Fatal("a list of 100 names is long")
-	}
-	var first []byte
-	for piece := range l.Pieces(FormText) {
-		first = piece
-	}
-	for piece := range l.Pieces(FormText) {
-		if unsafe.SliceData(piece) != unsafe.SliceData(first) {
-			t.Error("the second caller got another body")
-		}
-	}
-	if l.bodies[FormJSON].bytes != nil {
-		t.Error("JSON was written, but nobody asked for it")
-	}
-}
-
-func TestAllocations(t *testing.T) {
+func TestPiecesShareOneBuffer(t *testing.T) {
 	for _, test := range []struct {
 		names int
-		want  float64
+		want  float64 // allocations
 	}{
-		{100, 0},  // short: shared
+		{100, 0},  // short: Take has written the body
 		{5000, 1}, // long: one buffer for all pieces
 	} {
-		l := rosterOf(test.names, 20).Take()
-		for _, f := range []Form{FormText, FormJSON} {
-			read(l, f)
+		for _, form := range []Form{Text, JSON} {
+			l := rosterOf(test.names, 20).Take(form)
 			size := 0
 			got := testing.AllocsPerRun(10, func() {
-				for piece := range l.Pieces(f) {
+				for piece := range l.Pieces() {
 					size += len(piece)
 				}
 			})
 			if got != test.want {
-				t.Errorf("%d names, form %d: %v allocations, want %v", test.names, f, got, test.want)
+				t.Errorf("%d names, form %d: %v allocations, want %v", test.names, form, got, test.want)
 			}
 		}
 	}
 }
 
-func TestPiecesCanBeLeft(t *testing.T) {
+func TestReaderOfPiecesMayStopEarly(t *testing.T) {
 	for _, n := range []int{0, 100, 10_000} {
-		l := rosterOf(n, 20).Take()
-		for range l.Pieces(FormText) {
+		l := rosterOf(n, 20).Take(Text)
+		for range l.Pieces() {
 			break
 		}
-		if got, want := len(read(l, FormText)), l.Size(FormText); got != want {
-			t.Errorf("%d names: after a reader left, the body has %d bytes, want %d", n, got, want)
+		if got, want := len(read(l)), l.Size(); got != want {
+			t.Errorf("%d names: after a reader stopped, the body has %d bytes, want %d", n, got, want)
 		}
 	}
 }
 
-// TestListsAreReadWhileTheRosterChanges lets the race detector look for what the
-// owner changes though a List has it.
+func TestShortListDoesNotRetainTheRoster(t *testing.T) {
+	r := rosterOf(100, 20)
+	chunk := weak.Make(r.chunks[0])
+	l := r.Take(Text)
+	*r = Roster{}
+	runtime.GC()
+	if chunk.Value() != nil {
+		t.Error("a short List retains a chunk")
+	}
+	runtime.KeepAlive(l)
+}
+
+// The race detector looks for modifications of what a List refers to.
 func TestListsAreReadWhileTheRosterChanges(t *testing.T) {
 	for _, n := range []int{500, 5000} {
 		random := rand.New(rand.NewPCG(uint64(n), 0))
@@ -226,13 +225,13 @@ func TestListsAreReadWhileTheRosterChanges(t *testing.T) {
 					r.Remove(name + "-")
 				}
 			}
-			l := r.Take()
-			want := l.Size(FormText)
+			l := r.Take(Text)
+			want := l.Size()
 			for range 3 {
 				reading++
 				go func() {
 					var err error
-					if got := len(read(l, FormText)); got != want {
+					if got := len(read(l)); got != want {
 						err = fmt.Errorf("read %d bytes, want %d", got, want)
 					}
 					done <- err
@@ -249,18 +248,18 @@ func TestListsAreReadWhileTheRosterChanges(t *testing.T) {
 
 func BenchmarkList(b *testing.B) {
 	for _, n := range []int{10, 1_000, 100_000} {
-		for f, form := range []string{"text", "JSON"} {
-			b.Run(fmt.Sprintf("names=%d/unchanged/%s", n, form), func(b *testing.B) {
+		for form, name := range []string{"text", "JSON"} {
+			b.Run(fmt.Sprintf("names=%d/unchanged/%s", n, name), func(b *testing.B) {
 				r := rosterOf(n, 20)
 				for b.Loop() {
-					send(r, Form(f))
+					send(r, Form(form))
 				}
 			})
-			b.Run(fmt.Sprintf("names=%d/changed/%s", n, form), func(b *testing.B) {
+			b.Run(fmt.Sprintf("names=%d/changed/%s", n, name), func(b *testing.B) {
 				r := rosterOf(n, 20)
 				for b.Loop() {
 					r.Add("alice")
-					send(r, Form(f))
+					send(r, Form(form))
 					r.Remove("alice")
 				}
 			})
@@ -269,11 +268,11 @@ func BenchmarkList(b *testing.B) {
 }
 
 // send takes a List and reads it to its end.
-func send(r *Roster, f Form) (size int) {
-	l := r.Take()
-	for piece := range l.Pieces(f) {
+func send(r *Roster, form Form) (size int) {
+	l := r.Take(form)
+	for piece := range l.Pieces() {
 		size += len(piece)
 	}
-	r.Release(l)
+	r.Return(l)
 	return size
 }

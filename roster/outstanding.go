@@ -2,89 +2,75 @@ package roster
 
 import "slices"
 
-const (
-	// MaxOld bounds the memory, in bytes, that the Lists which are being sent
-	// keep beside the roster as it is now.
-	MaxOld = 32 << 20
+// This file bounds the memory that Lists retain while they are being sent. Nothing else depends on
+// how it does so.
 
-	checkEvery = 1 << 20 // replaced bytes, after which the owner checks that bound
+const (
+	// MaxRetained bounds the memory, in bytes, that outstanding Lists retain in addition to the
+	// current roster.
+	MaxRetained = 32 << 20
+
+	checkEvery = 1 << 20 // retired bytes from one check of that bound to the next
 )
 
-// sent is a long List that is being sent.
-type sent struct {
-	list     *List
-	senders  int // Takes that no Release has followed yet
-	memory   int // bytes of all that the List consists of
-	replaced int // value of Roster.replaced when the List was made
+// taken is a List with the owner's account of it, which only long Lists need.
+type taken struct {
+	List
+	senders int // calls of Take that no Return has followed yet
+	memory  int // bytes of everything that the List refers to
+	retired int // value of Roster.retired when the List was made
 }
 
-// Take returns who is there now: the same List until the next change. If the List
-// is Long, Release must follow when it has been sent.
-func (r *Roster) Take() *List {
-	if r.last == nil {
-		r.last = newList(r.chunks, r.total)
-		r.lists++
-	}
-	if r.last.long {
-		if n := len(r.sending); n == 0 || r.sending[n-1].list != r.last {
-			s := sent{list: r.last, memory: r.memory(), replaced: r.replaced}
-			r.sending = append(r.sending, s)
-		}
-		r.sending[len(r.sending)-1].senders++
-	}
-	return r.last
-}
-
-// Release ends what one Take began. For a List that is not Long it does nothing.
-func (r *Roster) Release(l *List) {
-	i := slices.IndexFunc(r.sending, func(s sent) bool { return s.list == l })
+// Return ends what one Take began: the List has been sent. It does nothing if the List is short or
+// was abandoned.
+func (r *Roster) Return(l *List) {
+	i := slices.IndexFunc(r.outstanding, func(t *taken) bool { return &t.List == l })
 	if i < 0 {
-		return // short, or given up
+		return
 	}
-	r.sending[i].senders--
-	if r.sending[i].senders == 0 {
-		r.sending = slices.Delete(r.sending, i, i+1)
+	r.outstanding[i].senders--
+	if r.outstanding[i].senders == 0 {
+		r.outstanding = slices.Delete(r.outstanding, i, i+1)
 	}
 }
 
-// memory returns how many bytes the roster consists of.
+// memory returns the size of the roster in bytes.
 func (r *Roster) memory() int {
 	return r.total.bytes + r.total.names*nameMemory +
 		len(r.chunks)*chunkMemory + cap(r.chunks)*placeMemory
 }
 
-// countReplaced counts bytes that are gone from the roster but may still be in Lists.
-func (r *Roster) countReplaced(bytes int) {
-	r.replaced += bytes
-	if r.replaced-r.checked >= checkEvery {
-		r.checked = r.replaced
-		r.giveUpOldest()
+// retire accounts for bytes that have left the roster but may be retained by Lists.
+func (r *Roster) retire(bytes int) {
+	r.retired += bytes
+	if r.retired >= r.nextCheck {
+		r.nextCheck = r.retired + checkEvery
+		r.abandonOldest()
 	}
 }
 
-// giveUpOldest gives up the oldest Lists until the others keep so little that they
-// stay within MaxOld until checkEvery more has been replaced.
+// abandonOldest abandons the oldest Lists until the rest retain so little that they stay within
+// MaxRetained until the next check.
 //
-// A List counts for what neither the roster nor a younger List has. That is at most
-// what was replaced between the making of the List and of the next younger one,
-// because what was replaced later is in the younger one too. And it is at most all
-// that the List consists of.
-func (r *Roster) giveUpOldest() {
-	kept, until := 0, r.replaced
-	for i, s := range slices.Backward(r.sending) {
-		kept += listMemory + min(s.memory, until-s.replaced)
-		until = s.replaced
-		if kept > MaxOld-checkEvery {
-			go giveUp(slices.Clone(r.sending[:i+1]))
-			r.sending = slices.Delete(r.sending, 0, i+1)
+// Each List is charged for the memory that neither the roster nor a newer List shares with it. That
+// is at most what was retired before the next newer List was made, because what was retired later
+// is in the newer List too. And it is at most the List's own size.
+func (r *Roster) abandonOldest() {
+	retained, newer := 0, r.retired
+	for i, t := range slices.Backward(r.outstanding) {
+		retained += listMemory + min(t.memory, newer-t.retired)
+		newer = t.retired
+		if retained > MaxRetained-checkEvery {
+			// Waking all senders takes too long for the owner.
+			go abandon(slices.Clone(r.outstanding[:i+1]))
+			r.outstanding = slices.Delete(r.outstanding, 0, i+1)
 			return
 		}
 	}
 }
 
-// giveUp tells all senders of the lists to stop. It takes too long for the owner.
-func giveUp(lists []sent) {
-	for _, s := range lists {
-		s.list.giveUp()
+func abandon(lists []*taken) {
+	for _, t := range lists {
+		close(t.abandoned)
 	}
 }

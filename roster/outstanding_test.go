@@ -1,5 +1,6 @@
-// Here belongs what the Lists that are being sent keep in memory, and which are given up.
 package roster
+
+// What outstanding Lists retain belongs here, and which of them are abandoned.
 
 import (
 	"runtime"
@@ -9,115 +10,134 @@ import (
 	"weak"
 )
 
-// isGivenUp reports whether the senders of l were told to stop. In a bubble it
-// waits until whoever is being told has been told.
-func isGivenUp(l *List) bool {
+// isAbandoned reports whether the senders of l were told to stop. In a bubble it first waits until
+// all that are being told have been told.
+func isAbandoned(l *List) bool {
 	synctest.Wait()
-	return l.Context().Err() != nil
-}
-
-// churn changes the roster until so many bytes have been replaced. Each round of
-// two changes is followed by a Take, so that everything must be copied again.
-func churn(r *Roster, bytes int) {
-	for end := r.replaced + bytes; r.replaced < end; {
-		r.Add("churn")
-		r.Remove("churn")
-		r.Release(r.Take())
+	select {
+	case <-l.Abandoned():
+		return true
+	default:
+		return false
 	}
 }
 
-func TestTheOldestListsAreGivenUp(t *testing.T) {
+// churn changes the roster until so many bytes are retired. Each round of two changes is followed
+// by a Take, so that everything must be copied again.
+func churn(r *Roster, bytes int) {
+	for end := r.retired + bytes; r.retired < end; {
+		r.Add("churn")
+		r.Remove("churn")
+		r.Return(r.Take(Text))
+	}
+}
+
+func TestOldestListsAreAbandonedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := rosterOf(20_000, 256)
 		var lists []*List
-		for range 200 {
+		for i := range 200 {
 			churn(r, 1<<20)
-			lists = append(lists, r.Take())
-			given := 0
-			for given < len(lists) && isGivenUp(lists[given]) {
-				given++
+			lists = append(lists, r.Take(Form(i%len(layouts))))
+			abandoned := 0
+			for abandoned < len(lists) && isAbandoned(lists[abandoned]) {
+				abandoned++
 			}
-			if slices.ContainsFunc(lists[given:], isGivenUp) {
-				t.Fatal("a List was given up before an older one")
+			if slices.ContainsFunc(lists[abandoned:], isAbandoned) {
+				t.Fatal("a List was abandoned before an older one")
 			}
-			// Each List keeps a little over 1 MiB that the next does not have.
-			if kept := len(lists) - given; kept > 33 || given > 0 && kept < 28 {
-				t.Fatalf("%d Lists were given up and %d kept", given, kept)
+			// Each List retains a little over 1 MiB that the next does not have.
+			if kept := len(lists) - abandoned; kept > 33 || abandoned > 0 && kept < 28 {
+				t.Fatalf("%d Lists were abandoned and %d kept", abandoned, kept)
 			}
 		}
 	})
 }
 
-// TestListsThatFitAreNotGivenUp replaces much more than MaxOld, but the Lists
-// together consist of less.
-func TestListsThatFitAreNotGivenUp(t *testing.T) {
+// Much more than MaxRetained is retired, but the Lists together are smaller.
+func TestListsThatFitAreNotAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := rosterOf(5000, 20)
 		var lists []*List
 		for range 20 {
-			lists = append(lists, r.Take())
+			lists = append(lists, r.Take(Text), r.Take(JSON))
 			churn(r, 10<<20)
 		}
-		if slices.ContainsFunc(lists, isGivenUp) {
-			t.Error("a List was given up")
+		if slices.ContainsFunc(lists, isAbandoned) {
+			t.Error("a List was abandoned")
 		}
 	})
 }
 
-func TestAListIsBeingSentUntilItsLastRelease(t *testing.T) {
+// The two forms of a List share its chunks, which count once.
+func TestBothFormsRetainNoMoreThanOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := rosterOf(40_000, 1000) // one List of it is more than MaxOld
-		twice, again := r.Take(), r.Take()
-		r.Release(again)
+		r := rosterOf(20_000, 1000) // its size is more than half of MaxRetained
+		text, json := r.Take(Text), r.Take(JSON)
+		churn(r, 2*MaxRetained)
+		if isAbandoned(text) || isAbandoned(json) {
+			t.Error("a List was abandoned")
+		}
+	})
+}
+
+func TestListIsOutstandingUntilItsLastReturn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := rosterOf(40_000, 1000) // a single List of it is more than MaxRetained
+		twice, again := r.Take(Text), r.Take(Text)
+		r.Return(again)
 		r.Remove(numbered(0, 1000))
-		once := r.Take()
-		r.Release(once)
-		churn(r, MaxOld)
-		if !isGivenUp(twice) {
-			t.Error("a List was not given up, though one of its two senders is left")
+		once := r.Take(Text)
+		r.Return(once)
+		churn(r, MaxRetained)
+		if !isAbandoned(twice) {
+			t.Error("a List with one sender left was not abandoned")
 		}
-		if isGivenUp(once) {
-			t.Error("a List was given up that nobody sends")
+		if isAbandoned(once) {
+			t.Error("a List was abandoned after its Return")
 		}
-		r.Release(twice) // which changes nothing any more
-		if len(r.sending) > 0 {
-			t.Errorf("%d Lists are still being sent", len(r.sending))
+		r.Return(twice) // has no effect
+		if len(r.outstanding) > 0 {
+			t.Errorf("%d Lists are outstanding", len(r.outstanding))
 		}
 	})
 }
 
-func TestShortListsAreNeverGivenUp(t *testing.T) {
+func TestShortListIsNeverAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := rosterOf(100, 20)
-		l := r.Take()
-		churn(r, 2*MaxOld)
-		if l.Long() || isGivenUp(l) {
-			t.Errorf("a list of 100 names: Long() = %v, given up %v", l.Long(), isGivenUp(l))
+		r := rosterOf(300, 200) // almost long
+		l := r.Take(Text)
+		r.Add(numbered(300, 10_000)) // from here on, Lists are long
+		churn(r, 2*MaxRetained)
+		if l.Long() || isAbandoned(l) {
+			t.Errorf("a list of 300 names: Long() = %v, abandoned %v", l.Long(), isAbandoned(l))
 		}
-		if r.Take(); len(r.sending) > 0 {
-			t.Error("a short List counts as being sent, though nobody need release it")
+		r.Remove(numbered(300, 10_000))
+		if r.Take(Text); len(r.outstanding) > 0 {
+			t.Error("a short List is outstanding, although it need not be returned")
 		}
 	})
 }
 
-// TestTheOwnerDoesNotWakeTheSenders wants that to happen in another goroutine,
-// because a List may have many senders. With one processor, that goroutine runs
-// later, unless the owner happens to be interrupted at this very moment.
-func TestTheOwnerDoesNotWakeTheSenders(t *testing.T) {
+// A List may have many senders, so another goroutine wakes them. With one processor, that goroutine
+// runs later, unless the owner happens to be interrupted at this very moment.
+func TestOwnerDoesNotWakeTheSenders(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	r := rosterOf(40_000, 1000)
 	for range 5 {
-		l := r.Take()
-		for len(r.sending) > 0 {
+		l := r.Take(Text)
+		for len(r.outstanding) > 0 {
 			r.Add("churn")
 			r.Remove("churn")
-			r.Release(r.Take())
+			r.Return(r.Take(Text))
 		}
-		if l.Context().Err() == nil {
+		select {
+		case <-l.Abandoned():
+		default:
 			return
 		}
 	}
-	t.Error("the owner went on only when all senders had been woken")
+	t.Error("the owner continued only when all senders had been woken")
 }
 
 // heap returns how many bytes are in use.
@@ -128,70 +148,69 @@ func heap() int {
 	return int(m.HeapAlloc)
 }
 
-// TestSendersThatNeverFinishKeepBoundedMemory starts senders that read nothing,
-// while everything is replaced again and again. Each ends when it must.
-func TestSendersThatNeverFinishKeepBoundedMemory(t *testing.T) {
+// The senders read nothing, while everything is replaced again and again. Each ends when it must.
+func TestSendersThatNeverFinishRetainBoundedMemory(t *testing.T) {
 	for _, test := range []struct {
 		names, size int
 		every       int // names that are replaced between two Lists
-		look        int // Lists after which the memory is measured
+		measure     int // Lists after which the memory is measured
 	}{
-		{names: 10_000, size: 20, every: 1, look: 2000},
-		{names: 5000, size: 1000, every: 5000, look: 5},
+		{names: 10_000, size: 20, every: 1, measure: 2000},
+		{names: 5000, size: 1000, every: 5000, measure: 5},
 	} {
 		before := heap()
 		r := rosterOf(test.names, test.size)
 		alone := heap() - before
 		ended := make(chan *List)
 		sending, most := 0, 0
-		for i := 1; r.replaced < 3*MaxOld; i++ {
+		for i := 1; r.retired < 3*MaxRetained; i++ {
 			r.Remove(numbered(i%test.names, test.size))
 			r.Add(numbered(i%test.names, test.size)) // a new string, as every user brings
 			if i%test.every > 0 {
 				continue
 			}
-			l := r.Take()
+			l := r.Take(Text)
 			sending++
 			go func() {
-				<-l.Context().Done()
+				<-l.Abandoned()
 				ended <- l
 			}()
-			for ; sending > len(r.sending); sending-- {
-				r.Release(<-ended)
+			for ; sending > len(r.outstanding); sending-- {
+				r.Return(<-ended)
 			}
-			if i/test.every%test.look == 0 {
+			if i/test.every%test.measure == 0 {
 				most = max(most, heap()-before-alone)
 			}
 		}
-		if most < MaxOld/2 || most > MaxOld+MaxOld/8 {
-			t.Errorf("%d names: the Lists kept at most %.1f MiB", test.names, float64(most)/(1<<20))
+		if most < MaxRetained/2 || most > MaxRetained+MaxRetained/8 {
+			t.Errorf("%d names: the Lists retained at most %.1f MiB", test.names, float64(most)/(1<<20))
 		}
-		for giveUp(r.sending); sending > 0; sending-- {
+		for abandon(r.outstanding); sending > 0; sending-- {
 			<-ended
 		}
 	}
 }
 
-func TestListsThatNobodySendsAreForgotten(t *testing.T) {
+func TestListsWithoutSendersAreNotRetained(t *testing.T) {
 	r := rosterOf(40_000, 1000)
 	take := func() weak.Pointer[List] {
 		r.Remove(numbered(r.Len()-1, 1000))
-		return weak.Make(r.Take())
+		return weak.Make(r.Take(Text))
 	}
-	released, kept, current := take(), take(), take()
-	r.Release(released.Value())
+	returned, kept, current := take(), take(), take()
+	r.Return(returned.Value())
 	runtime.GC()
-	if released.Value() != nil {
-		t.Error("a List is still there after its Release")
+	if returned.Value() != nil {
+		t.Error("a List is retained after its Return")
 	}
 	if kept.Value() == nil || current.Value() == nil {
-		t.Error("a List that is being sent is gone")
+		t.Error("a List with a sender is gone")
 	}
-	given := kept.Value().Context()
-	churn(r, MaxOld)
-	<-given.Done()
+	abandoned := kept.Value().Abandoned()
+	churn(r, MaxRetained)
+	<-abandoned
 	runtime.GC()
 	if kept.Value() != nil {
-		t.Error("a List is still there after it was given up")
+		t.Error("a List is retained after it was abandoned")
 	}
 }

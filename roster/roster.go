@@ -6,31 +6,29 @@ import (
 	"strings"
 )
 
-// Roster is the sorted list of who is there. One goroutine owns it and calls its
-// methods. The zero Roster is empty and ready.
+// Roster is the sorted set of the names of all present users. One goroutine owns it and calls its
+// methods. The zero Roster is empty and ready to use.
 //
-// The names stand in chunks, and a List is no more than the slice of chunks as
-// it was when the List was taken. What a List has is never changed: Add and Remove
-// change a copy of one chunk, in a copy of the slice of chunks, unless both have
-// been copied since the last List was made. So taking a List costs nothing, and
-// Lists share all chunks that did not change between them.
+// The names are kept in chunks. A long List is the slice of chunks at the moment when it was made,
+// and chunks in a List are never modified: Add and Remove first copy the slice and the chunk that
+// they change, unless both were copied since the last long List was made.
 type Roster struct {
-	chunks []*chunk // sorted; none is empty, except a single one
-	copied int      // value of lists when the slice of chunks was copied
-	total  sums
+	chunks  []*chunk // sorted; none is empty, except a single one
+	total   sums
+	current [len(layouts)]*taken // by Form: what Take returns until the next change; nil if not made
 
-	lists int   // how many Lists have been made
-	last  *List // who is there now; nil if that has changed since the last List was made
+	gen       int // generation: how many long Lists have been made
+	copiedGen int // generation in which the slice of chunks was copied
 
-	sending  []sent // the long Lists that are being sent, the oldest first
-	replaced int    // bytes that were replaced or removed, ever, and may still be in Lists
-	checked  int    // value of replaced when giveUpOldest last ran
+	outstanding []*taken // long Lists that were taken and not returned yet, the oldest first
+	retired     int      // total of the bytes that left the roster but may be retained by Lists
+	nextCheck   int      // value of retired at which to check what the outstanding Lists retain
 }
 
 // chunk is a part of the roster: names that follow each other.
 type chunk struct {
 	names []string // sorted; at most maxChunk
-	made  int      // value of Roster.lists when the chunk was made
+	gen   int      // generation in which the chunk was made
 }
 
 const (
@@ -39,14 +37,34 @@ const (
 	// Bytes of memory, as the allocator rounds them up.
 	chunkMemory = 2400 // of a chunk
 	placeMemory = 8    // of its place in the slice of chunks
-	nameMemory  = 16   // of a name, besides its own bytes
-	listMemory  = 512  // of a List, besides its chunks
+	nameMemory  = 16   // of a name, in addition to its own bytes
+	listMemory  = 256  // of a List, in addition to its chunks
 )
 
-// Len returns how many names there are.
+// Len returns the number of names.
 func (r *Roster) Len() int { return r.total.names }
 
-// NamesAfter returns the names that follow name in their order, whether or not that is there. The
+// Take returns the current List in the given form: the same List until the next change. If the List
+// is Long, Return must follow once it has been sent.
+func (r *Roster) Take(form Form) *List {
+	t := r.current[form]
+	if t == nil {
+		t = &taken{List: newList(form, r.chunks, r.total), memory: r.memory(), retired: r.retired}
+		r.current[form] = t
+		if t.Long() {
+			r.gen++
+		}
+	}
+	if t.Long() {
+		if t.senders == 0 {
+			r.outstanding = append(r.outstanding, t)
+		}
+		t.senders++
+	}
+	return &t.List
+}
+
+// NamesAfter returns the names after name, in order; name itself need not be in the roster. The
 // roster must not change meanwhile.
 func (r *Roster) NamesAfter(name string) iter.Seq[string] {
 	return func(yield func(string) bool) {
@@ -71,7 +89,7 @@ func (r *Roster) NamesAfter(name string) iter.Seq[string] {
 	}
 }
 
-// Add adds the name of a user, as Name.String returns it, that is not there yet.
+// Add adds a name that is not in the roster.
 func (r *Roster) Add(name string) {
 	if len(r.chunks) == 0 {
 		r.chunks = []*chunk{r.newChunk(nil)}
@@ -91,13 +109,13 @@ func (r *Roster) Add(name string) {
 	r.total.add(name)
 }
 
-// Remove removes a name that is there.
+// Remove removes a name that is in the roster.
 func (r *Roster) Remove(name string) {
 	i, at := r.find(name)
 	c := r.change(i)
 	c.names = slices.Delete(c.names, at, at+1)
 	r.total.remove(name)
-	r.countReplaced(len(name) + nameMemory)
+	r.retire(len(name) + nameMemory)
 	if i+1 < len(r.chunks) {
 		r.merge(i)
 	}
@@ -106,8 +124,8 @@ func (r *Roster) Remove(name string) {
 	}
 }
 
-// merge makes one chunk of the chunks i and i+1 if both together fill less than
-// half of one. An empty chunk is always merged with the other.
+// merge joins the chunks i and i+1 if together they fill at most half a chunk. An empty chunk is
+// always joined with the other.
 func (r *Roster) merge(i int) {
 	n, next := len(r.chunks[i].names), r.chunks[i+1]
 	if n+len(next.names) > maxChunk/2 && n > 0 && len(next.names) > 0 {
@@ -116,13 +134,13 @@ func (r *Roster) merge(i int) {
 	c := r.change(i)
 	c.names = append(c.names, next.names...)
 	r.chunks = slices.Delete(r.chunks, i+1, i+2)
-	r.countReplaced(chunkMemory)
+	r.retire(chunkMemory)
 }
 
-// find returns where name is, or where it belongs: the chunk's index, and the
-// name's in the chunk.
+// find returns the position of name, or the position where it belongs: the index of the chunk, and
+// the index in the chunk.
 func (r *Roster) find(name string) (i, at int) {
-	// The chunk is the last that does not begin after name, or else the first.
+	// The chunk is the last one that does not begin after name, or else the first.
 	i, found := slices.BinarySearchFunc(r.chunks[1:], name, compareFirst)
 	if found {
 		i++
@@ -133,17 +151,17 @@ func (r *Roster) find(name string) (i, at int) {
 
 func compareFirst(c *chunk, name string) int { return strings.Compare(c.names[0], name) }
 
-// change returns chunk i, and sees to it that neither the chunk nor the slice of
-// chunks is in a List, so that both may be changed.
+// change prepares chunk i for a change and returns it. It first copies the chunk and the slice of
+// chunks if a List may have them.
 func (r *Roster) change(i int) *chunk {
-	r.last = nil
-	if r.copied != r.lists {
-		r.countReplaced(placeMemory * cap(r.chunks))
+	clear(r.current[:])
+	if r.copiedGen != r.gen {
+		r.retire(placeMemory * cap(r.chunks))
 		r.chunks = slices.Clone(r.chunks)
-		r.copied = r.lists
+		r.copiedGen = r.gen
 	}
-	if c := r.chunks[i]; c.made != r.lists {
-		r.countReplaced(chunkMemory)
+	if c := r.chunks[i]; c.gen != r.gen {
+		r.retire(chunkMemory)
 		r.chunks[i] = r.newChunk(c.names)
 	}
 	return r.chunks[i]
@@ -151,10 +169,10 @@ func (r *Roster) change(i int) *chunk {
 
 // newChunk returns a chunk with a copy of names and room for maxChunk.
 func (r *Roster) newChunk(names []string) *chunk {
-	return &chunk{names: append(make([]string, 0, maxChunk), names...), made: r.lists}
+	return &chunk{names: append(make([]string, 0, maxChunk), names...), gen: r.gen}
 }
 
-// sums are the numbers from which the size of a body follows.
+// sums are the totals that determine the size of a body.
 type sums struct {
 	names   int
 	bytes   int // of all names

@@ -1,5 +1,6 @@
-// Here belongs who is in a roster, and that Lists stay as they were when they were taken.
 package roster
+
+// The names in a roster belong here, and that Lists stay as they were when they were taken.
 
 import (
 	"fmt"
@@ -26,15 +27,15 @@ func numbered(i, size int) string {
 }
 
 // read returns the body of l.
-func read(l *List, f Form) string {
+func read(l *List) string {
 	var body strings.Builder
-	for piece := range l.Pieces(f) {
+	for piece := range l.Pieces() {
 		body.Write(piece)
 	}
 	return body.String()
 }
 
-// oddName returns a random name, with what JSON and HTML treat specially.
+// oddName returns a random name of characters that JSON or HTML treat specially, among others.
 func oddName(random *rand.Rand) string {
 	letters := []rune(`abc"\<>&'é名😀`)
 	name := make([]rune, 1+random.IntN(8))
@@ -44,15 +45,17 @@ func oddName(random *rand.Rand) string {
 	return string(name)
 }
 
-func TestRosterIsWhoeverWasAddedAndNotRemoved(t *testing.T) {
-	for _, every := range []int{1, 10, 100} {
-		testRoster(t, rand.New(rand.NewPCG(uint64(every), 0)), every)
+// Long names make long Lists, which share the roster's chunks.
+func TestRosterHasTheNamesThatWereAddedAndNotRemoved(t *testing.T) {
+	for _, test := range []struct{ every, padding int }{{1, 0}, {10, 200}, {100, 200}} {
+		random := rand.New(rand.NewPCG(uint64(test.every), 0))
+		testRoster(t, random, test.every, strings.Repeat("x", test.padding))
 	}
 }
 
-// testRoster compares a roster with a sorted slice, while both grow, shrink to
-// nothing and grow again. A List is taken before every so many changes.
-func testRoster(t *testing.T, random *rand.Rand, every int) {
+// testRoster compares a roster with a sorted slice while both grow, become empty and grow again. It
+// takes a List before every so many changes.
+func testRoster(t *testing.T, random *rand.Rand, every int, padding string) {
 	type taken struct {
 		list  *List
 		names []string
@@ -62,7 +65,7 @@ func testRoster(t *testing.T, random *rand.Rand, every int) {
 	var lists []taken
 	for i := range 10_000 {
 		grows := i%5000 < 2000
-		switch name := oddName(random); {
+		switch name := oddName(random) + padding; {
 		case random.IntN(8) > 0 == grows:
 			if at, found := slices.BinarySearch(names, name); !found {
 				names = slices.Insert(names, at, name)
@@ -78,7 +81,7 @@ func testRoster(t *testing.T, random *rand.Rand, every int) {
 		}
 		if i%every == 0 {
 			checkChunks(t, &r)
-			l := r.Take()
+			l := r.Take(Form(random.IntN(len(layouts))))
 			if random.IntN(20) == 0 {
 				lists = append(lists, taken{l, slices.Clone(names)})
 			}
@@ -112,9 +115,8 @@ func checkChunks(t *testing.T, r *Roster) {
 	}
 }
 
-// TestChunksThatBecomeEmptyGo empties a chunk, at either end and in the middle,
-// whose neighbours are full.
-func TestChunksThatBecomeEmptyGo(t *testing.T) {
+// A chunk becomes empty, at either end or in the middle, while its neighbors are full.
+func TestEmptyChunkIsRemoved(t *testing.T) {
 	for _, chunk := range []int{0, 1, 2} {
 		var r Roster
 		for i := 0; len(r.chunks) < 3 || len(r.chunks[2].names) < maxChunk; i++ {
@@ -135,30 +137,33 @@ func TestChunksThatBecomeEmptyGo(t *testing.T) {
 	}
 }
 
-func TestTakesBetweenTwoChangesShareAList(t *testing.T) {
-	var r Roster
-	nobody := r.Take()
-	if r.Take() != nobody {
-		t.Error("two Takes of an empty roster made two Lists")
-	}
-	r.Add("alice")
-	alice := r.Take()
-	if r.Take() != alice || alice == nobody {
-		t.Error("a List was not shared until the next change, or longer")
-	}
-	r.Remove("alice")
-	if l := r.Take(); l == alice {
-		t.Error("a List was shared after the next change")
+func TestTakeReturnsTheSameListUntilTheNextChange(t *testing.T) {
+	for _, form := range []Form{Text, JSON} {
+		for _, n := range []int{0, 5000} { // short and long
+			r := rosterOf(n, 20)
+			before := r.Take(form)
+			if r.Take(form) != before || r.Take(1-form) == before {
+				t.Errorf("%d names: two Takes in one form differ, or two forms share a List", n)
+			}
+			r.Add("alice")
+			with := r.Take(form)
+			if r.Take(form) != with || with == before {
+				t.Errorf("%d names: an Add did not lead to one new List", n)
+			}
+			r.Remove("alice")
+			if r.Take(form) == with {
+				t.Errorf("%d names: a Remove did not lead to a new List", n)
+			}
+		}
 	}
 }
 
-// TestAChangeCostsOneChunk wants Lists to share what did not change.
-func TestAChangeCostsOneChunk(t *testing.T) {
+func TestChangeCopiesOneChunk(t *testing.T) {
 	r := rosterOf(10_000, 7)
-	before := r.Take()
+	before := r.Take(Text)
 	r.Add(numbered(5000, 8))
 	r.Remove(numbered(5000, 8))
-	after := r.Take()
+	after := r.Take(Text)
 	copied := 0
 	for i, c := range after.chunks {
 		if c != before.chunks[i] {
@@ -180,8 +185,7 @@ func TestAChangeCostsOneChunk(t *testing.T) {
 	}
 }
 
-// TestARosterForgetsWhoWasRemoved wants no chunk to keep a name behind its end.
-func TestARosterForgetsWhoWasRemoved(t *testing.T) {
+func TestRosterRetainsNoRemovedName(t *testing.T) {
 	r := rosterOf(1000, 7)
 	for i := range 900 {
 		r.Remove(numbered(i, 7))
@@ -189,15 +193,15 @@ func TestARosterForgetsWhoWasRemoved(t *testing.T) {
 	for _, c := range r.chunks {
 		for _, name := range c.names[len(c.names):cap(c.names)] {
 			if name != "" {
-				t.Fatalf("%s is still there", name)
+				t.Fatalf("%s is still in the roster's memory", name)
 			}
 		}
 	}
 }
 
-// TestNamesAfter asks for the names after each that is there, and after others before, between and
-// behind them, while rosters have no chunk, an empty one, one that is full, and several.
-func TestNamesAfter(t *testing.T) {
+// It asks for the names after each name that is present, and after others before, between and
+// behind them, while rosters have no chunk, one that is full, and several.
+func TestNamesAfterAnyNameAreInOrder(t *testing.T) {
 	for _, n := range []int{0, 1, 2, maxChunk - 1, maxChunk, maxChunk + 1, 2 * maxChunk, 1000} {
 		var r Roster
 		var names []string
@@ -208,8 +212,8 @@ func TestNamesAfter(t *testing.T) {
 		slices.Sort(names)
 		for i := range 2*n + 1 {
 			after := numbered(i, 7)
-			first, isThere := slices.BinarySearch(names, after)
-			if isThere {
+			first, found := slices.BinarySearch(names, after)
+			if found {
 				first++
 			}
 			if got := slices.Collect(r.NamesAfter(after)); !slices.Equal(got, names[first:]) {
@@ -227,9 +231,9 @@ func TestNamesAfter(t *testing.T) {
 	}
 }
 
-func TestNamesAfterMayBeLeft(t *testing.T) {
+func TestNamesAfterMayBeReadInPages(t *testing.T) {
 	r := rosterOf(3*maxChunk, 7)
-	for _, most := range []int{1, maxChunk, maxChunk + 1} { // in one page, and in pages
+	for _, most := range []int{1, maxChunk, maxChunk + 1} { // names per page
 		var got []string
 		for after, more := "", true; more; {
 			more = false
@@ -246,7 +250,7 @@ func TestNamesAfterMayBeLeft(t *testing.T) {
 	}
 }
 
-func TestNobodyFollowsInARosterThatEveryoneHasLeft(t *testing.T) {
+func TestNamesAfterInARosterThatBecameEmpty(t *testing.T) {
 	r := rosterOf(3, 7)
 	for i := range 3 {
 		r.Remove(numbered(i, 7))
@@ -275,14 +279,13 @@ func BenchmarkAddAndRemove(b *testing.B) {
 	}
 }
 
-// BenchmarkAddAndRemoveWhileSending counts what it costs to look at the Lists that
-// are being sent.
+// BenchmarkAddAndRemoveWhileSending includes the checks of what outstanding Lists retain.
 func BenchmarkAddAndRemoveWhileSending(b *testing.B) {
 	r := rosterOf(5000, 20)
-	for len(r.sending) < 5000 {
+	for len(r.outstanding) < 5000 {
 		r.Add("x")
 		r.Remove("x")
-		r.Take()
+		r.Take(Text)
 	}
 	for b.Loop() {
 		r.Add("x")
@@ -290,10 +293,10 @@ func BenchmarkAddAndRemoveWhileSending(b *testing.B) {
 	}
 }
 
-// BenchmarkLongestHold measures how long one call can hold the owner, if Lists
-// are taken all the time and none is ever sent to its end. On a busy machine, the
-// longest call is one that was interrupted.
-func BenchmarkLongestHold(b *testing.B) {
+// BenchmarkLongestCall measures how long one call can occupy the owner while Lists are taken all
+// the time and none is ever returned. On a busy machine the longest call is one that was
+// interrupted.
+func BenchmarkLongestCall(b *testing.B) {
 	r := rosterOf(100_000, 256)
 	var calls []time.Duration
 	call := func(f func()) {
@@ -304,13 +307,13 @@ func BenchmarkLongestHold(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		name := numbered(i*7919%100_000, 255)
 		call(func() { r.Add(name) })
-		call(func() { r.Take() })
+		call(func() { r.Take(Text) })
 		call(func() { r.Remove(name) })
-		call(func() { r.Take() })
+		call(func() { r.Take(Text) })
 	}
 	slices.Sort(calls)
 	b.ReportMetric(float64(calls[len(calls)/2].Microseconds()), "median-µs")
 	b.ReportMetric(float64(calls[len(calls)-1].Microseconds()), "longest-µs")
 	b.ReportMetric(float64(calls[len(calls)*999/1000].Microseconds()), "p99.9-µs")
-	b.ReportMetric(float64(len(r.sending)), "lists")
+	b.ReportMetric(float64(len(r.outstanding)), "lists")
 }
