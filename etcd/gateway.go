@@ -67,20 +67,16 @@ type putRequest struct {
 	Value []byte `json:"value"`
 }
 
-type deleteRequest struct {
-	Key []byte `json:"key"`
-}
-
 // operation is a step of a transaction. Exactly one of its fields is set.
 type operation struct {
-	Range  *rangeRequest  `json:"request_range,omitempty"`
-	Put    *putRequest    `json:"request_put,omitempty"`
-	Delete *deleteRequest `json:"request_delete_range,omitempty"`
+	Range  *rangeRequest `json:"request_range,omitempty"`
+	Put    *putRequest   `json:"request_put,omitempty"`
+	Delete *rangeRequest `json:"request_delete_range,omitempty"`
 }
 
 func get(key []byte) operation        { return operation{Range: &rangeRequest{Key: key}} }
 func put(key, value []byte) operation { return operation{Put: &putRequest{key, value}} }
-func remove(key []byte) operation     { return operation{Delete: &deleteRequest{Key: key}} }
+func remove(key []byte) operation     { return operation{Delete: &rangeRequest{Key: key}} }
 
 // stat is get without the value.
 func stat(key []byte) operation { return operation{Range: &rangeRequest{Key: key, KeysOnly: true}} }
