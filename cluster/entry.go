@@ -109,7 +109,7 @@ type snapshot struct {
 	Room  room.Snapshot  `json:"room"`
 }
 
-// initial returns the snapshot from which a node starts: the one in data or, if that is nil, the one
+// initial returns the snapshot from which a node starts: the one in data or, if that is nil, that
 // of a new lobby.
 func initial(key lobbyKey, data []byte) (s snapshot, err error) {
 	if data == nil {
