@@ -106,7 +106,7 @@ func TestClientsThatAreCutBeforeAnEvent(t *testing.T) {
 				relay.down.Store(false)
 
 				var first event
-				eventually(t, "the client to be back", func() bool {
+				eventually(t, time.Minute, "the client to be back", func() bool {
 					s.says(t, "bob", "anyone?")
 					select {
 					case first = <-bob.events:

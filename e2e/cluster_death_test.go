@@ -219,7 +219,7 @@ func mustEndProperly(t *testing.T, followers []*follower, n *node, since time.Ti
 	t.Helper()
 	for _, f := range followers {
 		var ends []ending
-		within(t, slack, "a stream of "+f.name+" at "+n.addr+" to end", func() bool {
+		eventually(t, slack, "a stream of "+f.name+" at "+n.addr+" to end", func() bool {
 			ends = slices.DeleteFunc(f.endings(n.server), func(e ending) bool { return e.at.Before(since) })
 			return len(ends) > 0
 		})
@@ -232,7 +232,7 @@ func mustEndProperly(t *testing.T, followers []*follower, n *node, since time.Ti
 // mustBeClosed fails the test unless the node soon refuses connections.
 func mustBeClosed(t *testing.T, n *node, limit time.Duration) {
 	t.Helper()
-	within(t, limit, n.addr+" to refuse connections", func() bool {
+	eventually(t, limit, n.addr+" to refuse connections", func() bool {
 		conn, err := net.Dial("tcp", n.addr)
 		if err == nil {
 			conn.Close()

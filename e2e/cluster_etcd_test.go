@@ -25,20 +25,6 @@ const slack = 3 * time.Second
 // more, and what is tested is not how they share a machine.
 var clusters = make(chan struct{}, 3)
 
-// within waits until holds reports true, and returns how long that took. It fails the test if it
-// takes longer than limit.
-func within(t *testing.T, limit time.Duration, what string, holds func() bool) time.Duration {
-	t.Helper()
-	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		if holds() {
-			return time.Since(begin)
-		}
-		if time.Since(begin) > limit {
-			t.Fatalf("waited %v for %s", limit, what)
-		}
-	}
-}
-
 // lines keeps what a process writes. It may be read meanwhile.
 type lines struct {
 	mu   sync.Mutex
@@ -206,7 +192,7 @@ func (e *etcd) peers() string {
 func (e *etcd) mustWork(t *testing.T) {
 	t.Helper()
 	for _, m := range e.members {
-		within(t, 30*time.Second, m.name+" to be healthy", func() bool {
+		eventually(t, 30*time.Second, m.name+" to be healthy", func() bool {
 			if !m.isRunning() {
 				t.Fatalf("%s has ended:\n%s", m.name, m.output)
 			}
@@ -257,7 +243,7 @@ func (e *etcd) these(which []int) []*member {
 // leader returns the number of the server that leads the others.
 func (e *etcd) leader(t *testing.T) (leader int) {
 	t.Helper()
-	within(t, 30*time.Second, "etcd to have a leader", func() bool {
+	eventually(t, 30*time.Second, "etcd to have a leader", func() bool {
 		for i, m := range e.members {
 			var status struct {
 				Header struct {
@@ -479,7 +465,7 @@ func (n *node) lives() int {
 // mustServe waits until the process has printed so many start-up lines.
 func (n *node) mustServe(t *testing.T, lives int, limit time.Duration) (took time.Duration) {
 	t.Helper()
-	return within(t, limit, fmt.Sprintf("start-up line %d of %s", lives, n.addr), func() bool {
+	return eventually(t, limit, fmt.Sprintf("start-up line %d of %s", lives, n.addr), func() bool {
 		if exit, ended := n.wait(0); ended {
 			t.Fatalf("%q has ended with %v: %s", n.args, exit, n.errs)
 		}

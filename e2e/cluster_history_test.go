@@ -98,10 +98,11 @@ func startCrowd(
 	t.Helper()
 	c := &crowd{began: time.Now()}
 	c.ctx, c.halt = context.WithCancel(context.Background())
+	seed := seed(t)
 	for i := range actors {
 		a := &actor{
 			name: name, number: i, nodes: servers(nodes), at: i % len(nodes),
-			random: rand.New(rand.NewPCG(18, uint64(i))),
+			random: rand.New(rand.NewPCG(seed, uint64(i))),
 			http:   http.Client{Transport: &http.Transport{}, Timeout: time.Minute},
 		}
 		c.actors = append(c.actors, a)
@@ -416,7 +417,7 @@ func (f *follower) start(t *testing.T) {
 		f.http.CloseIdleConnections()
 	})
 	t.Cleanup(f.stop)
-	within(t, 10*time.Second+slack, "the stream of "+f.name, func() bool { return f.streams() > 0 })
+	eventually(t, 10*time.Second+slack, "the stream of "+f.name, func() bool { return f.streams() > 0 })
 }
 
 // read reads one stream until it ends.
@@ -507,7 +508,7 @@ func (f *follower) sightingOf(
 ) (found sighting) {
 	t.Helper()
 	checked := 0 // of what was seen
-	within(t, limit, fmt.Sprintf("%s to read %q", f.name, data), func() bool {
+	eventually(t, limit, fmt.Sprintf("%s to read %q", f.name, data), func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for ; checked < len(f.seen); checked++ {
@@ -527,7 +528,7 @@ func (f *follower) sightingOf(
 func (f *follower) mustHaveRead(t *testing.T, events []event) {
 	t.Helper()
 	last := events[len(events)-1]
-	within(t, 10*time.Second+slack, f.name+" to read "+last.id, func() bool {
+	eventually(t, 10*time.Second+slack, f.name+" to read "+last.id, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return len(f.seen) > 0 && f.seen[len(f.seen)-1].event == last

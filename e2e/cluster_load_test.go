@@ -109,9 +109,10 @@ func TestStreamsHopBetweenNodesWithoutNoise(t *testing.T) {
 	nodes := startNodes(t, startEtcd(t, 3), 3, longHistory...)
 	still := follow(t, "still", nodes[0])
 	var hoppers []*follower
+	seed := seed(t)
 	for i := range 60 {
 		f := &follower{
-			name: fmt.Sprint("hopper-", i), hops: rand.New(rand.NewPCG(2, uint64(i))),
+			name: fmt.Sprint("hopper-", i), hops: rand.New(rand.NewPCG(seed, uint64(i))),
 			nodes: servers(slices.Concat(nodes[i%3:], nodes[:i%3])),
 		}
 		f.start(t)

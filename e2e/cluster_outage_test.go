@@ -80,7 +80,7 @@ func TestEtcdIsGoneForLong(t *testing.T) {
 	e.kill()
 	for i, f := range followers {
 		limit := 8*time.Second + slack - time.Since(begin)
-		within(t, limit, "the streams to end", func() bool {
+		eventually(t, limit, "the streams to end", func() bool {
 			return len(f.endings(nodes[i].server)) > 0
 		})
 		end := f.endings(nodes[i].server)[0]

@@ -383,10 +383,10 @@ func TestDeadNodeIsRepeated(t *testing.T) {
 		}
 		return nodes
 	}
-	within(t, 13*time.Second+slack, "the guest to leave", func() bool {
+	eventually(t, 13*time.Second+slack, "the guest to leave", func() bool {
 		return !strings.Contains(alive.do(t, "GET", "/users", "").body, "guest")
 	})
-	within(t, 20*time.Second, "the dead to be forgotten", func() bool {
+	eventually(t, 20*time.Second, "the dead to be forgotten", func() bool {
 		alive.mustFlood(t, "carol", 200)
 		return known() == 1
 	})
@@ -460,7 +460,7 @@ func TestHalfOfEtcdIsNotEnough(t *testing.T) {
 		makeAll(own, trouble{})
 	}
 	for _, n := range ill {
-		within(t, 13*time.Second+slack, n.addr+" to answer", func() bool {
+		eventually(t, 13*time.Second+slack, n.addr+" to answer", func() bool {
 			r, err := n.request(http.DefaultClient, "GET", "/users", "")
 			return err == nil && r.status == 200
 		})

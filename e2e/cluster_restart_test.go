@@ -163,7 +163,7 @@ func TestEtcdIsEmptiedUnderRunningNodes(t *testing.T) {
 func mustBeInNewEpoch(t *testing.T, nodes []*node, followers []*follower, before string) {
 	t.Helper()
 	for i, f := range followers {
-		within(t, 10*time.Second+slack, f.name+" to have a gap", func() bool {
+		eventually(t, 10*time.Second+slack, f.name+" to have a gap", func() bool {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			return slices.ContainsFunc(f.seen, func(s sighting) bool {
@@ -259,7 +259,7 @@ func TestCompactionLosesNothing(t *testing.T) {
 	e.compact(t) // while no node runs
 	startAll(t, nodes, 10*time.Second+slack)
 	act(12)
-	within(t, 10*time.Second+slack, "a saved state", saved)
+	eventually(t, 10*time.Second+slack, "a saved state", saved)
 	nodes = append(nodes, startNode(t, e, longHistory...))
 	for _, n := range nodes {
 		n.kill()
@@ -292,7 +292,7 @@ func TestLobbyRemovesItsOldEntries(t *testing.T) {
 		}
 		return size < 16<<20
 	}
-	within(t, 10*time.Second+slack, "the lobby to keep less than 16 MiB", holds)
+	eventually(t, 10*time.Second+slack, "the lobby to keep less than 16 MiB", holds)
 	t.Logf("of 32 MiB, %d KiB are left", size>>10)
 }
 

@@ -153,7 +153,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 		occupied = occupied[:n]
 	}
 	leave(limit/2 + 3)
-	eventually(t, "a connection to be free", func() bool {
+	eventually(t, time.Minute, "a connection to be free", func() bool {
 		return s.send(t, "GET /users", "").status == 200
 	})
 	for _, request := range []string{"GET /users", "GET /", "POST /users/bob", "GET /nosuch"} {
@@ -162,7 +162,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 		}
 	}
 	leave(limit/2 - 3)
-	eventually(t, "answers to leave connections open", func() bool {
+	eventually(t, time.Minute, "answers to leave connections open", func() bool {
 		return !s.send(t, "GET /users", "").closes
 	})
 	warning := s.mustHaveWarned(t, 1)

@@ -97,7 +97,7 @@ func TestLostStreamsLeaveNothing(t *testing.T) {
 				reset(s.ask(t, "/chat/early")) // before the answer
 			}
 			s.mustLoseStreams(t, atOnce, ways...)
-			eventually(t, "all descriptors to come back", func() bool {
+			eventually(t, time.Minute, "all descriptors to come back", func() bool {
 				return s.descriptors(t) <= idle
 			})
 		}
@@ -125,7 +125,7 @@ func (s *server) mustLoseStreams(t *testing.T, n int, ways ...func(*net.TCPConn)
 	for i, st := range streams {
 		ways[i%len(ways)](st.conn)
 	}
-	eventually(t, "all users to leave", func() bool {
+	eventually(t, time.Minute, "all users to leave", func() bool {
 		return s.do(t, "GET", "/users", "").body == "Connected users:\n"
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestUsersAndStreamsAreLimited(t *testing.T) {
@@ -118,7 +119,7 @@ func TestServerWithoutDescriptorsGoesOn(t *testing.T) {
 	for i := range conns {
 		conns[i] = s.ask(t, fmt.Sprintf("/chat/reader-%d", i))
 	}
-	eventually(t, "the server to have no descriptor left", func() bool {
+	eventually(t, time.Minute, "the server to have no descriptor left", func() bool {
 		return s.descriptors(t) >= limit
 	})
 

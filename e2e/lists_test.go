@@ -78,7 +78,7 @@ func TestSlowReadersOfListsCostLittle(t *testing.T) {
 	for watcher.lastID != said.header.Get("Last-Event-ID") {
 		watcher.mustNext(t)
 	}
-	eventually(t, "a list", func() bool { // the slow may have all the memory for lists
+	eventually(t, time.Minute, "a list", func() bool { // the slow may have all the memory for lists
 		r := s.do(t, "GET", "/users", "")
 		if r.status == 503 {
 			r.mustAskToRetry(t)
@@ -87,7 +87,7 @@ func TestSlowReadersOfListsCostLittle(t *testing.T) {
 		}
 		return r.status == 200
 	})
-	eventually(t, "the slow readers to be cut", func() bool { return s.descriptors(t) <= open })
+	eventually(t, time.Minute, "the slow readers to be cut", func() bool { return s.descriptors(t) <= open })
 	took := time.Since(begin)
 	if took < limit-time.Second || took > limit+10*time.Second {
 		t.Errorf("the slow readers were cut after %v, want %v and little more", took, limit)

@@ -153,7 +153,7 @@ func (p pause) mustBeNoNews(t *testing.T) {
 		begin, open := time.Now(), s.descriptors(t)
 		if !p.ends {
 			endAll()
-			eventually(t, "the streams to end", func() bool {
+			eventually(t, time.Minute, "the streams to end", func() bool {
 				return s.descriptors(t) <= open-users
 			})
 			s.lastID(t) // asked of the hub after the ends were told to it

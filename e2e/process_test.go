@@ -276,7 +276,7 @@ func TestSecondSignalEndsTheServerAtOnce(t *testing.T) {
 	if e, err := st.next(); err != io.EOF {
 		t.Errorf("the stream goes on with %+v and %v, want its end", e, err)
 	}
-	eventually(t, "new connections to be refused", func() bool {
+	eventually(t, time.Minute, "new connections to be refused", func() bool {
 		conn, err := net.Dial("tcp", s.addr)
 		if err == nil {
 			conn.Close()

@@ -159,7 +159,7 @@ func (p proxy) before(t *testing.T, s *server) *server {
 		<-exited
 		http.DefaultClient.CloseIdleConnections()
 	})
-	eventually(t, p.name+" to listen", func() bool {
+	eventually(t, time.Minute, p.name+" to listen", func() bool {
 		select {
 		case <-exited:
 			t.Fatalf("%s ended by itself", p.name)
@@ -364,7 +364,7 @@ func TestProxyPassesOnHowStreamsEnd(t *testing.T) {
 			}
 			s = start(t, append(flags, "-addr", s.addr)...)
 			began := time.Now()
-			eventually(t, p.name+" to take the server for one that is back", func() bool {
+			eventually(t, time.Minute, p.name+" to take the server for one that is back", func() bool {
 				again, err := proxy.trySubscribe("/chat/bob", "Last-Event-ID", last)
 				if err != nil {
 					return false
@@ -505,7 +505,7 @@ func TestHAProxyFindsTheServerWell(t *testing.T) {
 	await(t, relay.missed, "a check that fails")
 	await(t, relay.missed, "another check, which begins when HAProxy knows the result of the first")
 	relay.down.Store(false)
-	eventually(t, "a check that succeeds", func() bool {
+	eventually(t, time.Minute, "a check that succeeds", func() bool {
 		return proxy.do(t, "GET", "/users", "").status == 200
 	})
 }
@@ -522,7 +522,7 @@ func TestCaddySharesAConnection(t *testing.T) {
 	}
 	proxy := caddy.before(t, s)
 	insecure := &tls.Config{InsecureSkipVerify: true, ServerName: "chat.example"}
-	eventually(t, "Caddy to have a certificate", func() bool {
+	eventually(t, time.Minute, "Caddy to have a certificate", func() bool {
 		conn, err := tls.Dial("tcp", proxy.addr, insecure)
 		if err == nil {
 			conn.Close()

@@ -138,7 +138,7 @@ func (s *server) trySubscribe(path string, headers ...string) (*stream, error) {
 // subscribeWhenFree opens a stream as soon as the server has a place for it.
 func (s *server) subscribeWhenFree(t testing.TB, path string) (st *stream) {
 	t.Helper()
-	eventually(t, "a place for "+path, func() bool {
+	eventually(t, time.Minute, "a place for "+path, func() bool {
 		var err error
 		st, err = s.trySubscribe(path)
 		return err == nil

@@ -9,8 +9,10 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -43,6 +45,23 @@ func TestMain(m *testing.M) {
 	status := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(status)
+}
+
+var fixedSeed = flag.Uint64("seed", 0, "the seed of random tests; 0 draws one")
+
+// seed returns the seed of a random test. A test that fails logs it, so that the run can be
+// repeated with the flag -seed.
+func seed(t testing.TB) uint64 {
+	n := *fixedSeed
+	for n == 0 {
+		n = rand.Uint64()
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("repeat this run with -seed=%d", n)
+		}
+	})
+	return n
 }
 
 // server is a running lobby.
@@ -188,12 +207,18 @@ func needProc(t *testing.T, files uint64) {
 	}
 }
 
-// eventually waits until holds reports true, for a minute at most.
-func eventually(t testing.TB, what string, holds func() bool) {
+// eventually waits until holds reports true, and returns how long that took. It fails the test after
+// the limit.
+func eventually(
+	t testing.TB, limit time.Duration, what string, holds func() bool,
+) (took time.Duration) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited a minute for %s", what)
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		if holds() {
+			return time.Since(begin)
+		}
+		if time.Since(begin) > limit {
+			t.Fatalf("waited %v for %s", limit, what)
 		}
 	}
 }

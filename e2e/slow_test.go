@@ -249,7 +249,7 @@ func TestSlowReadersHarmNobody(t *testing.T) {
 	for i := range frozenConns {
 		frozenConns[i] = s.ask(t, fmt.Sprintf("/chat/frozen-%d", i))
 	}
-	eventually(t, "the frozen to be there", func() bool { return countFrozen() == frozen })
+	eventually(t, time.Minute, "the frozen to be there", func() bool { return countFrozen() == frozen })
 	var reading, speaking sync.WaitGroup
 	for i := range healthy {
 		st := s.subscribe(t, fmt.Sprintf("/chat/healthy-%d", i))
@@ -294,9 +294,9 @@ func TestSlowReadersHarmNobody(t *testing.T) {
 	if r := s.do(t, "POST", "/users/late", ""); r.status != 503 {
 		t.Errorf("one user more than there may be: got %d, want 503", r.status)
 	}
-	eventually(t, "a frozen reader to be closed", func() bool { return countFrozen() < frozen })
+	eventually(t, time.Minute, "a frozen reader to be closed", func() bool { return countFrozen() < frozen })
 	first := time.Since(begin)
-	eventually(t, "all frozen readers to be closed", func() bool { return countFrozen() == 0 })
+	eventually(t, time.Minute, "all frozen readers to be closed", func() bool { return countFrozen() == 0 })
 	if last := time.Since(begin); first < 10*time.Second || last > 30*time.Second {
 		t.Errorf("the frozen were closed %v to %v after the first message, want some 10 s",
 			first, last)

@@ -39,7 +39,7 @@ func TestSoakLeavesNothingBehind(t *testing.T) {
 		opened := s.descriptors(t) - descriptors
 		return opened == n || opened == n+1
 	}
-	eventually(t, "all streams to be open", func() bool { return has(len(conns)) })
+	eventually(t, time.Minute, "all streams to be open", func() bool { return has(len(conns)) })
 
 	var early, late []int // bytes of memory, before and after it is warm
 	begin, sampled := time.Now(), time.Now()
@@ -74,7 +74,7 @@ func TestSoakLeavesNothingBehind(t *testing.T) {
 			late = append(late, memory)
 		}
 	}
-	eventually(t, "as many descriptors as at first", func() bool { return has(len(conns)) })
+	eventually(t, time.Minute, "as many descriptors as at first", func() bool { return has(len(conns)) })
 	t.Logf("KiB of memory: first %v, then %v", inKiB(early), inKiB(late))
 	if drift := late[len(late)-1] - late[0]; drift > maxDrift {
 		t.Errorf("%d bytes of memory more than at first, want at most %d", drift, maxDrift)
@@ -82,7 +82,7 @@ func TestSoakLeavesNothingBehind(t *testing.T) {
 	for _, conn := range conns {
 		conn.Close()
 	}
-	eventually(t, "all descriptors to come back", func() bool { return has(0) })
+	eventually(t, time.Minute, "all descriptors to come back", func() bool { return has(0) })
 }
 
 func inKiB(sizes []int) (kib []int) {

@@ -74,7 +74,7 @@ func TestVanishedClientIsGoneInTime(t *testing.T) {
 			phone.subscribe(t, s.url+"/chat/phone")
 			phone.vanish()
 			cut, messages := time.Now(), test.messages
-			eventually(t, "the user to leave", func() bool {
+			eventually(t, time.Minute, "the user to leave", func() bool {
 				if len(messages) > 0 && time.Since(cut) >= time.Duration(messages[0])*time.Second {
 					s.do(t, "POST", "/chat/bob", "still there?")
 					messages = messages[1:]
