@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/anishathalye/porcupine"
 )
 
 // longHistory lets a test read all that happened in it.
@@ -28,78 +25,6 @@ func TestThreeNodesAreOneLobbyUnderLoad(t *testing.T) {
 	events := mustBeOneHistory(t, nodes, operations)
 	mustHaveStayed(t, events, followers...)
 	t.Logf("%d operations, %d events", len(operations), len(events))
-}
-
-// room is the lobby as porcupine knows it.
-type room struct {
-	list   string // as GET /users answers
-	events int    // so far
-	looks  int    // operations since the last event, which made none
-}
-
-// take returns the room after an operation, and whether the operation's answer can be true. An
-// event has to wait until all operations came that look at the event before it: without that hint
-// porcupine tries many orders that must fail later.
-func (r room) take(epoch string, o operation, looks map[int]int) (room, bool) {
-	users := map[string]bool{}
-	for _, line := range strings.Split(r.list, "\n")[1:] {
-		if line != "" {
-			users[strings.TrimPrefix(line, "User: ")] = true
-		}
-	}
-	if o.kind != "list" && users[o.name] != (o.status == 200) {
-		return r, false // whoever is there gets 200; else it is 201 or 404
-	}
-	if r.looks++; o.made() != "" {
-		if r.looks <= looks[r.events] {
-			return r, false
-		}
-		r.events, r.looks = r.events+1, 0
-		fold(users, o.made())
-		r.list = listOf(users)
-	}
-	right := o.check(users, o.made()) == nil
-	return r, right && numberOf(epoch, o.header.Get("Last-Event-ID")) == r.events
-}
-
-// What 32 clients do at three nodes can be told as if one had done it after the other.
-func TestOperationsOnThreeNodesAreLinearizable(t *testing.T) {
-	t.Parallel()
-	nodes := startNodes(t, startEtcd(t, 3), 3, longHistory...)
-	before := nodes[1].do(t, "GET", "/users", "")
-	crowd := startCrowd(t, "user", nodes, 32, 10*time.Millisecond)
-	time.Sleep(5 * time.Second)
-	operations := crowd.stop()
-	mustSucceed(t, operations)
-	mustBeOneHistory(t, nodes, operations)
-
-	id := before.header.Get("Last-Event-ID")
-	epoch := epochOf(id)
-	looks := map[int]int{} // how many operations that make no event name that one
-	for _, o := range operations {
-		if o.made() == "" {
-			looks[numberOf(epoch, o.header.Get("Last-Event-ID"))]++
-		}
-	}
-	model := porcupine.Model{
-		Init: func() any { return room{list: before.body, events: numberOf(epoch, id)} },
-		Step: func(state, input, _ any) (bool, any) {
-			r, isRight := state.(room).take(epoch, input.(operation), looks)
-			return isRight, r
-		},
-	}
-	var history []porcupine.Operation
-	for _, o := range operations {
-		history = append(history, porcupine.Operation{
-			Input: o, Call: o.begin.Sub(crowd.began).Nanoseconds(),
-			Return: o.end.Sub(crowd.began).Nanoseconds(),
-		})
-	}
-	result := porcupine.CheckOperationsTimeout(model, history, time.Minute)
-	if result != porcupine.Ok {
-		t.Errorf("porcupine says %s of %d operations", result, len(history))
-	}
-	t.Logf("%d operations", len(history))
 }
 
 // Whoever moves from node to node, as browsers behind a load balancer do, misses nothing, and is no
