@@ -20,6 +20,7 @@ import (
 	"lobby/chain"
 	"lobby/chat"
 	"lobby/conns"
+	"lobby/metrics"
 	"lobby/origin"
 	"lobby/room"
 	"lobby/roster"
@@ -40,15 +41,16 @@ type server struct {
 	router    *httprouter.Router
 }
 
-// newServer returns the handler for an http.Server that is set up as in hubRunner.serve.
-func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) *server {
-	s := &server{hub, answersTo, crowded, make(chan struct{}, maxLists), httprouter.New()}
-	s.router.RedirectTrailingSlash = false
-	s.router.RedirectFixedPath = false
-	s.router.NotFound = http.HandlerFunc(notFound)
-	s.router.MethodNotAllowed = http.HandlerFunc(methodNotAllowed)
-	s.router.GlobalOPTIONS = http.HandlerFunc(options)
+// NewHandler returns a handler for any http.Server. It answers to every Host. What belongs to a
+// server or its listener is not limited: connections, their idle time, and the time for a request's
+// head.
+func NewHandler(hub *Hub) http.Handler {
+	return newServer(hub, func(origin.Host) bool { return true }, func() bool { return false })
+}
 
+// newServer returns the handler for the http.Server of runningHub.serve.
+func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) *server {
+	s := &server{hub, answersTo, crowded, make(chan struct{}, maxLists), newRouter(notFound)}
 	s.router.POST("/chat/:name", named(s.say))
 	s.router.POST("/users/:name", named(s.join))
 	s.router.DELETE("/users/:name", named(s.leave))
@@ -63,6 +65,35 @@ func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) 
 	return s
 }
 
+// newMetricsServer returns the handler for the http.Server of serveMetrics.
+func newMetricsServer(
+	monitor *metrics.Monitor, answersTo func(origin.Host) bool, crowded func() bool,
+) *server {
+	router := newRouter(func(w http.ResponseWriter, r *http.Request) {
+		fail(w, r, http.StatusNotFound, fmt.Sprintf("there is nothing at %q; try /metrics", r.URL.Path))
+	})
+	get := func(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
+		if _, ok := readBody(w, r); ok {
+			w.Header().Set("Cache-Control", "no-store")
+			setHead(w, chain.ID{}, metrics.ContentType)
+			w.Write(monitor.Text())
+		}
+	}
+	router.GET("/metrics", get)
+	router.HEAD("/metrics", get)
+	return &server{answersTo: answersTo, crowded: crowded, router: router}
+}
+
+func newRouter(notFound http.HandlerFunc) *httprouter.Router {
+	router := httprouter.New()
+	router.RedirectTrailingSlash = false
+	router.RedirectFixedPath = false
+	router.NotFound = notFound
+	router.MethodNotAllowed = http.HandlerFunc(methodNotAllowed)
+	router.GlobalOPTIONS = http.HandlerFunc(options)
+	return router
+}
+
 // ServeHTTP applies the checks that are common to all requests, and routes those that pass.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
@@ -71,7 +102,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// net/http drops Content-Length if there is a Transfer-Encoding, so nobody can tell whether both
 	// were sent. If they were, the connection must be closed (RFC 9112, section 6.1).
 	if len(r.TransferEncoding) > 0 || s.crowded() {
-		w.Header().Set("Connection", "close")
+		closeConn(w, r)
 	}
 	if r.URL.Path == "" && r.URL.Opaque == "" && r.Method != http.MethodConnect {
 		r.URL.Path = "/" // of "GET http://127.0.0.1 HTTP/1.1"
@@ -183,9 +214,10 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 // list may be abandoned even before that.
 func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 	rc := http.NewResponseController(w)
-	conn := r.Context().Value(connKey{}).(*conns.Conn)
-	conn.EnableUserTimeout(false) // a client that has read fast may pause for long
-	defer conn.EnableUserTimeout(true)
+	if conn, ok := r.Context().Value(connKey{}).(*conns.Conn); ok {
+		conn.EnableUserTimeout(false) // a client that has read fast may pause for long
+		defer conn.EnableUserTimeout(true)
+	}
 	sent, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
@@ -211,7 +243,7 @@ func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 	}
 }
 
-// connKey is the key of a request's *conns.Conn in its context.
+// connKey is the key of a request's *conns.Conn in its context, where this program serves it.
 type connKey struct{}
 
 // stream responds with a stream of events (HTML standard, section 9.2, "Server-sent events"). Its
@@ -236,6 +268,11 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, params httproute
 		fail(w, r, http.StatusBadRequest, "a stream request must not have a body")
 		return
 	}
+	if !streaming.CanSend(w) {
+		fail(w, r, http.StatusInternalServerError, "streams are not possible behind this server's "+
+			"middleware: its ResponseWriter has neither Flush nor Unwrap, like that of http.TimeoutHandler")
+		return
+	}
 	id, stream, err := s.hub.Subscribe(context.Background(), name, lastEventID(r))
 	if err != nil {
 		failHub(w, r, id, name, err)
@@ -244,7 +281,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, params httproute
 	w.Header().Set("Cache-Control", "no-cache, no-transform")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
 	setHead(w, id, "text/event-stream; charset=utf-8")
-	streaming.Send(w, r, stream)
+	streaming.Send(metrics.Uncounted(w), r, stream)
 }
 
 // maxEventID is more than the length of any event id, in bytes.
@@ -311,15 +348,25 @@ func failHub(w http.ResponseWriter, r *http.Request, id chain.ID, name chat.Name
 		w.Header().Set("Retry-After", retryAfter())
 		fail(w, r, http.StatusGatewayTimeout, err.Error())
 	default:
-		failBusy(w, r, err.Error())
+		metrics.NoteLimit(w, hubLimits[err])
+		w.Header().Set("Retry-After", retryAfter())
+		fail(w, r, http.StatusServiceUnavailable, err.Error())
 	}
 }
 
-// failBusy responds that the server cannot serve the request now.
-func failBusy(w http.ResponseWriter, r *http.Request, sentence string) {
-	w.Header().Set("Retry-After", retryAfter())
-	fail(w, r, http.StatusServiceUnavailable, sentence)
-}
+// hubLimits and statusLimits name the limits for whose sake requests are rejected, in metrics.
+var (
+	hubLimits = map[error]string{
+		room.ErrTooManyUsers: "users",
+		ErrTooManyStreams:    "streams",
+		room.ErrTooManyLists: "lists",
+	}
+	statusLimits = map[int]string{
+		http.StatusRequestHeaderFieldsTooLarge: "head",
+		http.StatusRequestEntityTooLarge:       "body",
+		http.StatusRequestTimeout:              "body",
+	}
+)
 
 // retryAfter returns a value for the header Retry-After: a random number of seconds, so that
 // rejected clients do not all come back at the same moment.
@@ -330,19 +377,42 @@ func retryAfter() string {
 
 // fail responds with an error. It does not wait for a request body that has not been read.
 func fail(w http.ResponseWriter, r *http.Request, status int, sentence string) {
+	if limit, ok := statusLimits[status]; ok {
+		metrics.NoteLimit(w, limit)
+	}
 	if r.ContentLength != 0 {
 		http.NewResponseController(w).SetReadDeadline(time.Now())
 		// Closing a connection with unread input sends a reset, which can overtake the response.
 		// net/http avoids that after an http.MaxBytesReader has overflowed, so let one overflow.
-		http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+		body := io.NopCloser(strings.NewReader("x"))
+		http.MaxBytesReader(innermost(w), body, 0).Read(make([]byte, 1))
 	}
 	http.Error(w, strings.ToUpper(sentence[:1])+sentence[1:]+".", status)
+}
+
+// innermost returns the ResponseWriter that middleware has wrapped, which http.MaxBytesReader needs.
+func innermost(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = wrapper.Unwrap()
+	}
+}
+
+// closeConn has net/http close the connection after the response. Over HTTP/2, other responses share
+// the connection, so it stays open.
+func closeConn(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // failHead responds that the request's head is too large, and ends the connection.
 func failHead(w http.ResponseWriter, r *http.Request, sentence string) {
 	r.Header = nil // frees 80 KB or more before a response that may be read slowly
-	w.Header().Set("Connection", "close")
+	closeConn(w, r)
 	fail(w, r, http.StatusRequestHeaderFieldsTooLarge, sentence)
 }
 

@@ -33,6 +33,7 @@ type Config struct {
 	MaxStreams int           // number of open streams at which new ones are rejected; at least 1
 	Grace      time.Duration // how long users stay after their last stream closes; at least 0
 	KeepAlive  time.Duration // how long streams are silent before a comment; at least 1 ms
+	Counts     bool          // whether to count what happens, for Figures
 }
 
 // maxHistory is the longest history: at its start a hub allocates 16 bytes for each event.
@@ -84,6 +85,8 @@ type Hub struct {
 	lists      chan request[roster.Form]
 	subscribes chan request[subscription]
 
+	figures chan chan Figures // from whoever operates the hub
+
 	// From open streams to Run.
 	lags   chan lag        // a stream has fallen behind and asks where to continue
 	closes chan room.Visit // a stream has closed that kept its user present during this visit
@@ -133,6 +136,7 @@ func NewHub(config Config) (*Hub, error) {
 		messages:   make(chan request[message]),
 		lists:      make(chan request[roster.Form]),
 		subscribes: make(chan request[subscription]),
+		figures:    make(chan chan Figures),
 		lags:       make(chan lag),
 		closes:     make(chan room.Visit),
 		stopping:   make(chan struct{}),
@@ -184,6 +188,23 @@ func (h *Hub) Subscribe(ctx context.Context, name chat.Name, lastEventID string)
 		return r.ID, nil, r.Err
 	}
 	return r.ID, &Stream{hub: h, Reader: chain.NewReader(r.Start, h.after), visit: r.Visit}, nil
+}
+
+// Figures says how busy a hub is.
+type Figures struct {
+	Users, Streams int         // present and open now
+	Counts         room.Counts // since Run was called; zero without Config.Counts
+}
+
+// Figures returns how busy the hub is. The error is ErrStopped.
+func (h *Hub) Figures() (Figures, error) {
+	result := make(chan Figures, 1)
+	select {
+	case h.figures <- result:
+		return <-result, nil
+	case <-h.stopping:
+		return Figures{}, ErrStopped
+	}
 }
 
 // ask sends query to Run and waits for the result, unless ctx is done or the hub stops before Run
@@ -271,6 +292,9 @@ func (h *Hub) Run(ctx context.Context) {
 		commands: h.commands,
 		results:  h.results,
 	}
+	if c.Counts {
+		s.room.Counts = new(room.Counts)
+	}
 	for stopped := false; !stopped; {
 		select {
 		case q := <-h.joins:
@@ -284,9 +308,11 @@ func (h *Hub) Run(ctx context.Context) {
 		case q := <-h.subscribes:
 			s.subscribe(q.query, q.result)
 		case lag := <-h.lags:
-			lag.start <- s.room.Chain.After(lag.lastEventID)
+			lag.start <- s.room.CatchUp(lag.lastEventID)
 		case visit := <-h.closes:
 			s.startGracePeriod(visit)
+		case result := <-h.figures:
+			result <- s.figures()
 		case <-s.room.Chain.Due():
 			s.room.Chain.Tick()
 		case <-s.graceTimer:
@@ -333,6 +359,14 @@ func (s *state) subscribe(sub subscription, result chan<- room.Result) {
 		verb = room.Watch
 	}
 	s.submit(room.Command{Verb: verb, Name: sub.name, LastEventID: sub.lastEventID}, result)
+}
+
+func (s *state) figures() Figures {
+	f := Figures{Users: s.room.Users(), Streams: s.room.Chain.Readers}
+	if s.room.Counts != nil {
+		f.Counts = *s.room.Counts
+	}
+	return f
 }
 
 // startGracePeriod starts the grace period of a stream that has closed, unless it keeps nobody

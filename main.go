@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,10 +18,12 @@ import (
 	"syscall"
 	"time"
 
+	"lobby/certs"
 	"lobby/cluster"
 	"lobby/conns"
 	"lobby/etcd"
 	"lobby/lines"
+	"lobby/metrics"
 	"lobby/origin"
 )
 
@@ -50,8 +54,13 @@ const (
 	// would be done megabytes before the client has it, and writeTimeout would mean nothing.
 	sendBuffer = 64 << 10
 
+	// Over HTTP/2, a connection on which nothing has arrived for pingAfter gets a ping, which the
+	// client must answer within vanishTimeout.
+	pingAfter = 15 * time.Second
+
 	reservedFiles = 10   // files that are not connections, besides those that are open at the start
 	maxOthers     = 4096 // connections that are not streams
+	maxScrapes    = 8    // connections at the address for metrics
 )
 
 func main() {
@@ -102,8 +111,13 @@ type settings struct {
 	hosts  []origin.Host // in addition to loopback names
 	etcd   etcd.Config   // of the log on several machines; without endpoints on a single one
 
-	connections int    // how many may be open
-	warning     string // to print once the server listens; "" if there is none
+	tlsCert, tlsKey string // files; "" for plain http
+	metricsAddr     string // "" for none
+
+	certificate *certs.Keeper    // nil for plain http
+	monitor     *metrics.Monitor // nil without metricsAddr
+	connections int              // how many may be open
+	warning     string           // to print once the server listens; "" if there is none
 }
 
 // parse reads the command line. The error is flag.ErrHelp after -h, or else a usageError.
@@ -137,6 +151,9 @@ func parse(args []string, out io.Writer) (settings, error) {
 	flags.StringVar(&ca, "etcd-ca", "", "PEM `file` with the CA certificates that signed etcd's certificate")
 	flags.StringVar(&cert, "etcd-cert", "", "PEM `file` with this server's client certificate for etcd")
 	flags.StringVar(&key, "etcd-key", "", "PEM `file` with the key of that certificate")
+	flags.StringVar(&s.tlsCert, "tls-cert", "", "speak https, with the certificate (and its chain) in this PEM `file`")
+	flags.StringVar(&s.tlsKey, "tls-key", "", "PEM `file` with the key of -tls-cert")
+	flags.StringVar(&s.metricsAddr, "metrics", "", "listen at `address` for GET /metrics, in Prometheus's text format")
 	flags.SetOutput(io.Discard) // errors are printed once, by main
 	err := flags.Parse(args)
 	if err == nil && urls != nil {
@@ -148,6 +165,10 @@ func parse(args []string, out io.Writer) (settings, error) {
 	if err == nil {
 		err = config.check()
 	}
+	if err == nil && (s.tlsCert == "") != (s.tlsKey == "") {
+		err = errors.New("-tls-cert and -tls-key belong together; give both or neither")
+	}
+	s.config.Counts = s.metricsAddr != ""
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		flags.SetOutput(out)
@@ -174,6 +195,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := s.limitStreams(); err != nil {
 		return err
 	}
+	if s.tlsCert != "" {
+		if s.certificate, err = certs.Load(s.tlsCert, s.tlsKey); err != nil {
+			return err
+		}
+		go s.certificate.Run(context.Background(), func(sentence string) { warn(stderr, sentence) })
+	}
+	if s.metricsAddr != "" {
+		stop, err := s.serveMetrics(stderr)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	if len(s.etcd.Endpoints) > 0 {
 		return serveCluster(ctx, s, stdout, stderr)
 	}
@@ -182,6 +216,52 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	return start(hub).serve(ctx, &s, stdout, stderr)
+}
+
+// serveMetrics listens and serves at metricsAddr, until stop is called.
+func (s *settings) serveMetrics(stderr io.Writer) (stop func() error, err error) {
+	tcpListener, err := listen("-metrics", "127.0.0.1:9090", s.metricsAddr)
+	if err != nil {
+		return nil, err
+	}
+	s.monitor = metrics.NewMonitor("connections", "users", "streams", "lists", "head", "body")
+	listener := conns.Limit(tcpListener, maxScrapes, turnAway)
+	handler := newMetricsServer(s.monitor, s.answersTo(listener.Addr()), listener.Crowded)
+	server := newHTTPServer(handler, stderr)
+	go server.Serve(listener)
+	return server.Close, nil
+}
+
+// answersTo returns which Hosts a server at addr answers to.
+func (s *settings) answersTo(addr net.Addr) func(origin.Host) bool {
+	isLocal := origin.HostOf(addr.String()).IsLoopback()
+	return func(host origin.Host) bool {
+		return host.IsLoopback() || slices.Contains(s.hosts, host) ||
+			!isLocal && (len(s.hosts) == 0 || host.IsAddress()) // which DNS cannot rebind
+	}
+}
+
+func newHTTPServer(handler http.Handler, stderr io.Writer) *http.Server {
+	return &http.Server{
+		Handler:                      handler,
+		ReadHeaderTimeout:            headTimeout,
+		WriteTimeout:                 writeTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               maxHead - 4<<10, // to which net/http adds 4 KiB
+		DisableGeneralOptionsHandler: true,            // "OPTIONS *" is checked like every other request
+		ConnContext:                  prepareConn,
+		ErrorLog:                     log.New(errorLog{stderr}, "lobby: ", 0),
+	}
+}
+
+// errorLog prints what net/http logs, except that clients fail to shake hands or speak HTTP/2.
+type errorLog struct{ io.Writer }
+
+func (l errorLog) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte("TLS handshake error")) || bytes.Contains(line, []byte("http2: server")) {
+		return len(line), nil
+	}
+	return l.Writer.Write(line)
 }
 
 // runningHub is a hub whose Run has been called.
@@ -208,34 +288,32 @@ func start(hub *Hub) runningHub {
 // listens there again, and s.warning is empty.
 func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Writer) error {
 	defer h.stop()
-	tcpListener, err := listen(s.addr)
+	tcpListener, err := listen("-addr", "127.0.0.1:8080", s.addr)
 	if err != nil {
 		return err
 	}
-	listener := conns.Limit(tcpListener, s.connections, turnAway)
+	listener := conns.Limit(tcpListener, s.connections, func(w io.Writer) {
+		s.monitor.Count(http.StatusServiceUnavailable, "connections")
+		turnAway(w)
+	})
 	addr := tcpListener.Addr().String()
-	isLocal := origin.HostOf(addr).IsLoopback()
-	answersTo := func(host origin.Host) bool {
-		return host.IsLoopback() || slices.Contains(s.hosts, host) ||
-			!isLocal && (len(s.hosts) == 0 || host.IsAddress()) // which DNS cannot rebind
+	handler := newServer(h.Hub, s.answersTo(tcpListener.Addr()), listener.Crowded)
+	server := newHTTPServer(s.monitor.Handler(handler), stderr)
+	scheme, serve := "http", func() error { return server.Serve(listener) }
+	if s.certificate != nil {
+		server.TLSConfig = &tls.Config{GetCertificate: s.certificate.Get}
+		server.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: vanishTimeout}
+		server.MaxHeaderBytes = maxHead + 32*maxHeadLines // HTTP/2 counts 32 bytes more for each line
+		scheme, serve = "https", func() error { return server.ServeTLS(listener, "", "") }
 	}
-	server := &http.Server{
-		Handler:                      newServer(h.Hub, answersTo, listener.Crowded),
-		ReadHeaderTimeout:            headTimeout,
-		WriteTimeout:                 writeTimeout,
-		IdleTimeout:                  idleTimeout,
-		MaxHeaderBytes:               maxHead - 4<<10, // to which net/http adds 4 KiB
-		DisableGeneralOptionsHandler: true,            // "OPTIONS *" is checked like every other request
-		ConnContext:                  prepareConn,
-		ErrorLog:                     log.New(stderr, "lobby: ", 0),
-	}
+	s.monitor.Watch(func(text *metrics.Text) { h.report(text, listener) })
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	go func() { failed <- serve() }()
 	if s.warning != "" {
 		warn(stderr, s.warning)
 		s.warning = ""
 	}
-	fmt.Fprintf(stdout, "Starting server at http://%s\n", reachable(s.addr, addr))
+	fmt.Fprintf(stdout, "Starting server at %s://%s\n", scheme, reachable(s.addr, addr))
 	host, _, _ := net.SplitHostPort(s.addr)
 	_, port, _ := net.SplitHostPort(addr)
 	s.addr = net.JoinHostPort(host, port)
@@ -261,8 +339,28 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	return nil
 }
 
+// report appends the figures of the hub, and of the listener in front of it.
+func (h runningHub) report(text *metrics.Text, listener *conns.Limited) {
+	f, err := h.Figures()
+	if err != nil {
+		return // it has stopped
+	}
+	one := func(n int) metrics.Value { return metrics.Value{Is: float64(n)} }
+	kind := func(of string, n int) metrics.Value { return metrics.Value{Label: "kind", Of: of, Is: float64(n)} }
+	text.Gauge("lobby_users", "Users who are present.", one(f.Users))
+	text.Gauge("lobby_streams", "Open streams.", one(f.Streams))
+	text.Gauge("lobby_connections", "Open connections.", one(listener.Connections()))
+	text.Counter("lobby_events_total", "Events, by kind.", kind("arrival", f.Counts.Arrivals),
+		kind("departure", f.Counts.Departures), kind("message", f.Counts.Messages))
+	text.Counter("lobby_lags_total", "Times that a stream had fallen behind.", one(f.Counts.Lags))
+	text.Counter("lobby_gaps_total", "Gaps that streams were sent.", one(f.Counts.Gaps))
+}
+
 // prepareConn sets on each new connection what net/http has no option for.
 func prepareConn(ctx context.Context, conn net.Conn) context.Context {
+	if overTLS, ok := conn.(*tls.Conn); ok {
+		conn = overTLS.NetConn()
+	}
 	c := conn.(*conns.Conn)
 	c.SetWriteBuffer(sendBuffer)
 	c.SetUserTimeout(vanishTimeout)
@@ -280,7 +378,7 @@ func turnAway(w io.Writer) {
 // serveCluster takes part in a lobby on several machines until ctx is done. If its node loses the
 // lobby, it ends everything that is open, and comes back with another node as soon as it can.
 func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) error {
-	listener, err := listen(s.addr) // only to see whether that is possible
+	listener, err := listen("-addr", "127.0.0.1:8080", s.addr) // only to see whether that is possible
 	if err != nil {
 		return err
 	}
@@ -356,6 +454,9 @@ func (s *settings) limitStreams() error {
 	}
 	// A connection that is being rejected uses a file for a moment, too.
 	available := files - conns.OpenFiles() - reservedFiles - min(files/8, conns.MaxRefusals)
+	if s.metricsAddr != "" {
+		available -= 2 * maxScrapes // and as many that are being rejected
+	}
 	if available < 2 {
 		return fmt.Errorf("only %d files may be open, which is too few to serve anyone; "+
 			"raise the limit with ulimit -n", files)
@@ -370,14 +471,14 @@ func (s *settings) limitStreams() error {
 }
 
 // listen listens at addr, HOST:PORT. 0.0.0.0 is every address of IPv4, [::] is every one of IPv6,
-// and an empty host is both. The error says what to try instead.
-func listen(addr string) (*net.TCPListener, error) {
+// and an empty host is both. The error says what to try instead, such as flag with an example.
+func listen(flag, example, addr string) (*net.TCPListener, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err == nil && port == "" {
 		err = errors.New("the port is missing")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%q is not a valid address to listen at: %w; try -addr 127.0.0.1:8080", addr, err)
+		return nil, fmt.Errorf("%q is not a valid address to listen at: %w; try %s %s", addr, err, flag, example)
 	}
 	network := "tcp"
 	if ip := net.ParseIP(host); ip.IsUnspecified() {
@@ -391,7 +492,7 @@ func listen(addr string) (*net.TCPListener, error) {
 	}}
 	listener, err := config.Listen(context.Background(), network, addr)
 	if err != nil {
-		return nil, fmt.Errorf("%w; try another -addr, such as 127.0.0.1:0 for a free port", err)
+		return nil, fmt.Errorf("%w; try another %s, such as 127.0.0.1:0 for a free port", err, flag)
 	}
 	return listener.(*net.TCPListener), nil
 }

@@ -212,6 +212,9 @@ type Start struct {
 	gap bool // whether the client misses events that it asked for
 }
 
+// IsGap reports whether the client misses events that it asked for.
+func (s Start) IsGap() bool { return s.gap }
+
 // After returns where to continue after an event: lastEventID is the last id that the client
 // received, or "" to start with the next event. If an event after it has left the history, or if
 // the id does not belong to this chain, the Start is the end of the chain, with a gap.

@@ -45,9 +45,17 @@ var (
 type Room struct {
 	Chain  *chain.Chain  // the events; Restore and NewEpoch replace it
 	Roster roster.Roster // the names of the users, sorted
+	Counts *Counts       // what has happened since New; nil if nobody asks
 
 	config Config
 	users  map[string]*user // the present users, by name
+}
+
+// Counts counts what happens in a Room, for whoever operates it.
+type Counts struct {
+	Arrivals, Departures, Messages int // events
+	Lags                           int // times that a stream had fallen behind
+	Gaps                           int // times that a stream started or continued with a gap
 }
 
 // user is a user who is present.
@@ -139,10 +147,13 @@ func (r *Room) Apply(node string, c Command) (result Result) {
 			result.Err = ErrNotPresent
 		} else {
 			r.Chain.Append(c.Name.String(), ": ", c.Text.String())
+			if r.Counts != nil {
+				r.Counts.Messages++
+			}
 		}
 	case Open:
 		// The start comes first, so that the stream begins with its own user's arrival.
-		result.Start = r.Chain.After(c.LastEventID)
+		result.Start = r.after(c.LastEventID)
 		if u == nil {
 			u = r.add(c.Name)
 		}
@@ -156,7 +167,7 @@ func (r *Room) Apply(node string, c Command) (result Result) {
 			r.removeStreams(u, node, 1)
 		}
 	case Watch:
-		result.Start = r.Chain.After(c.LastEventID)
+		result.Start = r.after(c.LastEventID)
 	case List:
 		if result.List = r.Roster.Take(c.Form); result.List == nil {
 			result.Err = ErrTooManyLists
@@ -165,6 +176,26 @@ func (r *Room) Apply(node string, c Command) (result Result) {
 	result.ID = r.Chain.LastID()
 	return result
 }
+
+// after returns where a stream starts.
+func (r *Room) after(lastEventID string) chain.Start {
+	start := r.Chain.After(lastEventID)
+	if r.Counts != nil && start.IsGap() {
+		r.Counts.Gaps++
+	}
+	return start
+}
+
+// CatchUp returns where a stream that has fallen behind continues.
+func (r *Room) CatchUp(lastEventID string) chain.Start {
+	if r.Counts != nil {
+		r.Counts.Lags++
+	}
+	return r.after(lastEventID)
+}
+
+// Users returns the number of present users.
+func (r *Room) Users() int { return len(r.users) }
 
 // IsCurrent reports whether a visit still lasts.
 func (r *Room) IsCurrent(v Visit) bool {
@@ -188,6 +219,9 @@ func (r *Room) removeStreams(u *user, node string, count int) {
 
 func (r *Room) add(name chat.Name) *user {
 	r.Chain.Append("User ", name.String(), " connected to the chat.")
+	if r.Counts != nil {
+		r.Counts.Arrivals++
+	}
 	u := &user{Visit: Visit{name, r.Chain.LastID().Seq()}}
 	r.users[name.String()] = u
 	r.Roster.Add(name.String())
@@ -199,4 +233,7 @@ func (r *Room) remove(u *user) {
 	delete(r.users, name)
 	r.Roster.Remove(name)
 	r.Chain.Append("User ", name, " disconnected from the chat.")
+	if r.Counts != nil {
+		r.Counts.Departures++
+	}
 }

@@ -5,12 +5,17 @@
 // and sent with up to three write(2)s. So [Send] lets net/http send the header, hijacks the
 // connection, and returns; a goroutine that only waits and writes sends the rest. This more than
 // halves the memory per idle client, and each piece of the body needs one writev(2).
+//
+// Where nobody may hijack the connection, over HTTP/2 and under middleware, the handler sends the
+// body itself.
 package streaming
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -38,13 +43,15 @@ type Body interface {
 }
 
 // Send sends w's header and then body, until body ends, the client disconnects, or a write takes
-// longer than 10 s. The first Next must return immediately. When Send returns, the header and the
-// first bytes have been sent, and the handler must return. Send panics if w does not belong to an
-// http.Server that speaks HTTP/1.
+// longer than 10 s. The first Next must return immediately. When Send returns, at least the header
+// and the first bytes have been sent, and the handler must return. CanSend must be true for w.
 func Send(w http.ResponseWriter, r *http.Request, body Body) {
 	// The body of an HTTP/1.1 response is chunked, so the client sees where it ends. The connection
 	// ends there too, since net/http no longer has it: the client must not send another request.
-	w.Header().Set("Connection", "close")
+	// Over HTTP/2, this header would end the connection, with all that happens on it.
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
 	rc := http.NewResponseController(w)
 	rc.SetWriteDeadline(time.Now().Add(writeTimeout))
 	// r.Context() is canceled when the client half-closes the connection, even if it still waits.
@@ -56,12 +63,17 @@ func Send(w http.ResponseWriter, r *http.Request, body Body) {
 		body.Close()
 		return
 	}
+	hijacker, ok := w.(http.Hijacker)
+	if _, isWrapped := w.(wrapper); !ok || isWrapped { // a wrapper may change what is written
+		sendInPlace(w, r, body)
+		return
+	}
 	// From here on, only the body uses the connection, and returning frees net/http's goroutine and
 	// buffers. The header has already told the client whether the body is chunked.
-	conn, buffered, err := rc.Hijack()
+	conn, buffered, err := hijacker.Hijack()
 	if err != nil {
-		body.Close()
-		panic(err)
+		sendInPlace(w, r, body)
+		return
 	}
 	s := &sender{conn: conn, chunked: r.ProtoAtLeast(1, 1), heard: buffered.Reader.Buffered()}
 	go s.sendAll(body)
@@ -146,6 +158,10 @@ func (s *sender) write(data []byte) error {
 	}
 	s.size = append(strconv.AppendInt(s.size[:0], int64(len(data)), 16), crlf...)
 	s.parts = [...][]byte{s.size, data, crlf}
+	if _, ok := s.conn.(*tls.Conn); ok { // on which each write would become a record
+		_, err := s.conn.Write(slices.Concat(s.parts[:]...))
+		return err
+	}
 	s.unsent = s.parts[:]
 	_, err := s.unsent.WriteTo(s.conn) // in one writev(2)
 	return err
@@ -163,7 +179,11 @@ func (s *sender) extendDeadline(now time.Time) {
 // enableUserTimeout switches the connection's user timeout, if it has one. If that fails, a slow
 // client may lose its stream, and resumes.
 func (s *sender) enableUserTimeout(on bool) {
-	if conn, ok := s.conn.(interface{ EnableUserTimeout(on bool) error }); ok {
+	conn := s.conn
+	if overTLS, ok := conn.(*tls.Conn); ok {
+		conn = overTLS.NetConn()
+	}
+	if conn, ok := conn.(interface{ EnableUserTimeout(on bool) error }); ok {
 		conn.EnableUserTimeout(on)
 	}
 }
