@@ -936,7 +936,7 @@ func mustRestore(t *testing.T, config Config, log *memlog.Log, current ...*machi
 		tabs = append(tabs, tab)
 	}
 	current[0].hub.Join(t.Context(), alice)
-	for joined, at := log.Len(), int64(0); at < joined; _, at = log.State() {
+	for joined, at := log.Len(), int64(0); at < joined; _, at = log.Snapshot() {
 		current[0].hub.Say(t.Context(), alice, mustText(t, fmt.Sprint(log.Len(), strings.Repeat(" text", 800))))
 	}
 	restored := startMachine(t, config, log)

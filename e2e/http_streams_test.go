@@ -57,6 +57,6 @@ func TestLastIDThatIsNotEmptyCounts(t *testing.T) {
 		if isGap := st.readOpening(t); isGap != c.gap || !c.gap && st.lastID != second {
 			t.Errorf("%s with %.100q starts after %s, with a gap: %t", c.path, c.headers, st.lastID, isGap)
 		}
-		st.Close()
+		st.body.Close()
 	}
 }

@@ -29,7 +29,7 @@ func TestInheritedFilesCount(t *testing.T) {
 		if err != nil {
 			break
 		}
-		defer st.Close()
+		defer st.body.Close()
 	}
 	if streams < 50 || streams >= limit-inherited {
 		t.Errorf("%d streams could be opened", streams)

@@ -1,6 +1,6 @@
 package etcd
 
-// Tests of Save and of loading what it has saved.
+// What belongs here: tests of SaveSnapshot, and of Begin with the result.
 
 import (
 	"bytes"
@@ -13,25 +13,26 @@ import (
 	"testing"
 )
 
-// mustSave saves, and fails the test if that does not work.
-func mustSave(t *testing.T, s *Session, at int64, state string, gone ...string) {
+// mustSave saves a snapshot.
+func mustSave(t *testing.T, s *Session, at int64, snapshot string, gone ...string) {
 	t.Helper()
-	if err := s.Save(t.Context(), at, []byte(state), gone); err != nil {
+	if err := s.SaveSnapshot(t.Context(), at, []byte(snapshot), gone); err != nil {
 		t.Fatalf("saving at %d: %v", at, err)
 	}
 }
 
-// mustLoad fails the test unless a new session has this state.
-func mustLoad(t *testing.T, w *world, at int64, state string) *Session {
+// mustHave fails the test unless a new session has this snapshot.
+func mustHave(t *testing.T, w *world, at int64, snapshot string) *Session {
 	t.Helper()
 	s := w.mustBegin()
-	if s.At != at || string(s.State) != state {
-		t.Fatalf("loaded a state of %d bytes at %d, want %d bytes at %d", len(s.State), s.At, len(state), at)
+	if s.At != at || string(s.Snapshot) != snapshot {
+		t.Fatalf("found a snapshot of %d bytes at %d, want %d bytes at %d",
+			len(s.Snapshot), s.At, len(snapshot), at)
 	}
 	return s
 }
 
-// names returns the lobby's keys that begin with prefix, without it.
+// names returns the rest of the lobby's keys that begin with prefix.
 func (w *world) names(prefix string) (names []string) {
 	for _, kv := range w.list("lobby/" + prefix) {
 		name, _, _ := strings.Cut(strings.TrimPrefix(kv, "lobby/"+prefix), "=")
@@ -40,24 +41,24 @@ func (w *world) names(prefix string) (names []string) {
 	return names
 }
 
-func TestSavedStateIsLoaded(t *testing.T) {
+func TestSnapshotIsFoundByTheNextNode(t *testing.T) {
 	for _, size := range []int{0, 1, testPiece - 1, testPiece, testPiece + 1} {
 		inWorld(t, 1, func(t *testing.T, w *world) {
 			s := w.mustBegin()
 			at := mustAppend(t, s, "a", 1, "x")
 			mustAppend(t, s, "a", 2, "y")
-			state := strings.Repeat("0123456789", size/10+1)[:size]
-			mustSave(t, s, at, state)
-			loaded := mustLoad(t, w, at, state)
-			if loaded.State == nil {
-				t.Error("an empty state is no state")
+			snapshot := strings.Repeat("0123456789", size/10+1)[:size]
+			mustSave(t, s, at, snapshot)
+			next := mustHave(t, w, at, snapshot)
+			if next.Snapshot == nil {
+				t.Error("an empty snapshot counts as none")
 			}
-			follow(t.Context(), loaded).mustRead(t, "a/2=y")
+			follow(t.Context(), next).mustRead(t, "a/2=y")
 		})
 	}
 }
 
-func TestSaveRemovesWhatNobodyNeeds(t *testing.T) {
+func TestSnapshotRemovesWhatIsNoLongerNeeded(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		var at []int64
@@ -69,14 +70,14 @@ func TestSaveRemovesWhatNobodyNeeds(t *testing.T) {
 
 		mustSave(t, s, at[1], "one")
 		if got := w.names("log/"); len(got) != 8 {
-			t.Errorf("after one state the log is %q", got)
+			t.Errorf("after one snapshot the log is %q", got)
 		}
 		if w.compacted != 0 {
 			t.Errorf("compacted up to %d", w.compacted)
 		}
 		mustSave(t, s, at[2], "two", "b0", "never was")
 		if got, want := w.names("log/"), []string{"b1/1", "a/3", "b2/1", "a/4", "b3/1"}; !slices.Equal(got, want) {
-			t.Errorf("after two states the log is %q, want %q", got, want)
+			t.Errorf("after two snapshots the log is %q, want %q", got, want)
 		}
 		if got, want := w.names("nodes/"), []string{"b1", "b2", "a", "b3"}; !slices.Equal(got, want) {
 			t.Errorf("the nodes are %q, want %q", got, want)
@@ -86,15 +87,15 @@ func TestSaveRemovesWhatNobodyNeeds(t *testing.T) {
 		}
 		mustSave(t, s, at[3], "three")
 		if got := w.names("log/"); !slices.Equal(got, []string{"b2/1", "a/4", "b3/1"}) {
-			t.Errorf("after three states the log is %q", got)
+			t.Errorf("after three snapshots the log is %q", got)
 		}
 		if got := w.names("state/"); len(got) != 2 {
-			t.Errorf("the pieces are %q, want those of two states", got)
+			t.Errorf("the pieces are %q, want those of two snapshots", got)
 		}
 		if got := w.names("logs"); len(got) != 1 {
-			t.Error("a key that is not the log's was removed")
+			t.Error("a key that does not belong to the log was removed")
 		}
-		mustLoad(t, w, at[3], "three")
+		mustHave(t, w, at[3], "three")
 	})
 }
 
@@ -107,7 +108,7 @@ func TestManyEntriesAreRemoved(t *testing.T) {
 		}
 		w.members[0].script = func(c *call, serve func()) {
 			if c.path == "/v3/kv/txn" && len(decode[transaction](c.body).Success) > maxRemoved {
-				t.Error("a transaction is too long for etcd")
+				t.Error("a transaction has more operations than etcd accepts")
 			}
 			serve()
 		}
@@ -118,12 +119,12 @@ func TestManyEntriesAreRemoved(t *testing.T) {
 		mustSave(t, s, at, "one", gone...)
 		mustSave(t, s, at+1, "two", gone...)
 		if got := w.names("log/"); len(got) != 0 {
-			t.Errorf("%d entries are left", len(got))
+			t.Errorf("%d entries remain", len(got))
 		}
 	})
 }
 
-func TestLaterStateStays(t *testing.T) {
+func TestEarlierSnapshotDoesNotReplaceALaterOne(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		early := mustAppend(t, s, "a", 1, "x")
@@ -133,13 +134,13 @@ func TestLaterStateStays(t *testing.T) {
 		mustSave(t, s, early, "early")
 		mustSave(t, s, late, "the same")
 		if w.revision != revision {
-			t.Error("something has changed")
+			t.Error("etcd has changed")
 		}
-		mustLoad(t, w, late, "late")
+		mustHave(t, w, late, "late")
 	})
 }
 
-// atPointer calls do when somebody is about to put the pointer, once.
+// atPointer calls do once, just before a pointer is put.
 func (w *world) atPointer(do func()) {
 	var isDone atomic.Bool
 	w.members[0].script = func(c *call, serve func()) {
@@ -150,7 +151,7 @@ func (w *world) atPointer(do func()) {
 	}
 }
 
-func TestStatesThatAreSavedAtTheSameTime(t *testing.T) {
+func TestOneOfTwoSimultaneousSnapshotsIsSaved(t *testing.T) {
 	for _, first := range []int64{1, 2} {
 		inWorld(t, 1, func(t *testing.T, w *world) {
 			one, two := w.mustBegin(), w.mustBegin()
@@ -159,25 +160,25 @@ func TestStatesThatAreSavedAtTheSameTime(t *testing.T) {
 			mustAppend(t, one, "a", 3, "z")
 			w.atPointer(func() { mustSave(t, two, at+first, "two") })
 			mustSave(t, one, at+3-first, "one")
-			mustLoad(t, w, at+first, "two")
+			mustHave(t, w, at+first, "two")
 			mustSave(t, one, at+4, "three")
-			mustLoad(t, w, at+4, "three")
+			mustHave(t, w, at+4, "three")
 			if got := w.names("state/"); len(got) != 2 {
-				t.Errorf("the pieces are %q, want those of two states", got)
+				t.Errorf("the pieces are %q, want those of two snapshots", got)
 			}
 		})
 	}
 }
 
-// Pieces of a state whose pointer is still to come must outlive the tidying up of another state.
-func TestPiecesOfAStateThatIsBeingSavedStay(t *testing.T) {
+// Pieces that no pointer names yet must survive the removal of older ones.
+func TestPiecesOfASnapshotThatIsBeingSavedStay(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		one, two, rest := w.mustBegin(), w.mustBegin(), w.mustBegin()
 		at := mustAppend(t, one, "a", 1, "x")
 		var isDone atomic.Bool
 		w.members[0].script = func(c *call, serve func()) {
-			// Once one has put its pointer, and before it looks for pieces to remove, two begins.
-			isTidying := c.path == "/v3/kv/range" && decode[rangeRequest](c.body).KeysOnly
+			// Session two begins after one has put its pointer, and before one lists the pieces.
+			isTidying := bytes.Contains(c.body, []byte(`"max_mod_revision"`))
 			if isTidying && !isDone.Swap(true) {
 				w.atPointer(func() { mustSaveRest(t, rest, at) })
 				mustSave(t, two, at+1, "two")
@@ -185,22 +186,22 @@ func TestPiecesOfAStateThatIsBeingSavedStay(t *testing.T) {
 			serve()
 		}
 		mustSave(t, one, at, "one")
-		mustLoad(t, w, at+1, "two")
+		mustHave(t, w, at+1, "two")
 	})
 }
 
-// The same, if one learns only from a second try that it has put its pointer.
+// The same, if session one learns only from a second attempt that it has put its pointer.
 func TestPiecesStayAfterALostAnswer(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		one, two := w.mustBegin(), w.mustBegin()
 		at := mustAppend(t, one, "a", 1, "x")
-		isSaved, mayGoOn, isDone := make(chan bool), make(chan bool), make(chan bool)
+		isSaved, proceed, isDone := make(chan bool), make(chan bool), make(chan bool)
 		var pointers atomic.Int64
 		w.members[0].script = func(c *call, serve func()) {
 			if bytes.Contains(c.body, []byte(`"target":"MOD"`)) {
 				switch pointers.Add(1) {
 				case 1: // one's
-					serve0(c, serve)
+					execute(c, serve)
 					go func() {
 						defer close(isDone)
 						mustSave(t, two, at+1, "two")
@@ -209,37 +210,37 @@ func TestPiecesStayAfterALostAnswer(t *testing.T) {
 					c.abort()
 				case 2: // two's
 					close(isSaved)
-					<-mayGoOn
+					<-proceed
 				}
 			}
 			serve()
 		}
 		mustSave(t, one, at, "one")
-		close(mayGoOn)
+		close(proceed)
 		<-isDone
-		mustLoad(t, w, at+1, "two")
+		mustHave(t, w, at+1, "two")
 	})
 }
 
-// mustSaveRest does with s what another's Save of a state at at still has to do once its pointer is
-// in etcd.
+// mustSaveRest does what SaveSnapshot at the revision at does after putting its pointer.
 func mustSaveRest(t *testing.T, s *Session, at int64) {
 	t.Helper()
-	found := s.log.key("state")
-	answer, err := insist[rangeAnswer](t.Context(), s.saver, largeTime, "/v3/kv/range", always(rangeRequest{Key: found}))
+	read := transaction{Success: []operation{get(s.log.key("state"))}}
+	response, err := s.saver.hedge(t.Context(), requestTimeout, same(read))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := parsePointer(answer.first().Value)
+	found := response.find(s.log.key("state"))
+	p := parsePointer(found.Value)
 	if p.At != at {
-		t.Fatalf("the pointer is of %d, want %d", p.At, at)
+		t.Fatalf("the snapshot is at %d, want %d", p.At, at)
 	}
-	if err := s.tidy(t.Context(), p, pointer{}, answer.first().Modified, nil); err != nil {
+	if err := s.tidy(t.Context(), p, pointer{}, found.Modified, nil); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestSaveWhateverFails(t *testing.T) {
+func TestSnapshotIsSavedWhateverFails(t *testing.T) {
 	for name, fail := range failures {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, 2, func(t *testing.T, w *world) {
@@ -248,7 +249,7 @@ func TestSaveWhateverFails(t *testing.T) {
 				two := mustAppend(t, s, "a", 2, "y")
 				mustSave(t, s, one, "one")
 				large := strings.Repeat("x", testPiece+1)
-				// Every other request to any member fails.
+				// Every second request fails.
 				var n atomic.Int64
 				script := func(c *call, serve func()) {
 					if n.Add(1)%2 == 1 {
@@ -260,7 +261,7 @@ func TestSaveWhateverFails(t *testing.T) {
 				w.set(func() { w.members[0].script, w.members[1].script = script, script })
 				mustSave(t, s, two, large)
 				w.set(func() { w.members[0].script, w.members[1].script = nil, nil })
-				mustLoad(t, w, two, large)
+				mustHave(t, w, two, large)
 				if got := w.names("log/"); !slices.Equal(got, []string{"a/2"}) {
 					t.Errorf("the log is %q", got)
 				}
@@ -272,8 +273,8 @@ func TestSaveWhateverFails(t *testing.T) {
 	}
 }
 
-// An entry may be removed only after the pointer says so, or a reader would not notice.
-func TestPointerComesBeforeRemoval(t *testing.T) {
+// If an entry were removed before the pointer says so, a reader would not notice.
+func TestPointerIsPutBeforeEntriesAreRemoved(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		one := mustAppend(t, s, "a", 1, "x")
@@ -282,7 +283,7 @@ func TestPointerComesBeforeRemoval(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		w.atPointer(cancel)
-		if err := s.Save(ctx, two, []byte("two"), nil); !errors.Is(err, context.Canceled) {
+		if err := s.SaveSnapshot(ctx, two, []byte("two"), nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
 		if got := w.names("log/"); len(got) != 2 {
@@ -291,24 +292,24 @@ func TestPointerComesBeforeRemoval(t *testing.T) {
 	})
 }
 
-func TestSaveIntoAnotherLogChangesNothing(t *testing.T) {
+func TestSnapshotOfAnotherLogChangesNothing(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		at := mustAppend(t, s, "a", 1, "x")
 		w.remove("lobby/")
 		w.mustBegin()
 		revision := w.revision
-		if err := s.Save(t.Context(), at, []byte("state"), []string{"a"}); !errors.Is(err, ErrReplaced) {
+		if err := s.SaveSnapshot(t.Context(), at, []byte("state"), []string{"a"}); !errors.Is(err, ErrReplaced) {
 			t.Errorf("got %v", err)
 		}
 		if w.revision != revision {
-			t.Errorf("etcd has now %q", w.list("lobby/"))
+			t.Errorf("etcd now has %q", w.list("lobby/"))
 		}
 	})
 }
 
-// Two states are saved while a node loads the one before: its pieces vanish under its hands.
-func TestLoadingStartsOver(t *testing.T) {
+// Two snapshots are saved while a node reads the previous one, so its pieces vanish.
+func TestReadingASnapshotStartsOverIfItWasRemoved(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		at := mustAppend(t, s, "a", 1, "x")
@@ -316,16 +317,17 @@ func TestLoadingStartsOver(t *testing.T) {
 		var isDone atomic.Bool
 		w.members[0].script = func(c *call, serve func()) {
 			serve()
-			if c.path == "/v3/kv/range" && !isDone.Swap(true) {
+			isPiece := !bytes.Contains(c.body, []byte("compare")) // Begin's other request has conditions
+			if isPiece && !isDone.Swap(true) {
 				mustSave(t, s, at+1, "two")
 				mustSave(t, s, at+2, "three")
 			}
 		}
-		mustLoad(t, w, at+2, "three")
+		mustHave(t, w, at+2, "three")
 	})
 }
 
-func TestDamagedStateIsNotLoaded(t *testing.T) {
+func TestDamagedSnapshotIsRejectedAndReplaced(t *testing.T) {
 	for name, damage := range map[string]func(w *world){
 		"piece missing":     func(w *world) { w.remove("lobby/state/") },
 		"piece changed":     func(w *world) { w.put("lobby/state/"+w.names("state/")[0], "other") },
@@ -337,14 +339,15 @@ func TestDamagedStateIsNotLoaded(t *testing.T) {
 			inWorld(t, 1, func(t *testing.T, w *world) {
 				s := w.mustBegin()
 				at := mustAppend(t, s, "a", 1, "x")
-				mustSave(t, s, at, "state")
+				mustSave(t, s, at, "snapshot")
 				damage(w)
-				if _, err := w.newLog().Begin(t.Context(), "", Entry{}); err == nil || !strings.Contains(err.Error(), errDamaged.Error()) {
+				_, err := w.newLog().Begin(t.Context(), "", Entry{})
+				if err == nil || !strings.Contains(err.Error(), errDamaged.Error()) {
 					t.Errorf("got %v", err)
 				}
-				// A node that runs repairs it.
-				mustSave(t, s, at+1, "state")
-				mustLoad(t, w, at+1, "state")
+				// A running node replaces it.
+				mustSave(t, s, at+1, "snapshot")
+				mustHave(t, w, at+1, "snapshot")
 			})
 		})
 	}
