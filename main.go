@@ -295,6 +295,9 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	}
 	listener := conns.Limit(tcpListener, s.connections, func(w io.Writer) {
 		s.monitor.Count(http.StatusServiceUnavailable, "connections")
+		if s.certificate != nil { // without a protocol to choose from, this is HTTP/1.1
+			w = tls.Server(w.(net.Conn), &tls.Config{GetCertificate: s.certificate.Get})
+		}
 		turnAway(w)
 	})
 	addr := tcpListener.Addr().String()

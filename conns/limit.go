@@ -64,7 +64,7 @@ type Conn struct {
 // while the listener is Crowded.
 //
 // Any other client is sent what refuse writes, in a separate goroutine: after its first byte or one
-// second. Its connection is closed when the client has closed its side, or a second later. At most
+// second. The Writer is a *Conn, on which refuse can also shake hands. Its connection is closed when the client has closed its side, or a second later. At most
 // n/8 + 1 such refusals, and never more than MaxRefusals, are under way at once; beyond that, a
 // connection is closed without a response.
 //
@@ -166,8 +166,10 @@ func (l *Limited) turnAway(conn *net.TCPConn) {
 			// A client that gets a response before it has sent a request may report a broken
 			// connection. One that sends nothing gets the response after a second.
 			conn.SetReadDeadline(time.Now().Add(refusalTimeout))
-			conn.Read(make([]byte, 1))
-			respond(conn, l.refuse)
+			refused := &Conn{TCPConn: conn}
+			n, _ := conn.Read(refused.first[:])
+			refused.unread = n > 0
+			respond(refused, l.refuse)
 			conn.Close()
 			<-l.refusals
 		}()
@@ -178,7 +180,7 @@ func (l *Limited) turnAway(conn *net.TCPConn) {
 
 // respond writes the refusal and reads until the client closes: closing with unread input would
 // send a reset, which can overtake the response.
-func respond(conn *net.TCPConn, refuse func(io.Writer)) {
+func respond(conn *Conn, refuse func(io.Writer)) {
 	conn.SetDeadline(time.Now().Add(refusalTimeout))
 	refuse(conn)
 	conn.CloseWrite()

@@ -378,3 +378,62 @@ func TestRequestsAreCheckedOverHTTPSToo(t *testing.T) {
 		}
 	}
 }
+
+func TestConnectionBeyondTheLimitGets503OverHTTPS(t *testing.T) {
+	t.Parallel()
+	certFile, keyFile := certify(t)
+	s := startCommand(t, exec.Command("sh", "-c", `ulimit -n 80; exec "$0" "$@"`, binary,
+		"-addr", "127.0.0.1:0", "-tls-cert", certFile, "-tls-key", keyFile))
+	for range 60 { // more than there are places for
+		s.dial(t).Write([]byte{22}) // of a handshake that the server waits for
+	}
+	c := newTLSClient(t, "HTTP/1.1")
+	var r response
+	eventually(t, 5*time.Second, "a response", func() bool { // beside those for the others
+		var err error
+		r, err = s.request(&c.Client, "GET", "/users", "")
+		return err == nil
+	})
+	if r.mustAskToRetry(t); !r.isError(503) {
+		t.Errorf("got %d %v %q, want 503", r.status, r.header, r.body)
+	}
+}
+
+// A client whose program has stopped, while its system still acknowledges what arrives, is noticed
+// by a ping.
+func TestClientThatAnswersNoPingIsGone(t *testing.T) {
+	t.Parallel()
+	s := startSecure(t)
+	watcher := newTLSClient(t, "HTTP/2.0").subscribe(t, s, "/chat/watcher")
+	watcher.expect(t, arrives("watcher"))
+	conn, err := tls.Dial("tcp", s.addr, &tls.Config{
+		InsecureSkipVerify: true, NextProtos: []string{"h2"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	frame := func(kind, flags, stream byte, payload string) string {
+		return string([]byte{0, 0, byte(len(payload)), kind, flags, 0, 0, 0, stream}) + payload
+	}
+	literal := func(name byte, value string) string { // RFC 7541, section 6.2.2
+		return string([]byte{name, byte(len(value))}) + value
+	}
+	const get, https, path, authority = "\x82", "\x87", 0x04, 0x01
+	const endStreamAndHeaders = 0x05
+	io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+frame(4, 0, 0, "")+
+		frame(1, endStreamAndHeaders, 1,
+			get+https+literal(path, "/chat/silent")+literal(authority, s.addr)))
+	begin := time.Now()
+	watcher.expect(t, arrives("silent"))
+	go io.Copy(io.Discard, conn)
+	defer watcher.closeAfter(70 * time.Second)()
+	if e, err := watcher.next(); err != nil || e.data != leaves("silent") {
+		t.Fatalf("got %q, %v after %v", e.data, err, time.Since(begin))
+	}
+	if took := time.Since(begin); took > 60*time.Second {
+		t.Errorf("the client was gone after %v, want at most 60 s", took)
+	} else {
+		t.Logf("the client was gone after %v", took)
+	}
+}
