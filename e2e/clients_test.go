@@ -36,7 +36,8 @@ func TestClientsReceiveEachEventOnceOrAGap(t *testing.T) {
 			if c.wholeEvents {
 				lost = "alice: message 0500\n\n"
 			}
-			flags := []string{"-grace", "10m", "-keepalive", "200ms"} // Bob does not leave meanwhile.
+			// Bob does not leave meanwhile, and his client receives comments.
+			flags := []string{"-grace", "10m", "-keepalive", "200ms"}
 			s := start(t, flags...)
 			relay := newRelay(t, s.addr, lost)
 			bob := read.from(t, relay.url+"/chat/bob")
