@@ -9,23 +9,23 @@ import (
 	"strings"
 )
 
-// A chart shows one figure of each side, or a few.
+// A chart shows one or more figures of each server.
 type chart struct {
 	file   string
 	title  string
 	log    bool
 	series []series
-	rate   float64 // messages/s that were asked for, if a bar should tell where they were not reached
+	rate   float64 // the requested messages/s, if the bars of servers that did not reach it say so
 }
 
 // A series is a column of a table.
 type series struct {
-	label  string // may be empty if it is the only one
+	label  string // may be empty for a single series
 	title  string // of the table
 	column string
 }
 
-// charts are the charts of a race.
+// charts returns the charts of a comparison.
 func charts(p plan) []chart {
 	flood, steady := fanOutTitle(p.streams, 0), fanOutTitle(p.streams, 1000)
 	return []chart{
@@ -48,7 +48,7 @@ func charts(p plan) []chart {
 const (
 	chartWidth = 760
 	plotLeft   = 96
-	plotRight  = 600 // to its right stand the numbers
+	plotRight  = 600 // the numbers are to its right
 	plotTop    = 76
 	barHeight  = 14
 	groupGap   = 10
@@ -77,16 +77,16 @@ text { fill: #f0f6fc; }
 </style>
 `
 
-// svg draws the chart for those of sides that have something in it. It is empty if none has.
-func (c chart) svg(r *results, sides []string) string {
+// svg draws the chart for the servers that have figures in it. It returns "" if none has.
+func (c chart) svg(r *results, servers []string) string {
 	axis := axis{log: c.log, low: math.Inf(1)}
 	for _, s := range c.series {
 		t := r.table(s.title)
 		if t == nil {
 			return ""
 		}
-		for _, side := range sides {
-			if spread, ok := t.spread(side, s.column); ok && spread.median > 0 {
+		for _, server := range servers {
+			if spread, ok := t.spread(server, s.column); ok && spread.median > 0 {
 				axis.include(spread)
 			}
 		}
@@ -98,15 +98,15 @@ func (c chart) svg(r *results, sides []string) string {
 
 	var body strings.Builder
 	y := plotTop
-	for _, side := range sides {
+	for _, server := range servers {
 		var group strings.Builder
 		top := y
 		for i, s := range c.series {
 			t := r.table(s.title)
-			if spread, ok := t.spread(side, s.column); ok {
+			if spread, ok := t.spread(server, s.column); ok {
 				note := ""
 				if i == 0 {
-					note = c.note(t, side)
+					note = c.note(t, server)
 				}
 				c.bar(&group, y, i, spread, axis, note)
 				y += barHeight
@@ -116,12 +116,12 @@ func (c chart) svg(r *results, sides []string) string {
 			continue
 		}
 		class := "peer"
-		if side == "lobby" {
+		if server == "lobby" {
 			class = "lobby"
 		}
 		fmt.Fprintf(&body, "<g class=%q>\n%s", class, group.String())
 		fmt.Fprintf(&body, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n</g>\n",
-			plotLeft-8, (top+y)/2+5, html.EscapeString(side))
+			plotLeft-8, (top+y)/2+5, html.EscapeString(server))
 		y += groupGap
 	}
 
@@ -135,8 +135,8 @@ func (c chart) svg(r *results, sides []string) string {
 	if c.log {
 		scale = "logarithmic"
 	}
-	fmt.Fprintf(&b, "<text class=\"faint\" x=\"8\" y=\"38\">medians, with lines from the least to "+
-		"the most; the scale is %s</text>\n", scale)
+	fmt.Fprintf(&b, "<text class=\"faint\" x=\"8\" y=\"38\">medians, with lines from minimum to "+
+		"maximum; the scale is %s</text>\n", scale)
 	for _, tick := range axis.ticks() {
 		x := axis.x(tick)
 		fmt.Fprintf(&b, "<line class=\"grid\" x1=\"%d\" y1=\"%d\" x2=\"%[1]d\" y2=\"%[3]d\"/>\n",
@@ -151,7 +151,7 @@ func (c chart) svg(r *results, sides []string) string {
 	return b.String()
 }
 
-// bar draws one bar, with a line from the least to the most, and its number.
+// bar draws one bar with its number, and a line from the minimum to the maximum.
 func (c chart) bar(b *strings.Builder, y, i int, s spread, axis axis, note string) {
 	class := "bar"
 	if i > 0 {
@@ -167,13 +167,13 @@ func (c chart) bar(b *strings.Builder, y, i int, s spread, axis axis, note strin
 		max(axis.x(s.median), axis.x(s.most))+6, y+barHeight-3, number(s.median), note)
 }
 
-// note says what else one must know of a side: that it lost something, or did not reach nine
-// tenths of the rate that was asked for.
-func (c chart) note(t *table, side string) (note string) {
-	if s, ok := t.spread(side, lost); ok && s.median > 0 {
+// note says that a server lost messages, or that it did not reach nine tenths of the requested
+// rate.
+func (c chart) note(t *table, server string) (note string) {
+	if s, ok := t.spread(server, lost); ok && s.median > 0 {
 		note += " (lost " + number(s.median) + " %)"
 	}
-	if s, ok := t.spread(side, reached); ok && s.median < 0.9*c.rate {
+	if s, ok := t.spread(server, reached); ok && s.median < 0.9*c.rate {
 		note += " (at only " + number(s.median) + "/s)"
 	}
 	return note
@@ -190,7 +190,7 @@ func (c chart) legend(b *strings.Builder) {
 	}
 }
 
-// An axis leads from numbers to pixels.
+// An axis maps numbers to pixels.
 type axis struct {
 	log       bool
 	low, high float64
@@ -200,7 +200,7 @@ func (a *axis) include(s spread) {
 	a.low, a.high = min(a.low, s.least), max(a.high, s.most)
 }
 
-// round makes the axis begin at 0, or at a power of ten below the least number.
+// round makes the axis begin at 0, or at a power of ten below the smallest number.
 func (a *axis) round() {
 	if !a.log {
 		a.low = 0
@@ -235,7 +235,7 @@ func (a axis) ticks() (ticks []float64) {
 	return ticks
 }
 
-// tickLabel returns a number without the digits that are zero.
+// tickLabel formats a number without trailing zeros.
 func tickLabel(v float64) string {
 	switch {
 	case v >= 1e6:

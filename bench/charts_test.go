@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestChart(t *testing.T) {
+func TestChartHasABarForEachServerWithFigures(t *testing.T) {
 	r := &results{}
 	for _, v := range []float64{10, 20, 40} {
 		r.record("load", "lobby", figure{seconds, v}, figure{lost, 0})
@@ -47,7 +47,7 @@ func TestChart(t *testing.T) {
 	}
 }
 
-func TestAxis(t *testing.T) {
+func TestAxisHasRoundTicksBetweenItsEnds(t *testing.T) {
 	linear := axis{high: 45}
 	if got, want := linear.ticks(), []float64{0, 10, 20, 30, 40}; !slices.Equal(got, want) {
 		t.Errorf("the ticks are %v, want %v", got, want)
@@ -64,7 +64,7 @@ func TestAxis(t *testing.T) {
 	}
 }
 
-func TestTable(t *testing.T) {
+func TestTableHasMediansWithTheirSpread(t *testing.T) {
 	r := &results{}
 	r.record("load", "lobby", figure{p50, 1}, figure{p99, 2})
 	r.record("load", "lobby", figure{p50, 3}, figure{p99, 2})

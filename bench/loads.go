@@ -1,7 +1,6 @@
 package main
 
-// This file has the loads. Each loads one server, all of them in the same way, and records what
-// it measured.
+// This file has the loads. They are the same for every server, and record what they measure.
 
 import (
 	"errors"
@@ -9,56 +8,61 @@ import (
 	"time"
 )
 
-// A plan says how much is done. The numbers of streams are lowered to what the machine's limit of
-// open files allows.
+// A plan says how much to measure. Its numbers of streams are lowered if the machine's limit on
+// open files requires it.
 type plan struct {
 	rounds  int
-	length  time.Duration // of each load that is not over by itself
-	few     int           // streams, for a fan-out to few
+	length  time.Duration // of each load that does not end by itself
+	few     [3]int        // streams, for fan-outs to few
 	streams int           // streams, for a fan-out at several rates
 	crowd   int           // streams, for their memory and a fan-out to many
 	storm   int           // streams that are announced
-	users   int           // in the list that is asked for
+	users   int           // in the list that is requested
 }
 
 var (
 	fullPlan = plan{rounds: 3, length: 2 * time.Second,
-		few: 100, streams: 1000, crowd: 9000, storm: 1000, users: 1000}
+		few: [3]int{10, 100, 300}, streams: 1000, crowd: 9000, storm: 1000, users: 1000}
 	quickPlan = plan{rounds: 1, length: 300 * time.Millisecond,
-		few: 20, streams: 200, crowd: 500, storm: 200, users: 1000}
+		few: [3]int{5, 10, 20}, streams: 200, crowd: 500, storm: 200, users: 1000}
 )
 
 const (
-	publishers = 4  // connections that messages are sent over
-	clients    = 32 // connections that other requests are sent over
+	publishers = 4  // connections for messages
+	clients    = 32 // connections for other requests
 
-	// At most so many deliveries are under way, so that a server that answers before it delivers
-	// does not pile up memory without a bound.
+	// maxUnderWay is the largest number of deliveries under way, so that the memory of a server
+	// that responds before it delivers stays bounded.
 	maxUnderWay = 4_000_000
-	// At most so many messages are under way, fewer than the histories that servers keep.
+	// maxMessages is the largest number of messages under way, fewer than the servers' histories
+	// hold.
 	maxMessages = 1000
 )
 
-// A stage is what one process of a side goes through.
+// A stage is a sequence of steps for one process of a server.
 type stage struct {
 	name     string
 	announce bool // whether each new stream is announced
-	fits     func(*side) bool
+	fits     func(*server) bool
 	steps    func(*stand) []step
 }
 
-// A step is a load, or what it needs.
+// A step is a load, or prepares one.
 type step func() error
 
-// stages are all of the race, in the order of the tables.
+// stages returns all stages, in the order of the tables.
 func stages(p plan) []stage {
-	all := func(*side) bool { return true }
-	return []stage{
-		{"fan-out", false, all, func(s *stand) []step {
+	all := func(*server) bool { return true }
+	var stages []stage
+	for _, n := range p.few {
+		few := func(s *stand) []step {
+			return []step{s.admit, s.open(n), s.fanOut(1000), s.fanOut(0)}
+		}
+		stages = append(stages, stage{fmt.Sprintf("fan-out to %d", n), false, all, few})
+	}
+	return append(stages, []stage{
+		{fmt.Sprintf("fan-out to %d", p.streams), false, all, func(s *stand) []step {
 			return []step{s.admit, s.open(p.streams), s.fanOut(50), s.fanOut(1000), s.fanOut(0)}
-		}},
-		{"few streams", false, all, func(s *stand) []step {
-			return []step{s.admit, s.open(p.few), s.fanOut(0)}
 		}},
 		{"crowd", false, all, func(s *stand) []step {
 			open := s.open(p.crowd)
@@ -67,13 +71,13 @@ func stages(p plan) []stage {
 			}
 			return []step{s.admit, open, s.idle, s.fanOut(0)}
 		}},
-		{"storm", true, func(s *side) bool { return !s.neverAnnounces }, func(s *stand) []step {
+		{"storm", true, func(s *server) bool { return !s.neverAnnounces }, func(s *stand) []step {
 			return []step{s.storm(p.storm)}
 		}},
-		{"requests", false, func(s *side) bool { return s.hasUsers }, func(s *stand) []step {
+		{"requests", false, func(s *server) bool { return s.hasUsers }, func(s *stand) []step {
 			return []step{s.populate(p.users), s.list(p.users), s.rejoin}
 		}},
-	}
+	}...)
 }
 
 // Columns of the tables.
@@ -90,9 +94,9 @@ const (
 	cpuRequest  = "CPU µs/request"
 )
 
-// A stand is one server under load, and where to record what is measured.
+// A stand is one server under load, with the results of measuring it.
 type stand struct {
-	*server
+	*process
 	announces bool
 	plan      plan
 	results   *results
@@ -100,7 +104,7 @@ type stand struct {
 	before    int      // the server's memory before that
 }
 
-// open returns a step that opens n streams, and waits for their announcements if there are any.
+// open returns a step that opens n streams and waits until they are announced, if they are.
 func (s *stand) open(n int) step {
 	return func() (err error) {
 		if s.before, err = s.memory(); err != nil {
@@ -114,8 +118,8 @@ func (s *stand) open(n int) step {
 	}
 }
 
-// announcements is how many deliveries it takes to announce each of n streams to itself and to
-// all before it.
+// announcements returns the number of deliveries that announce each of n streams to itself and to
+// all streams before it.
 func announcements(n int) int64 { return int64(n) * int64(n+1) / 2 }
 
 func (s *stand) streamStatus() string {
@@ -134,7 +138,7 @@ func (s *stand) streamRequest(i int) []byte {
 	return fmt.Appendf(nil, "GET /chat/%s HTTP/1.1\r\nHost: %s\r\n%s\r\n", listener(i), s.addr, fields)
 }
 
-// join adds users.
+// join adds users to the server.
 func (s *stand) join(names ...string) error {
 	r, err := newRequester(1, s.addr)
 	if err != nil {
@@ -149,7 +153,7 @@ func (s *stand) join(names ...string) error {
 	return err
 }
 
-// admit adds the speaker, if the server has users.
+// admit adds the speaker if the server has users.
 func (s *stand) admit() error {
 	if s.hasUsers {
 		return s.join(speaker)
@@ -159,12 +163,12 @@ func (s *stand) admit() error {
 
 func fanOutTitle(streams int, rate float64) string {
 	if rate == 0 {
-		return fmt.Sprintf("%s streams, messages as fast as they are taken", thousands(streams))
+		return fmt.Sprintf("%s streams, messages as fast as they are accepted", thousands(streams))
 	}
 	return fmt.Sprintf("%s streams, %s messages/s", thousands(streams), thousands(int(rate)))
 }
 
-// fanOut returns a step that publishes at a rate, or as fast as messages are taken if that is 0.
+// fanOut returns a step that publishes at a rate, or as fast as messages are accepted if it is 0.
 func (s *stand) fanOut(rate float64) step {
 	return func() error {
 		r, err := newRequester(publishers, s.addr)
@@ -199,7 +203,7 @@ func (s *stand) fanOut(rate float64) step {
 		missing := s.streams.await("deliveries", &s.streams.delivered, before+want)
 		got := s.streams.delivered.Load() - before
 		if got > want {
-			return fmt.Errorf("%d deliveries of %d messages came, want %d", got, answered, want)
+			return fmt.Errorf("%d deliveries of %d messages arrived, want %d", got, answered, want)
 		}
 		used, err := s.cpu()
 		if err != nil {
@@ -218,8 +222,8 @@ func (s *stand) fanOut(rate float64) step {
 	}
 }
 
-// forgive returns err, unless it says that a side that may lose something has lost something. The
-// table says so too.
+// forgive returns nil instead of an error about lost messages if the server may lose some, because
+// the table shows them.
 func (s *stand) forgive(err error) error {
 	if lost := (*lostError)(nil); s.mayLose && errors.As(err, &lost) {
 		return nil
@@ -228,10 +232,10 @@ func (s *stand) forgive(err error) error {
 }
 
 func idleTitle(streams int) string {
-	return fmt.Sprintf("%s streams in which nothing happens", thousands(streams))
+	return fmt.Sprintf("%s idle streams", thousands(streams))
 }
 
-// idle records the memory that the streams take.
+// idle records the memory for each stream.
 func (s *stand) idle() error {
 	after, err := s.memory()
 	if err != nil {
@@ -247,7 +251,7 @@ func stormTitle(streams int) string {
 		thousands(streams))
 }
 
-// storm returns a step that opens n streams that are announced.
+// storm returns a step that opens n streams, each of which is announced.
 func (s *stand) storm(n int) step {
 	return func() error {
 		usage, err := s.cpu()
@@ -264,7 +268,7 @@ func (s *stand) storm(n int) step {
 		}
 		want, got := announcements(n), s.streams.delivered.Load()
 		if got > want {
-			return fmt.Errorf("%d announcements came, want %d", got, want)
+			return fmt.Errorf("%d announcements arrived, want %d", got, want)
 		}
 		took := s.streams.lastDelivery.Load() - begin
 		s.record(stormTitle(n),
@@ -281,10 +285,10 @@ func listTitle(users int) string {
 	return fmt.Sprintf("GET /users with %s users, %d connections", thousands(users), clients)
 }
 
-var joinTitle = fmt.Sprintf("POST /users/%s, who is there already, %d connections",
+var joinTitle = fmt.Sprintf("POST /users/%s, who is already present, %d connections",
 	speaker, clients)
 
-// populate returns a step that adds the speaker and others, n users in all.
+// populate returns a step that adds n users, one of whom is the speaker.
 func (s *stand) populate(n int) step {
 	names := []string{speaker}
 	for i := range n - 1 {
@@ -293,19 +297,19 @@ func (s *stand) populate(n int) step {
 	return func() error { return s.join(names...) }
 }
 
-// list returns a step that asks for the list of users.
+// list returns a step that requests the list of users.
 func (s *stand) list(users int) step {
 	return func() error {
 		return s.request(listTitle(users), newRequest("GET", "/users", s.addr.String(), ""))
 	}
 }
 
-// rejoin adds a user who is there already.
+// rejoin adds a user who is already present.
 func (s *stand) rejoin() error {
 	return s.request(joinTitle, newRequest("POST", "/users/"+speaker, s.addr.String(), ""))
 }
 
-// request sends one request again and again.
+// request repeats one request over several connections.
 func (s *stand) request(title string, request []byte) error {
 	r, err := newRequester(clients, s.addr)
 	if err != nil {
@@ -340,7 +344,7 @@ func (s *stand) record(title string, figures ...figure) {
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// perSecond returns how many per second n in so many nanoseconds are.
+// perSecond returns the rate of n events in a time.
 func perSecond(n, nanoseconds int64) float64 {
 	return float64(n) * 1e9 / float64(max(nanoseconds, 1))
 }

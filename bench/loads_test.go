@@ -14,7 +14,7 @@ import (
 	"lobby/bench/peers"
 )
 
-// newStand returns a stand whose server is a part of the test's process.
+// newStand returns a stand whose server runs in the test's process.
 func newStand(t *testing.T, mayLose, announces bool, serve func(net.Listener)) *stand {
 	t.Helper()
 	self, err := os.FindProcess(os.Getpid())
@@ -22,10 +22,10 @@ func newStand(t *testing.T, mayLose, announces bool, serve func(net.Listener)) *
 		t.Fatal(err)
 	}
 	s := &stand{
-		server: &server{
-			side: &side{name: "test", mayLose: mayLose},
-			cmd:  &exec.Cmd{Process: self},
-			addr: listenFor(t, serve),
+		process: &process{
+			server: &server{name: "test", mayLose: mayLose},
+			cmd:    &exec.Cmd{Process: self},
+			addr:   listenFor(t, serve),
 		},
 		announces: announces,
 		plan:      plan{length: 50 * time.Millisecond},
@@ -67,7 +67,7 @@ func TestGoPeersDeliverEverything(t *testing.T) {
 			t.Parallel()
 			s := newStand(t, false, false, func(l net.Listener) { peer.Serve(l, false) })
 			s.webSocket = peer.Name == "gorilla"
-			s.plan.length = 20 * time.Millisecond // gorilla's hub loses something in floods
+			s.plan.length = 20 * time.Millisecond // gorilla's hub loses messages in floods
 			if err := inTurn(s.open(20), s.fanOut(200)); err != nil {
 				t.Fatal(err)
 			}
@@ -89,7 +89,7 @@ func TestGoPeersDeliverEverything(t *testing.T) {
 	}
 }
 
-// repeat serves streams that get each message so many times.
+// repeat serves streams that receive each message that many times.
 func repeat(times int) func(net.Listener) {
 	var mu sync.Mutex
 	var streams []http.ResponseWriter
@@ -116,19 +116,19 @@ func repeat(times int) func(net.Listener) {
 	}
 }
 
-func TestLosses(t *testing.T) {
+func TestLostMessagesFailOnlyServersThatMustNotLoseAny(t *testing.T) {
 	defer func(before time.Duration) { patience = before }(patience)
 	patience = 200 * time.Millisecond
 
 	s := newStand(t, false, false, repeat(0))
 	err := inTurn(s.open(3), s.fanOut(0))
 	if lost := (*lostError)(nil); !errors.As(err, &lost) {
-		t.Errorf("a side that must not lose anything has lost everything: got %v", err)
+		t.Errorf("a server that must not lose messages lost all of them: got %v", err)
 	}
 	s = newStand(t, true, false, repeat(0))
 	s.plan.length = 300 * time.Millisecond
 	if err := inTurn(s.open(3), s.fanOut(0)); err != nil {
-		t.Errorf("a side that may lose something: %v", err)
+		t.Errorf("a server that may lose messages: %v", err)
 	}
 	if percent := s.figure(t, fanOutTitle(3, 0), lost); percent != 100 {
 		t.Errorf("%v %% were lost, want 100", percent)
@@ -138,19 +138,19 @@ func TestLosses(t *testing.T) {
 	}
 	s = newStand(t, false, true, repeat(1))
 	if err := s.storm(3)(); err == nil {
-		t.Error("a side that must not lose anything has announced nothing, without an error")
+		t.Error("a server that must not lose announcements made none, without an error")
 	}
 	s = newStand(t, true, false, repeat(2))
 	if err := inTurn(s.open(3), s.fanOut(0)); err == nil {
-		t.Error("everything came twice, without an error")
+		t.Error("everything arrived twice, without an error")
 	}
 }
 
-func TestStreamsThatAreRefused(t *testing.T) {
+func TestRejectedStreamsAreAnError(t *testing.T) {
 	s := newStand(t, true, false, answerWith(func(w io.Writer) {
 		io.WriteString(w, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
 	}, false))
 	if err := s.open(3)(); err == nil {
-		t.Error("streams were refused, without an error")
+		t.Error("streams were rejected, without an error")
 	}
 }

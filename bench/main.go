@@ -1,13 +1,13 @@
-// Bench is a race between lobby and its peers, on this machine. It starts one server after
-// another, loads each in the same way, and writes tables in Markdown and charts in SVG.
+// Bench compares lobby with other servers on this machine. It starts one server after another, puts
+// the same loads on each, and writes Markdown tables and SVG charts.
 //
 //	go run . -out ../docs/performance
 //
-// It can also take a survey, which measures a lobby on several machines beside one that is alone:
+// It also compares a lobby on three nodes with a single server:
 //
-//	go run . -several -out ../docs/performance
+//	go run . -cluster -out ../docs/performance
 //
-// It runs on Linux only. ../docs/performance.md says what the figures mean.
+// It needs Linux. ../docs/performance.md explains the figures.
 package main
 
 import (
@@ -30,25 +30,26 @@ func main() {
 	}
 	out := flag.String("out", "", "write the tables and charts to this `folder`; "+
 		"without it, print the tables")
-	quick := flag.Bool("quick", false, "take at most two minutes, with little load, and leave out "+
+	quick := flag.Bool("quick", false, "take at most two minutes, with light loads, and leave out "+
 		"what cargo would have to build")
-	only := flag.String("sides", "", "race only these `sides`, separated by commas")
+	only := flag.String("servers", "", "compare only these `servers`, separated by commas")
 	rounds := flag.Int("rounds", 0, "measure everything `n` times")
-	several := flag.Bool("several", false, "instead of the race, measure a lobby on several "+
-		"machines beside one that is alone; takes at most 40 seconds with -quick")
-	full := flag.Duration("full", 0, "with -several, measure etcd's memory after this `duration` "+
+	cluster := flag.Bool("cluster", false, "compare a lobby on three nodes with a single server; "+
+		"takes at most 40 seconds with -quick")
+	full := flag.Duration("full", 0, "with -cluster, measure etcd's memory after this `duration` "+
 		"at full load")
 	flag.Parse()
 	if flag.NArg() > 0 {
-		exitIf(fmt.Errorf("unexpected argument %q; the race takes only flags", flag.Arg(0)))
+		exitIf(fmt.Errorf("unexpected argument %q: bench takes only flags, which -h lists",
+			flag.Arg(0)))
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	if *several {
+	if *cluster {
 		if *only != "" {
-			exitIf(errors.New("-several does not race the -sides; leave one of the flags out"))
+			exitIf(errors.New("-cluster compares lobby with itself; leave out -servers"))
 		}
-		exitIf(takeSurvey(ctx, chooseSurvey(*quick, *rounds, *full), *out))
+		exitIf(benchCluster(ctx, chooseClusterPlan(*quick, *rounds, *full), *out))
 		return
 	}
 	plan := fullPlan
@@ -58,9 +59,9 @@ func main() {
 	if *rounds > 0 {
 		plan.rounds = *rounds
 	}
-	sides, err := chooseSides(*only, *quick)
+	servers, err := chooseServers(*only, *quick)
 	exitIf(err)
-	exitIf(race(ctx, sides, plan, *out))
+	exitIf(compare(ctx, servers, plan, *out))
 }
 
 func exitIf(err error) {
@@ -70,36 +71,37 @@ func exitIf(err error) {
 	}
 }
 
-// chooseSides returns the sides with the names in only, or all.
-func chooseSides(only string, quick bool) ([]*side, error) {
+// chooseServers returns the servers named in only, or all of them.
+func chooseServers(only string, quick bool) ([]*server, error) {
 	names := strings.FieldsFunc(only, func(r rune) bool { return r == ',' })
-	var chosen []*side
-	for _, s := range allSides() {
+	var chosen []*server
+	for _, s := range allServers() {
 		switch {
 		case len(names) > 0 && !slices.Contains(names, s.name):
 		case len(names) == 0 && quick && s.needsCargo:
-			fmt.Printf("%s: left out, because building it takes long\n", s.name)
+			fmt.Printf("%s: left out, because it takes long to build\n", s.name)
 		default:
 			chosen = append(chosen, &s)
 		}
 	}
 	if len(names) > len(chosen) {
-		return nil, fmt.Errorf("-sides %s names a side that is none of %s", only, sideNames(allSides()))
+		return nil, fmt.Errorf("-servers %s names an unknown server; there are %s",
+			only, serverNames(allServers()))
 	}
 	return chosen, nil
 }
 
-func sideNames(sides []side) string {
+func serverNames(servers []server) string {
 	var names []string
-	for _, s := range sides {
+	for _, s := range servers {
 		names = append(names, s.name)
 	}
 	return strings.Join(names, ", ")
 }
 
-// race builds the sides, runs the plan, and writes what was measured to the folder out. Failures
-// do not keep the others from being measured.
-func race(ctx context.Context, sides []*side, p plan, out string) error {
+// compare builds the servers, runs the plan, and writes the report to the folder out. A server that
+// fails does not keep the others from being measured.
+func compare(ctx context.Context, servers []*server, p plan, out string) error {
 	begin, busy := time.Now(), loadAverage()
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
@@ -111,16 +113,16 @@ func race(ctx context.Context, sides []*side, p plan, out string) error {
 		return err
 	}
 	p.fit(files)
-	racing, skipped, err := buildAll(ctx, sides, dir)
+	built, skipped, err := buildAll(ctx, servers, dir)
 	if err != nil {
 		return err
 	}
 	results := &results{}
-	failed := p.run(ctx, racing, dir, results)
+	failed := p.run(ctx, built, dir, results)
 	if ctx.Err() != nil {
 		return errors.New("interrupted, so nothing was written")
 	}
-	report := report{plan: p, sides: racing, skipped: skipped, results: results, busy: busy}
+	report := report{plan: p, servers: built, skipped: skipped, results: results, busy: busy}
 	if out == "" {
 		fmt.Print(report.markdown())
 	} else if err := report.write(out); err != nil {
@@ -130,8 +132,8 @@ func race(ctx context.Context, sides []*side, p plan, out string) error {
 	return failed
 }
 
-// raiseFileLimit raises this process's limit of open files as far as it goes, which its children
-// inherit, and returns it.
+// raiseFileLimit raises this process's limit on open files, which its children inherit, as far as
+// possible, and returns it.
 func raiseFileLimit() (int, error) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -141,10 +143,11 @@ func raiseFileLimit() (int, error) {
 	return int(min(limit.Max, 1<<30)), syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 }
 
-// fit lowers the numbers of streams to what fits a limit of open files, and says so.
+// fit lowers the numbers of streams to fit a limit on open files, and prints what it lowers.
 func (p *plan) fit(files int) {
-	most := files * 2 / 3 // because servers keep files for other things
-	for _, streams := range []*int{&p.few, &p.streams, &p.crowd, &p.storm} {
+	most := files * 2 / 3 // because servers need files for other things
+	few := &p.few
+	for _, streams := range []*int{&few[0], &few[1], &few[2], &p.streams, &p.crowd, &p.storm} {
 		if *streams > most {
 			fmt.Printf("%d streams instead of %d, because a process may open %d files\n",
 				most, *streams, files)
@@ -153,10 +156,10 @@ func (p *plan) fit(files int) {
 	}
 }
 
-// buildAll builds what can be built on this machine, and says why the others are skipped.
-func buildAll(ctx context.Context, sides []*side, dir string) (built []*side, skipped []string,
-	err error) {
-	for _, s := range sides {
+// buildAll builds the servers that can be built on this machine, and says why it skips the others.
+func buildAll(ctx context.Context, servers []*server, dir string) (
+	built []*server, skipped []string, err error) {
+	for _, s := range servers {
 		if s.build == nil {
 			built = append(built, s)
 			continue
@@ -175,14 +178,14 @@ func buildAll(ctx context.Context, sides []*side, dir string) (built []*side, sk
 	return built, skipped, nil
 }
 
-// run runs all stages in all rounds, in each of them the sides in turn.
-func (p plan) run(ctx context.Context, sides []*side, dir string, results *results) error {
+// run runs all stages in each round, and in each stage one server after another.
+func (p plan) run(ctx context.Context, servers []*server, dir string, results *results) error {
 	var failures []error
 	for round := range p.rounds {
 		for _, stage := range stages(p) {
 			fmt.Printf("round %d of %d: %s\n", round+1, p.rounds, stage.name)
-			for i := range sides {
-				s := sides[(round+i)%len(sides)] // so that none is always the first
+			for i := range servers {
+				s := servers[(round+i)%len(servers)] // so that none is always the first
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
@@ -200,14 +203,14 @@ func (p plan) run(ctx context.Context, sides []*side, dir string, results *resul
 	return errors.Join(failures...)
 }
 
-// runStage runs a stage on a server that it starts and stops.
-func (p plan) runStage(stage stage, s *side, dir string, results *results) error {
-	server, err := startServer(s, dir, stage.announce)
+// runStage starts a server, runs a stage on it, and stops it.
+func (p plan) runStage(stage stage, s *server, dir string, results *results) error {
+	process, err := startProcess(s, dir, stage.announce)
 	if err != nil {
 		return err
 	}
 	stand := &stand{
-		server:    server,
+		process:   process,
 		announces: stage.announce || s.alwaysAnnounces,
 		plan:      p,
 		results:   results,
@@ -217,7 +220,7 @@ func (p plan) runStage(stage stage, s *side, dir string, results *results) error
 			break
 		}
 	}
-	server.stop()
+	process.stop()
 	if stand.streams != nil {
 		stand.streams.close()
 	}

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestChooseSides(t *testing.T) {
+func TestServersAreChosenByName(t *testing.T) {
 	for _, c := range []struct {
 		only  string
 		quick bool
@@ -17,34 +17,34 @@ func TestChooseSides(t *testing.T) {
 		{"bare,lobby", false, "lobby bare"},
 		{"axum", true, "axum axum"},
 	} {
-		sides, err := chooseSides(c.only, c.quick)
+		servers, err := chooseServers(c.only, c.quick)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := sides[0].name + " " + sides[len(sides)-1].name; got != c.want {
-			t.Errorf("-sides %q, quick %v: got %q, want %q", c.only, c.quick, got, c.want)
+		if got := servers[0].name + " " + servers[len(servers)-1].name; got != c.want {
+			t.Errorf("-servers %q, quick %v: got %q, want %q", c.only, c.quick, got, c.want)
 		}
 	}
-	if _, err := chooseSides("lobby,nothing", false); err == nil {
-		t.Error("a side that does not exist was chosen")
+	if _, err := chooseServers("lobby,nothing", false); err == nil {
+		t.Error("an unknown server was chosen")
 	}
 }
 
 func TestPlanFitsTheLimitOfFiles(t *testing.T) {
-	p := plan{few: 100, streams: 200, crowd: 300, storm: 400}
+	p := plan{few: [3]int{1, 100, 201}, streams: 200, crowd: 300, storm: 400}
 	p.fit(300)
-	if want := (plan{few: 100, streams: 200, crowd: 200, storm: 200}); p != want {
+	if want := (plan{few: [3]int{1, 100, 200}, streams: 200, crowd: 200, storm: 200}); p != want {
 		t.Errorf("with 300 files the plan is %+v, want %+v", p, want)
 	}
 }
 
-func TestServerThatDoesNotStart(t *testing.T) {
-	for name, s := range map[string]side{
-		"prints nothing": {prints: true},
-		"takes nothing":  {},
+func TestServerThatDoesNotStartIsAnError(t *testing.T) {
+	for name, s := range map[string]server{
+		"prints nothing":  {prints: true},
+		"accepts nothing": {},
 	} {
 		s.command = func(start) (*exec.Cmd, error) { return exec.Command("true"), nil }
-		if _, err := startServer(&s, t.TempDir(), false); err == nil {
+		if _, err := startProcess(&s, t.TempDir(), false); err == nil {
 			t.Errorf("%s: no error", name)
 		} else if !strings.Contains(err.Error(), "it did not start") {
 			t.Errorf("%s: %v", name, err)

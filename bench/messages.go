@@ -1,13 +1,13 @@
 package main
 
-// This file makes the texts that the loads send, and finds them again in what streams receive.
+// This file makes the texts that the loads send, and finds them in the bytes that streams receive.
 //
-// Every text that a stream gets has 63 bytes, and one of them is the mark. The mark is in nothing
-// else that a server sends: not in heads, ids and chunk sizes, which have no underscore, and not
-// in the headers of WebSocket frames. A frame's length is its low byte if it is 63, and otherwise
-// the byte 126 and two more. gorilla's hub joins texts with newlines, so lengths are 64k-1, and
-// it cuts frames at 1,024 bytes; no byte of such a length is an underscore, 95. So deliveries are
-// counted by counting one byte.
+// Every text that a stream receives has 63 bytes, exactly one of which is the mark, an underscore.
+// Nothing else that a server sends contains the mark: heads, ids and chunk sizes have no
+// underscore, and neither have the headers of WebSocket frames. (gorilla's hub joins texts with
+// newlines, so the length of a message is 64k-1, and it splits frames at 1,024 bytes. A length of
+// 63 is one byte of the header; a longer one is the byte 126 and two more. None of these bytes is
+// 95, the underscore.) Deliveries are therefore counted by counting one byte.
 
 import (
 	"bytes"
@@ -19,22 +19,22 @@ const (
 	mark       = '_'
 	textLength = 63
 	stampWidth = 16
-	speaker    = "alice" // who says everything; servers send "alice: " and the text
+	speaker    = "alice" // the author of all messages; servers send "alice: " and the text
 )
 
 var began = time.Now()
 
-// clock returns the nanoseconds since the program began.
+// clock returns the nanoseconds since the program started.
 func clock() int64 { return time.Since(began).Nanoseconds() }
 
-// A stamped is a request whose body is a text with a stamp, the time at which it was sent.
+// A stamped is a request whose body is a text with a stamp: the time at which it was sent.
 type stamped struct {
 	request []byte
-	stamp   []byte // a part of request
+	stamp   []byte // part of request
 }
 
-// newStamped returns the request that says something on the server at addr. If prefixed is set,
-// the body itself begins with "alice: ", because the server does not add that.
+// newStamped returns a request that sends a message to the server at addr. If prefixed is set, the
+// body begins with "alice: ", because the server does not add that.
 func newStamped(addr string, prefixed bool) stamped {
 	prefix := speaker + ": "
 	body := fmt.Sprintf("%c%0*d.", mark, stampWidth, 0)
@@ -47,7 +47,7 @@ func newStamped(addr string, prefixed bool) stamped {
 	return stamped{request, request[at : at+stampWidth]}
 }
 
-// at returns the request with the time now. It is valid until the next call.
+// at returns the request with now as its stamp. The result is valid until the next call.
 func (s stamped) at(now int64) []byte {
 	for i := stampWidth - 1; i >= 0; i-- {
 		s.stamp[i] = byte('0' + now%10)
@@ -61,14 +61,13 @@ func newRequest(method, path, addr, body string) []byte {
 		"Content-Length: %d\r\n\r\n%s", method, path, addr, len(body), body)
 }
 
-// listener returns the name of the user whose stream is the i-th. The announcement of that
-// stream has textLength bytes and the mark.
+// listener returns the name of the user of the i-th stream. The announcement of that stream has
+// textLength bytes and contains the mark.
 func listener(i int) string {
 	return fmt.Sprintf("%c%0*d", mark, textLength-len("User _ connected to the chat."), i)
 }
 
-// appendLatencies appends the milliseconds from the stamp until now of each text in data that
-// has come whole.
+// appendLatencies appends, for each complete text in data, the milliseconds from its stamp to now.
 func appendLatencies(to []float64, data []byte, now int64) []float64 {
 	for {
 		at := bytes.IndexByte(data, mark)

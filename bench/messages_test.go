@@ -31,7 +31,7 @@ func TestEveryTextHasOneLengthAndOneMark(t *testing.T) {
 	}
 }
 
-func TestLatenciesOfWholeTexts(t *testing.T) {
+func TestLatenciesAreTakenFromCompleteTexts(t *testing.T) {
 	message := newStamped("127.0.0.1:80", false)
 	_, first, _ := bytes.Cut(bytes.Clone(message.at(1_000_000)), []byte("\r\n\r\n"))
 	_, second, _ := bytes.Cut(bytes.Clone(message.at(4_500_000)), []byte("\r\n\r\n"))
@@ -47,8 +47,8 @@ func TestLatenciesOfWholeTexts(t *testing.T) {
 	}
 }
 
-// gorilla's hub sends any number of texts up to its buffer's in one message.
-func TestWebSocketFramesHaveNoMark(t *testing.T) {
+// gorilla's hub sends any number of texts, up to the size of its buffer, in one message.
+func TestHeadersOfWebSocketFramesHaveNoMark(t *testing.T) {
 	const most = 257
 	text := string(mark) + strings.Repeat("x", textLength-1)
 	addr := listenFor(t, func(l net.Listener) {
@@ -73,7 +73,7 @@ func TestWebSocketFramesHaveNoMark(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	s := stand{server: &server{side: &side{webSocket: true}, addr: addr}}
+	s := stand{process: &process{server: &server{webSocket: true}, addr: addr}}
 	if _, err := conn.Write(s.streamRequest(0)); err != nil {
 		t.Fatal(err)
 	}
@@ -82,6 +82,6 @@ func TestWebSocketFramesHaveNoMark(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := bytes.Count(received, []byte{mark}); n != most*(most+1)/2 {
-		t.Errorf("%d marks came, want %d", n, most*(most+1)/2)
+		t.Errorf("%d marks arrived, want %d", n, most*(most+1)/2)
 	}
 }

@@ -1,6 +1,6 @@
 package main
 
-// This file puts the tables together with what one must know to read them.
+// This file writes the report of a comparison: the tables, and how they were measured.
 
 import (
 	"fmt"
@@ -10,17 +10,17 @@ import (
 	"strings"
 )
 
-// A report is the outcome of a race.
+// A report is the outcome of a comparison.
 type report struct {
 	plan    plan
-	sides   []*side
+	servers []*server
 	skipped []string
 	results *results
-	busy    string // the machine's load average before the race
+	busy    string // the machine's load average beforehand
 }
 
 func (r report) names() (names []string) {
-	for _, s := range r.sides {
+	for _, s := range r.servers {
 		names = append(names, s.name)
 	}
 	return names
@@ -29,12 +29,12 @@ func (r report) names() (names []string) {
 // markdown returns all tables.
 func (r report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# The race in figures\n\n"+
-		"Written by `bench`; [performance.md](../performance.md) says what the figures mean.\n\n"+
-		"Measured in %s. Each load took %v. Server and load shared %s\n\n",
+	fmt.Fprintf(&b, "# Performance in figures\n\n"+
+		"Written by `bench`; [performance.md](../performance.md) explains the figures.\n\n"+
+		"Measured in %s. Each load ran for %v. Server and load shared %s\n\n",
 		roundsText(r.plan.rounds), r.plan.length, machineText(r.busy))
-	b.WriteString("| side | its library | what it is |\n|---|---|---|\n")
-	for _, s := range r.sides {
+	b.WriteString("| server | version | what it is |\n|---|---|---|\n")
+	for _, s := range r.servers {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", s.name, s.version, s.about)
 	}
 	for _, line := range r.skipped {
@@ -46,21 +46,21 @@ func (r report) markdown() string {
 	return b.String()
 }
 
-// roundsText says how often everything was measured.
+// roundsText says how many rounds there were.
 func roundsText(rounds int) string {
 	if rounds == 1 {
 		return "one round"
 	}
-	return fmt.Sprintf("%d rounds: the median, and the least and the most", rounds)
+	return fmt.Sprintf("%d rounds: the median, with the minimum and the maximum", rounds)
 }
 
-// machineText says what everything was measured on, with the load average before the race.
+// machineText describes the machine.
 func machineText(busy string) string {
-	return fmt.Sprintf("%d cores and %s of memory; the load average was %s before the race. "+
+	return fmt.Sprintf("%d cores and %s of memory; the load average beforehand was %s. "+
 		"Built with %s.", runtime.NumCPU(), memorySize(), busy, runtime.Version())
 }
 
-// memorySize returns how much memory the machine has.
+// memorySize returns the size of the machine's memory.
 func memorySize() string {
 	var kib float64
 	if _, err := fmt.Sscanf(readFile("/proc/meminfo"), "MemTotal: %f kB", &kib); err != nil {
@@ -69,13 +69,13 @@ func memorySize() string {
 	return fmt.Sprintf("%.0f GiB", kib/(1<<20))
 }
 
-// loadAverage returns how many processes wanted a processor in the last minute.
+// loadAverage returns the average number of runnable processes in the last minute.
 func loadAverage() string {
 	average, _, _ := strings.Cut(readFile("/proc/loadavg"), " ")
 	return average
 }
 
-// readFile returns a file's content, or nothing if it can't be read.
+// readFile returns a file's content, or "" if it cannot be read.
 func readFile(name string) string {
 	content, err := os.ReadFile(name)
 	if err != nil {

@@ -1,7 +1,7 @@
 package main
 
-// This file sends requests over a few connections in one epoll loop: as fast as they are
-// answered, or at a rate.
+// This file sends requests over several connections in one epoll loop: at a rate, or each as soon
+// as the last response has arrived.
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A requester has a few connections, each with at most one request under way.
+// A requester has several connections, each with at most one request under way.
 type requester struct {
 	epoll int
 	conns map[int]*conn // by descriptor
@@ -25,25 +25,25 @@ type conn struct {
 	fd    int
 	addr  netip.AddrPort
 	sent  time.Time // when the last request was sent
-	head  []byte    // what has come of an answer's head, if it has not come whole
-	body  int       // how many bytes of the answer's body are still to come
-	final bool      // whether the server closes the connection after this answer
+	head  []byte    // the incomplete head of a response
+	body  int       // the number of bytes missing from the body of a response
+	final bool      // whether the server closes the connection after this response
 }
 
-// A job says what to send, and how.
+// A job says which requests to send, and how.
 type job struct {
 	request func() []byte       // the next request
-	count   int                 // how many requests to send; 0 is no limit
-	length  time.Duration       // no request is sent later; 0 is no limit
-	rate    float64             // requests per second; 0 is as fast as they are answered
+	count   int                 // the number of requests; 0 means no limit
+	length  time.Duration       // no request is sent later; 0 means no limit
+	rate    float64             // requests per second; 0 means as fast as they are answered
 	hold    func(sent int) bool // reports whether to wait before sending another; may be nil
-	stop    <-chan struct{}     // once it is closed no request is sent; may be nil
+	stop    <-chan struct{}     // closed to stop sending; may be nil
 
-	// heard is called for each answer with the times of the request and of the answer; may be nil.
+	// heard is called for each response with the times of both; may be nil.
 	heard func(sent, now time.Time)
 }
 
-// newRequester returns a requester with so many connections, which go to addrs in turn.
+// newRequester returns a requester whose connections are spread evenly over addrs.
 func newRequester(conns int, addrs ...netip.AddrPort) (*requester, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -77,11 +77,11 @@ func (r *requester) close() {
 	unix.Close(r.epoll)
 }
 
-// do does a job, and returns how many requests were answered and how long that took.
+// do does a job. It returns the number of requests that were answered, and the time that it took.
 func (r *requester) do(j job) (answered int, took time.Duration, err error) {
 	var (
 		begin   = time.Now()
-		heard   = begin // when an answer came last, or was not to be expected
+		heard   = begin // the last time when a response arrived or none was expected
 		now     = begin
 		sent    = 0
 		events  = make([]unix.EpollEvent, 64)
@@ -111,11 +111,11 @@ func (r *requester) do(j job) (answered int, took time.Duration, err error) {
 			heard = now
 		}
 		if now.Sub(heard) > patience {
-			return answered, 0, fmt.Errorf("no answer came for %v", patience)
+			return answered, 0, fmt.Errorf("no response arrived for %v", patience)
 		}
 		wait := 100 // milliseconds
 		if len(r.idle) > 0 && !allSent() {
-			wait = 1 // until another request may be due
+			wait = 1 // because another request may be due
 		}
 		n, err := unix.EpollWait(r.epoll, events, wait)
 		if err != nil && err != unix.EINTR {
@@ -148,7 +148,7 @@ func (r *requester) send(request []byte) error {
 	return err
 }
 
-// isClosed reports whether a channel on which nothing is sent is closed.
+// isClosed reports whether c is closed; nothing is ever sent on it.
 func isClosed(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -158,7 +158,7 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// read reads what has come on a connection, and reports whether its answer is complete.
+// read reads from a connection, and reports whether its response is complete.
 func (r *requester) read(c *conn, buffer []byte) (done bool, err error) {
 	n, err := unix.Read(c.fd, buffer)
 	if err == unix.EAGAIN || err == unix.EINTR {
@@ -184,7 +184,7 @@ func (r *requester) read(c *conn, buffer []byte) (done bool, err error) {
 	}
 	c.body -= len(data)
 	if c.body < 0 {
-		return false, fmt.Errorf("an answer is %d bytes longer than it says", -c.body)
+		return false, fmt.Errorf("a response is %d bytes longer than its Content-Length", -c.body)
 	}
 	if c.body > 0 {
 		return false, nil
@@ -198,16 +198,16 @@ func (r *requester) read(c *conn, buffer []byte) (done bool, err error) {
 	return true, nil
 }
 
-// An answerHead is what matters of the head of an answer.
-type answerHead struct {
-	size  int  // of the head itself; 0 if it has not come whole
+// A responseHead is the relevant content of a response's head.
+type responseHead struct {
+	size  int  // of the head itself; 0 if it is incomplete
 	body  int  // the size of the body
 	final bool // whether the server closes the connection after it
 }
 
-// readHead reads the head at the beginning of data. An answer other than 2xx, or without a
-// Content-Length, is an error.
-func readHead(data []byte) (head answerHead, err error) {
+// readHead parses the head at the beginning of data. A status other than 2xx is an error, and so is
+// the lack of a Content-Length.
+func readHead(data []byte) (head responseHead, err error) {
 	end := bytes.Index(data, []byte("\r\n\r\n"))
 	if end < 0 {
 		return head, nil
@@ -215,7 +215,7 @@ func readHead(data []byte) (head answerHead, err error) {
 	head.size, head.body = end+len("\r\n\r\n"), -1
 	line, fields, _ := bytes.Cut(data[:end+len("\r\n")], []byte("\r\n"))
 	if !bytes.HasPrefix(line, []byte("HTTP/1.1 2")) {
-		return head, fmt.Errorf("the answer is %.300q", data)
+		return head, fmt.Errorf("the response is %.300q", data)
 	}
 	for len(fields) > 0 {
 		line, fields, _ = bytes.Cut(fields, []byte("\r\n"))
@@ -231,7 +231,7 @@ func readHead(data []byte) (head answerHead, err error) {
 		}
 	}
 	if head.body < 0 {
-		return head, errors.New("the answer has no Content-Length")
+		return head, errors.New("the response has no Content-Length")
 	}
 	return head, nil
 }

@@ -11,21 +11,21 @@ import (
 	"time"
 )
 
-func TestReadHead(t *testing.T) {
+func TestHeadsOfResponsesAreParsed(t *testing.T) {
 	const ok = "HTTP/1.1 200 OK\r\n"
 	for _, c := range []struct {
 		name, data string
-		want       answerHead
+		want       responseHead
 		fails      bool
 	}{
 		{name: "nothing yet"},
 		{name: "half a head", data: ok + "Content-Length: 3\r\n"},
 		{name: "a head and its body", data: ok + "Content-Length: 3\r\n\r\nabc",
-			want: answerHead{size: 38, body: 3}},
+			want: responseHead{size: 38, body: 3}},
 		{name: "lower case", data: "HTTP/1.1 201 Created\r\ncontent-length:0\r\n\r\n",
-			want: answerHead{size: 42}},
+			want: responseHead{size: 42}},
 		{name: "the last on its connection", data: ok + "Connection: close\r\nContent-Length: 0\r\n\r\n",
-			want: answerHead{size: 57, final: true}},
+			want: responseHead{size: 57, final: true}},
 		{name: "no length", data: ok + "Content-Type: text/plain\r\n\r\n", fails: true},
 		{name: "a length that is none", data: ok + "Content-Length: x\r\n\r\n", fails: true},
 		{name: "an error", data: "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", fails: true},
@@ -37,7 +37,7 @@ func TestReadHead(t *testing.T) {
 	}
 }
 
-// listenFor starts a server, and returns its address.
+// listenFor starts a server and returns its address.
 func listenFor(t *testing.T, serve func(net.Listener)) netip.AddrPort {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -49,7 +49,7 @@ func listenFor(t *testing.T, serve func(net.Listener)) netip.AddrPort {
 	return netip.MustParseAddrPort(listener.Addr().String())
 }
 
-// answerWith answers each request with write, and then closes the connection if close is set.
+// answerWith answers each request by calling write. If close is set, it then closes the connection.
 func answerWith(write func(io.Writer), close bool) func(net.Listener) {
 	return func(listener net.Listener) {
 		for {
@@ -86,8 +86,8 @@ func doJob(t *testing.T, addr netip.AddrPort, conns int, j job) (int, error) {
 	return answered, err
 }
 
-func TestRequestsAreCounted(t *testing.T) {
-	body := strings.Repeat("x", 100_000) // which takes several reads
+func TestAnsweredRequestsAreCounted(t *testing.T) {
+	body := strings.Repeat("x", 100_000) // which needs several reads
 	for _, c := range []struct {
 		name  string
 		write func(io.Writer)
@@ -113,7 +113,7 @@ func TestRequestsAreCounted(t *testing.T) {
 	}
 }
 
-func TestRateAndHold(t *testing.T) {
+func TestRequestsKeepToTheRateAndCanBeHeld(t *testing.T) {
 	addr := listenFor(t, answerWith(func(w io.Writer) {
 		io.WriteString(w, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 	}, false))
@@ -130,7 +130,7 @@ func TestRateAndHold(t *testing.T) {
 	}
 }
 
-func TestWrongAnswersFail(t *testing.T) {
+func TestWrongResponsesFail(t *testing.T) {
 	for name, answer := range map[string]string{
 		"an error":             "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
 		"longer than it says":  "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab",

@@ -1,6 +1,6 @@
 package main
 
-// This file keeps what was measured, and writes it as tables in Markdown.
+// This file keeps the measured figures and writes them as Markdown tables.
 
 import (
 	"fmt"
@@ -8,28 +8,28 @@ import (
 	"strings"
 )
 
-// A figure is one number under the name of its column.
+// A figure is a number and the name of its column.
 type figure struct {
 	column string
 	value  float64
 }
 
-// results are what was measured, in the order in which it came first.
+// results are the tables, in the order in which their first figures were recorded.
 type results struct {
 	tables []*table
 }
 
-// A table is what one load measured of each side.
+// A table holds the figures of one load, with a row for each server or for each way to reach it.
 type table struct {
 	title   string
 	columns []string
-	rows    []string           // in the order in which they came first
-	values  map[cell][]float64 // one of each round, or a few
+	rows    []string           // in the order in which they were first recorded
+	values  map[cell][]float64 // one or more from each round
 }
 
-type cell struct{ side, column string }
+type cell struct{ row, column string }
 
-func (r *results) record(title, side string, figures ...figure) {
+func (r *results) record(title, row string, figures ...figure) {
 	t := r.table(title)
 	if t == nil {
 		t = &table{title: title, values: map[cell][]float64{}}
@@ -38,16 +38,16 @@ func (r *results) record(title, side string, figures ...figure) {
 		}
 		r.tables = append(r.tables, t)
 	}
-	if !slices.Contains(t.rows, side) {
-		t.rows = append(t.rows, side)
+	if !slices.Contains(t.rows, row) {
+		t.rows = append(t.rows, row)
 	}
 	for _, f := range figures {
-		at := cell{side, f.column}
+		at := cell{row, f.column}
 		t.values[at] = append(t.values[at], f.value)
 	}
 }
 
-// table returns the table of that title, or nil if nothing was recorded under it.
+// table returns the table with that title, or nil if there is none.
 func (r *results) table(title string) *table {
 	i := slices.IndexFunc(r.tables, func(t *table) bool { return t.title == title })
 	if i < 0 {
@@ -56,38 +56,38 @@ func (r *results) table(title string) *table {
 	return r.tables[i]
 }
 
-// spread returns what the rounds gave for a figure, if anything.
-func (r *results) spread(title, side, column string) (s spread, ok bool) {
+// spread returns the spread of a figure over the rounds, if it was recorded.
+func (r *results) spread(title, row, column string) (s spread, ok bool) {
 	t := r.table(title)
 	if t == nil {
 		return spread{}, false
 	}
-	return t.spread(side, column)
+	return t.spread(row, column)
 }
 
-// spread returns what the rounds gave for a side, if anything.
-func (t *table) spread(side, column string) (s spread, ok bool) {
-	values := t.values[cell{side, column}]
+// spread returns the spread of a row's figure over the rounds, if it was recorded.
+func (t *table) spread(row, column string) (s spread, ok bool) {
+	values := t.values[cell{row, column}]
 	if len(values) == 0 {
 		return spread{}, false
 	}
 	return spreadOf(values), true
 }
 
-// markdown returns the table with a row for each of sides that has something in it.
-func (t *table) markdown(sides []string) string {
+// markdown returns the table with those of the rows that have figures in it.
+func (t *table) markdown(rows []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "## %s\n\n| | %s |\n|---|%s\n", t.title, strings.Join(t.columns, " | "),
 		strings.Repeat("--:|", len(t.columns)))
-	for _, side := range sides {
+	for _, row := range rows {
 		var cells []string
 		for _, column := range t.columns {
-			if s, ok := t.spread(side, column); ok {
+			if s, ok := t.spread(row, column); ok {
 				cells = append(cells, s.String())
 			}
 		}
 		if len(cells) > 0 {
-			fmt.Fprintf(&b, "| %s | %s |\n", side, strings.Join(cells, " | "))
+			fmt.Fprintf(&b, "| %s | %s |\n", row, strings.Join(cells, " | "))
 		}
 	}
 	return b.String()

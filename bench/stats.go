@@ -1,7 +1,6 @@
 package main
 
-// This file sums up what was measured: medians, spreads and quantiles, and numbers as people
-// read them.
+// This file has medians, spreads and quantiles, and formats numbers for people.
 
 import (
 	"fmt"
@@ -10,7 +9,7 @@ import (
 	"strconv"
 )
 
-// A spread is what several rounds gave for one figure.
+// A spread summarizes one figure over several rounds.
 type spread struct{ median, least, most float64 }
 
 // spreadOf returns the spread of at least one value.
@@ -24,7 +23,8 @@ func spreadOf(values []float64) spread {
 	return spread{median, sorted[0], sorted[len(sorted)-1]}
 }
 
-// quantile returns the value that the share q of sorted does not exceed, or 0 if sorted is empty.
+// quantile returns the smallest value that a share q of sorted does not exceed, or 0 if sorted is
+// empty.
 func quantile(sorted []float64, q float64) float64 {
 	if len(sorted) == 0 {
 		return 0
@@ -33,7 +33,7 @@ func quantile(sorted []float64, q float64) float64 {
 	return sorted[max(rank, 1)-1]
 }
 
-// String returns the median, and the least and the most if they look different.
+// String returns the median, and the minimum and the maximum if they look different.
 func (s spread) String() string {
 	median, least, most := number(s.median), number(s.least), number(s.most)
 	if least == most {
@@ -42,7 +42,7 @@ func (s spread) String() string {
 	return median + " (" + least + "–" + most + ")"
 }
 
-// number returns v with three digits that count, as "1.23 M", "12.3 k", "123" or "0.123".
+// number formats v with three significant digits, as "1.23 M", "12.3 k", "123" or "0.123".
 func number(v float64) string {
 	switch {
 	case v >= 999.5e3:

@@ -2,7 +2,7 @@ package main
 
 import "testing"
 
-func TestSpread(t *testing.T) {
+func TestSpreadHasMedianMinimumAndMaximum(t *testing.T) {
 	for _, c := range []struct {
 		values []float64
 		want   spread
@@ -20,7 +20,7 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-func TestQuantile(t *testing.T) {
+func TestQuantileIsTheValueThatAShareDoesNotExceed(t *testing.T) {
 	hundred := make([]float64, 100)
 	for i := range hundred {
 		hundred[i] = float64(i + 1)
@@ -38,7 +38,7 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-func TestNumber(t *testing.T) {
+func TestNumbersHaveThreeSignificantDigits(t *testing.T) {
 	for v, want := range map[float64]string{
 		0: "0", 0.0304: "0.030", 0.9994: "0.999", 0.9996: "1.00", 9.996: "10.0", 99.96: "100",
 		123.4: "123", 1234: "1234", 9994: "9994", 9996: "10.0 k", 54_500: "54.5 k",
@@ -50,7 +50,7 @@ func TestNumber(t *testing.T) {
 	}
 }
 
-func TestThousands(t *testing.T) {
+func TestThousandsAreSeparatedByCommas(t *testing.T) {
 	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1_020_003: "1,020,003"} {
 		if got := thousands(n); got != want {
 			t.Errorf("%d is written %q, want %q", n, got, want)

@@ -1,7 +1,7 @@
 package main
 
-// This file opens streams and reads all of them in one epoll loop, so that the load costs little
-// beside the server.
+// This file opens streams and reads all of them in one epoll loop, which costs little compared with
+// the server.
 
 import (
 	"bytes"
@@ -16,25 +16,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long nothing may come until what is missing counts as lost. Tests have less.
+// patience is how long nothing may arrive before what is missing counts as lost. Tests shorten it.
 var patience = 5 * time.Second
 
 const (
-	// At most so many streams wait for their head, so that connections fit the server's backlog.
+	// maxUnanswered is the largest number of streams without a response head, so that connections
+	// fit the server's backlog.
 	maxUnanswered = 200
 
-	// Latencies are taken from every sampleEvery-th read, for the loader's own time.
+	// Latencies are taken from every sampleEvery-th read, to save the loader's own time.
 	sampleEvery = 17
 )
 
 // streams are open streams of one server. One goroutine, read, reads them.
 type streams struct {
 	epoll   int
-	status  []byte // how every head begins
+	status  []byte // the beginning of every response head
 	fds     []int
 	closing atomic.Bool
 
-	progress chan struct{} // gets a value, if it has room, when something was read
+	progress chan struct{} // receives a value, if it has room, when something was read
 	ended    chan struct{} // closed by read when it returns
 	err      error         // why read returned; valid once ended is closed
 
@@ -45,8 +46,8 @@ type streams struct {
 	latencies []float64 // milliseconds
 }
 
-// openStreams opens n streams of the server at addr, one after another, and returns when all
-// heads have come. request returns the request for the i-th.
+// openStreams opens n streams of the server at addr, one after another, and returns once all
+// response heads have arrived. request returns the request for the i-th stream.
 func openStreams(addr netip.AddrPort, n int, status string, request func(i int) []byte) (
 	*streams, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -86,12 +87,12 @@ func (s *streams) open(addr netip.AddrPort, request []byte) error {
 	return watch(s.epoll, fd)
 }
 
-// await waits until count is at least want, as long as something comes.
+// await waits until count is at least want. It fails once nothing has arrived for the patience.
 func (s *streams) await(what string, count *atomic.Int64, want int64) error {
 	return s.awaitFor(patience, what, count, want)
 }
 
-// awaitFor is await for a count that may stand still for so long.
+// awaitFor is await with the given patience.
 func (s *streams) awaitFor(
 	patience time.Duration, what string, count *atomic.Int64, want int64,
 ) error {
@@ -107,14 +108,14 @@ func (s *streams) awaitFor(
 	return nil
 }
 
-// A lostError says that something did not come although the loader was patient.
+// A lostError says that something did not arrive in time.
 type lostError struct {
 	what      string
 	want, got int64
 }
 
 func (e *lostError) Error() string {
-	return fmt.Sprintf("%d %s came, want %d", e.got, e.what, e.want)
+	return fmt.Sprintf("%d %s arrived, want %d", e.got, e.what, e.want)
 }
 
 // takeLatencies returns the latencies since the last call, sorted.
@@ -137,8 +138,7 @@ func (s *streams) close() {
 	unix.Close(s.epoll)
 }
 
-// read reads until the streams are closing, and returns an error if a head is not what it
-// should be.
+// read reads until the streams are closing. A wrong response head is an error.
 func (s *streams) read() error {
 	var (
 		events  = make([]unix.EpollEvent, 512)
@@ -196,7 +196,7 @@ func (s *streams) read() error {
 	return errors.New("the streams were closed")
 }
 
-// dial returns the descriptor of a connection that does not wait in reads and writes.
+// dial returns the descriptor of a nonblocking connection.
 func dial(addr netip.AddrPort) (fd int, err error) {
 	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -210,7 +210,7 @@ func dial(addr netip.AddrPort) (fd int, err error) {
 	return fd, nil
 }
 
-// watch makes epoll tell when fd can be read.
+// watch makes epoll report when fd can be read.
 func watch(epoll, fd int) error {
 	return unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd,
 		&unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})

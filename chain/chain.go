@@ -11,30 +11,30 @@ import (
 )
 
 const (
-	// maxBatch is how many bytes a batch holds at most, unless one event alone takes more. Readers
-	// that stall keep a batch each, at the worst all of them different ones.
+	// maxBatch is the largest size of a batch in bytes, unless a single event is larger. Larger
+	// batches would make floods cheaper, but in the worst case every stalled reader keeps a
+	// different batch alive.
 	maxBatch = 20 << 10
 
 	// recentBatches is how many batches are kept even if the history is shorter, so that a reader
 	// that is a moment late loses nothing.
 	recentBatches = 64
 
-	// After a batch of n events the next one is sealed n rounds later, at most maxRounds: a few
-	// events wait little, and a flood leaves in few large writes. Shorter rounds make a flood slow,
-	// and longer ones make everyone wait. Rounds that follow how fast readers take a batch made a
-	// flood two or three times as slow, for messages that came at most a third earlier.
+	// A batch of n events delays the next one by n rounds, at most maxRounds: single events are
+	// sent quickly, and floods in a few large writes. Adapting the round to the readers' speed was
+	// tried: floods became two to three times slower, and messages at most a third earlier.
 	maxRounds      = 4
 	minRound       = 4 * time.Millisecond
 	roundPerReader = 4 * time.Microsecond
 )
 
-// ID names an event: the epoch of its chain, and its number.
+// ID identifies an event by the epoch of its chain and its number.
 type ID struct {
-	epoch string // of [0-9a-z], and so random that no two chains share one
+	epoch string // random, of [0-9a-z]; no two chains share one
 	seq   uint64 // counts the events of a chain from 1; 0 is before the first
 }
 
-// String returns EPOCH-SEQ, or "" for the zero ID, which names nothing.
+// String returns EPOCH-SEQ, or "" for the zero ID, which identifies no event.
 func (id ID) String() string {
 	if id == (ID{}) {
 		return ""
@@ -45,66 +45,69 @@ func (id ID) String() string {
 // Seq returns the number of the event in its epoch.
 func (id ID) Seq() uint64 { return id.seq }
 
-// ParseID returns the ID whose String is s. The error says that there is none.
+// ParseID parses an ID as formatted by String.
 func ParseID(s string) (ID, error) {
 	epoch, number, _ := strings.Cut(s, "-")
 	seq, _ := strconv.ParseUint(number, 10, 64)
 	id := ID{epoch, seq}
 	if epoch == "" || id.String() != s {
-		return ID{}, fmt.Errorf("%q is no id of an event", s)
+		return ID{}, fmt.Errorf("%q is not an event id", s)
 	}
 	return id, nil
 }
 
-// batch is a piece of the chain: events and comments that leave together.
+// batch is a part of the chain: events and comments that are sent together. All fields but sealed
+// are zero until the batch is sealed, and never change afterwards.
 type batch struct {
-	sealed chan struct{}       // closed when nothing below will change any more
-	data   []byte              // whole blocks of the event stream format; nil until the batch is sealed
-	end    ID                  // the last event up to the end of data; zero until the batch is sealed
-	next   weak.Pointer[batch] // the batch that follows; nil until the batch is sealed
-	final  bool                // whether the chain ends here
+	sealed chan struct{}       // closed when the batch is sealed
+	data   []byte              // whole blocks of the event stream format
+	end    ID                  // the last event up to the end of data
+	next   weak.Pointer[batch] // the batch that follows
+	final  bool                // whether the chain ends with this batch
 }
 
-// place is where something begins in the chain.
-type place struct {
+// position is a position in the chain.
+type position struct {
 	batch  *batch
-	offset int // in what is the batch's data once it is sealed
+	offset int // byte offset in the batch's data, which may still have to be sealed
 }
 
-// Chain numbers events, keeps the last of them, and hands them to readers. It belongs to one
+// Chain numbers events, keeps the last of them, and hands them to readers. It is owned by one
 // goroutine, which calls its methods, and Tick whenever Due delivers.
 type Chain struct {
-	// Readers is how many readers there are. The owner counts them; the more there are, the longer
-	// events are gathered.
+	// Readers is the number of readers; the more there are, the longer events are gathered. The
+	// owner sets it, because readers in their own goroutines could count only under a lock.
 	Readers int
 
-	last    ID                    // the last event
-	event   []byte                // the bytes of the event that is being appended, kept for the next
-	filling *batch                // the end of the chain, which is not sealed yet
-	data    []byte                // what filling will hold; its memory is kept for the next batch
-	pending int                   // how many events there are in data
-	history []place               // a ring of where the last events begin; event n is at (n-1) % maxHistory
-	recent  [recentBatches]*batch // a ring of the batches that were sealed last
-	batches int                   // how many batches were sealed; the last is at (batches-1) % recentBatches
+	last    ID         // the last event
+	event   []byte     // the bytes of the event being appended; the memory is reused
+	filling *batch     // the end of the chain, not yet sealed
+	data    []byte     // the future data of filling; the memory is reused
+	pending int        // the number of events in data
+	history []position // a ring of the last events' positions; event n is at (n-1) % maxHistory
+
+	recent  [recentBatches]*batch // a ring of the batches sealed last
+	batches int                   // sealed so far; the last one is at (batches-1) % recentBatches
 
 	maxHistory int
 	keepAlive  time.Duration
 	timer      *time.Timer // runs until Tick is due
-	gathering  bool        // whether the next event waits until Tick, because others left just before
+	gathering  bool        // whether events wait for the next Tick, because others were just sent
 	commentAt  time.Time   // when to send a comment, unless an event comes first
 }
 
-// New returns a chain of a new epoch. Readers can resume from the last history events, at least 1.
-// After keepAlive, at least 1 ms, without an event the chain sends a comment.
+// New returns a chain with a new epoch. Readers can resume from the last history events, at least
+// one. After keepAlive, at least 1 ms, without an event the chain sends a comment.
 func New(history int, keepAlive time.Duration) *Chain {
 	return NewEpoch(RandomEpoch(), history, keepAlive)
 }
 
-// NewEpoch returns a chain as New does, of an epoch that no other chain must have.
+// NewEpoch is New with the given epoch, which no other chain may have.
 func NewEpoch(epoch string, history int, keepAlive time.Duration) *Chain {
 	return &Chain{
 		last:       ID{epoch: epoch},
 		filling:    newBatch(),
+		history:    make([]position, 0, history), // growing it later would hold up the owner
 		maxHistory: history,
 		keepAlive:  keepAlive,
 		timer:      time.NewTimer(keepAlive),
@@ -119,8 +122,8 @@ func newBatch() *batch { return &batch{sealed: make(chan struct{})} }
 // LastID returns the ID of the last event.
 func (c *Chain) LastID() ID { return c.last }
 
-// Append appends an event, whose text is parts, concatenated. Each line of the text becomes a line
-// of data.
+// Append appends an event. Its text is the concatenation of parts; each line of the text becomes a
+// line of data.
 func (c *Chain) Append(parts ...string) {
 	id := ID{c.last.epoch, c.last.seq + 1}
 	c.event = append(c.event[:0], "id: "...)
@@ -138,31 +141,31 @@ func (c *Chain) Append(parts ...string) {
 	}
 }
 
-// add adds an event, as it will stand on the streams, to the batch that is being filled.
+// add adds the bytes of an event to the batch that is being filled.
 func (c *Chain) add(id ID, event []byte) {
 	if c.pending > 0 && len(c.data)+len(event) > maxBatch {
 		c.seal()
 	}
-	if begin := (place{c.filling, len(c.data)}); len(c.history) < c.maxHistory {
-		c.history = append(c.history, begin)
+	if p := (position{c.filling, len(c.data)}); len(c.history) < c.maxHistory {
+		c.history = append(c.history, p)
 	} else {
-		c.history[c.last.seq%uint64(c.maxHistory)] = begin
+		c.history[c.last.seq%uint64(c.maxHistory)] = p
 	}
 	c.data = append(c.data, event...)
 	c.last = id
 	c.pending++
 }
 
-// Due returns a channel that delivers when Tick is due. It is always the same one.
+// Due returns a channel that delivers when Tick is due. It is always the same channel.
 func (c *Chain) Due() <-chan time.Time { return c.timer.C }
 
-// Tick does what time brings: it hands over what was gathered, or sends a comment, which keeps idle
+// Tick sends the gathered events. After a long silence it sends a comment, which keeps idle
 // connections open and shows which of them are dead.
 func (c *Chain) Tick() {
 	switch {
 	case c.pending > 0:
 		c.seal()
-	case c.gathering: // and nothing came, so the next event leaves at once
+	case c.gathering: // Nothing arrived meanwhile, so the next event is sent at once.
 		c.gathering = false
 		c.timer.Reset(time.Until(c.commentAt))
 	default:
@@ -171,17 +174,16 @@ func (c *Chain) Tick() {
 	}
 }
 
-// seal hands the batch that is being filled to the readers, and links an empty one behind it.
+// seal hands the batch that is being filled to the readers and links an empty one behind it.
 func (c *Chain) seal() {
 	b := c.filling
 	c.filling = newBatch()
-	b.data, c.data = bytes.Clone(c.data), c.data[:0] // no larger than it must be
+	b.data, c.data = bytes.Clone(c.data), c.data[:0] // The clone has no spare capacity.
 	c.recent[c.batches%recentBatches] = b
 	c.batches++
 	b.end, b.next = c.last, weak.Make(c.filling)
-	// A goroutine of its own, because to wake 10,000 readers takes milliseconds, in which the owner
-	// has better things to do. Which of two batches wakes its readers first does not matter: they
-	// read them in the chain's order.
+	// Waking 10,000 readers takes milliseconds, so another goroutine does it. It does not matter if
+	// it closes a later batch first, because readers follow the order of the chain.
 	go close(b.sealed)
 
 	c.commentAt = time.Now().Add(c.keepAlive)
@@ -195,40 +197,43 @@ func (c *Chain) seal() {
 	c.pending = 0
 }
 
-// End ends the chain: readers get everything up to now, and then io.EOF. Only After may be called
-// from then on.
+// End ends the chain: readers receive everything so far and then io.EOF. After End, only After may
+// be called.
 func (c *Chain) End() {
 	c.timer.Stop()
 	c.filling.data, c.filling.end, c.filling.final = c.data, c.last, true
 	close(c.filling.sealed)
 }
 
-// Start is where a reader starts: a place in the chain, and what its client has to know.
+// Start is the position at which a reader starts, with the id and the gap to report to its client.
 type Start struct {
-	place
-	id  ID   // the last event before the place
-	gap bool // whether the client misses events that it should have got
+	position
+	id  ID   // the last event before the position
+	gap bool // whether the client misses events that it asked for
 }
 
-// After returns where to go on after the event that a client names: lastEventID is what it got as
-// an id, or "" if it begins with the next event. If the history lacks an event after it, or the id
-// is not one of this chain, the start is the end of the chain, with a gap.
+// IsGap reports whether the client misses events that it asked for.
+func (s Start) IsGap() bool { return s.gap }
+
+// After returns where to continue after an event: lastEventID is the last id that the client
+// received, or "" to start with the next event. If an event after it has left the history, or if
+// the id does not belong to this chain, the Start is the end of the chain, with a gap.
 func (c *Chain) After(lastEventID string) Start {
 	if lastEventID == "" {
-		return c.end(false)
+		return c.tail(false)
 	}
 	id, err := ParseID(lastEventID)
-	missed := c.last.seq - id.seq // a huge number if id is of the future
+	missed := c.last.seq - id.seq // wraps to a huge number if id is ahead of the chain
 	if err != nil || id.epoch != c.last.epoch || missed > uint64(len(c.history)) {
-		return c.end(true)
+		return c.tail(true)
 	}
 	if missed == 0 {
-		return c.end(false)
+		return c.tail(false)
 	}
 	return Start{c.history[id.seq%uint64(c.maxHistory)], id, false}
 }
 
-// end returns the end of the chain.
-func (c *Chain) end(gap bool) Start {
-	return Start{place{c.filling, len(c.data)}, c.last, gap}
+// tail returns the end of the chain.
+func (c *Chain) tail(gap bool) Start {
+	return Start{position{c.filling, len(c.data)}, c.last, gap}
 }

@@ -1,7 +1,7 @@
 package chain
 
-// What belongs here: everything about events as bytes, their ids, their gathering, and the readers
-// that walk them, in bubbles of virtual time.
+// What belongs here: events as bytes, their ids, how they are gathered, and how readers read them,
+// all in bubbles of virtual time.
 
 import (
 	"context"
@@ -22,11 +22,11 @@ const (
 	defaultKeepAlive = 15 * time.Second
 )
 
-// bubble is a chain in virtual time, and the goroutine that owns it.
+// bubble is a chain in virtual time whose owner runs the tasks of a test.
 type bubble struct {
 	*testing.T
 	chain *Chain
-	tasks chan func() // what the owner is to do
+	tasks chan func()
 }
 
 func inBubble(t *testing.T, history int, keepAlive time.Duration, test func(b *bubble)) {
@@ -51,7 +51,7 @@ func inBubble(t *testing.T, history int, keepAlive time.Duration, test func(b *b
 	})
 }
 
-// own has the owner run task, and waits until it is done.
+// own runs task in the owner's goroutine.
 func (b *bubble) own(task func()) {
 	done := make(chan struct{})
 	b.tasks <- func() { task(); close(done) }
@@ -60,7 +60,7 @@ func (b *bubble) own(task func()) {
 
 func (b *bubble) append(text string) { b.own(func() { b.chain.Append(text) }) }
 
-// appendApart appends texts "0", "1" … until there are n of them, each in a batch of its own.
+// appendApart appends the texts "0", "1" … up to n of them, each in its own batch.
 func (b *bubble) appendApart(n int) (texts []string) {
 	for i := range n {
 		time.Sleep(2 * maxRounds * minRound)
@@ -83,7 +83,7 @@ func (b *bubble) open(lastEventID string) *Reader {
 	return r
 }
 
-// read returns what there is to read at this time.
+// read reads everything that r can read at this moment.
 func (b *bubble) read(r *Reader) *sseReader {
 	synctest.Wait()
 	var sse sseReader
@@ -100,7 +100,7 @@ func (b *bubble) read(r *Reader) *sseReader {
 	}
 }
 
-// expect fails the test unless precisely these texts are there to be read at this time.
+// expect fails the test unless these texts are exactly what r can read at this moment.
 func (b *bubble) expect(r *Reader, texts ...string) {
 	b.Helper()
 	if got := b.read(r).take(); !slices.Equal(got, texts) {
@@ -108,7 +108,7 @@ func (b *bubble) expect(r *Reader, texts ...string) {
 	}
 }
 
-func TestCommentComesAfterQuietOnly(t *testing.T) {
+func TestCommentIsSentOnlyAfterASilence(t *testing.T) {
 	inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
 		r := b.open("")
 		for range 2 {
@@ -131,8 +131,8 @@ func TestCommentComesAfterQuietOnly(t *testing.T) {
 	})
 }
 
-// A keep-alive that is shorter than events are gathered for delays neither.
-func TestShortKeepAlive(t *testing.T) {
+// The keep-alive interval is shorter here than the time for which events are gathered.
+func TestShortKeepAliveDelaysNeitherEventsNorComments(t *testing.T) {
 	const keepAlive = time.Millisecond
 	inBubble(t, defaultHistory, keepAlive, func(b *bubble) {
 		r := b.open("")
@@ -146,11 +146,11 @@ func TestShortKeepAlive(t *testing.T) {
 	})
 }
 
-func TestEventsThatComeCloseTogetherAreGathered(t *testing.T) {
+func TestEventsInQuickSuccessionAreGathered(t *testing.T) {
 	inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
 		r := b.open("")
 		b.append("first")
-		b.expect(r, "first") // at once, after the quiet
+		b.expect(r, "first") // at once, after a silence
 		b.append("second")
 		time.Sleep(minRound - 1)
 		b.append("third")
@@ -179,7 +179,7 @@ func TestEventsThatComeCloseTogetherAreGathered(t *testing.T) {
 	})
 }
 
-func TestManyReadersMakeLongRounds(t *testing.T) {
+func TestRoundsAreLongerForManyReaders(t *testing.T) {
 	inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
 		const readers = 10_000
 		b.own(func() { b.chain.Readers = readers })
@@ -193,7 +193,7 @@ func TestManyReadersMakeLongRounds(t *testing.T) {
 	})
 }
 
-func TestFullBatchIsNotHeldBack(t *testing.T) {
+func TestFullBatchIsSentAtOnce(t *testing.T) {
 	inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
 		text := strings.Repeat("x", 4<<10)
 		r := b.open("")
@@ -201,7 +201,7 @@ func TestFullBatchIsNotHeldBack(t *testing.T) {
 		for range events {
 			b.append(text)
 		}
-		for got := 0; got < events-maxBatch/len(text); { // the others may still be gathered
+		for got := 0; got < events-maxBatch/len(text); { // The others may still be gathered.
 			data, _ := r.Next(b.Context())
 			if len(data) > maxBatch {
 				t.Fatalf("%d bytes at once, want at most %d", len(data), maxBatch)
@@ -210,22 +210,22 @@ func TestFullBatchIsNotHeldBack(t *testing.T) {
 		}
 		b.own(func() {
 			if waited := time.Until(b.chain.commentAt); waited != defaultKeepAlive {
-				t.Errorf("full batches were held back for %v", defaultKeepAlive-waited)
+				t.Errorf("full batches were delayed for %v", defaultKeepAlive-waited)
 			}
 		})
 	})
 }
 
-func TestReaderThatFallsBehind(t *testing.T) {
+func TestReaderThatFallsBehindContinuesOrLearnsOfTheGap(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		history int
-		behind  int // how many batches
+		behind  int // in batches
 		gap     bool
 	}{
-		{name: "a little goes on along the chain", history: 1, behind: recentBatches - 2},
-		{name: "within the history gets everything", history: 2 * recentBatches, behind: 2*recentBatches - 1},
-		{name: "further is told of the gap", history: recentBatches, behind: 2 * recentBatches, gap: true},
+		{"slightly: it follows the chain", 1, recentBatches - 2, false},
+		{"within the history: it gets everything", 2 * recentBatches, 2*recentBatches - 1, false},
+		{"further: it learns of the gap", recentBatches, 2 * recentBatches, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inBubble(t, c.history, time.Hour, func(b *bubble) {
@@ -235,7 +235,7 @@ func TestReaderThatFallsBehind(t *testing.T) {
 					t.Fatalf("got %q", data)
 				}
 				want := b.appendApart(c.behind)
-				runtime.GC() // takes what nobody keeps
+				runtime.GC() // frees what nothing keeps alive
 				if c.gap {
 					want = []string{"(gap)"}
 				}
@@ -257,7 +257,7 @@ func TestReaderThatFallsBehind(t *testing.T) {
 func TestStalledReaderKeepsOneBatch(t *testing.T) {
 	inBubble(t, 1, time.Hour, func(b *bubble) {
 		stalled := b.open("")
-		b.append("where it stands")
+		b.append("where it stalls")
 		stalled.Next(b.Context())
 		var batches []weak.Pointer[batch]
 		for range 3 * recentBatches {
@@ -271,15 +271,15 @@ func TestStalledReaderKeepsOneBatch(t *testing.T) {
 				kept++
 			}
 		}
-		// The recent ones, the one that is being filled, and the one that the reader stands at.
+		// The recent ones, the one being filled, and the one that the reader has reached.
 		if kept > recentBatches+2 {
-			t.Errorf("%d of %d batches are kept, want at most %d", kept, len(batches), recentBatches+2)
+			t.Errorf("%d of %d batches are kept, want %d", kept, len(batches), recentBatches+2)
 		}
 		runtime.KeepAlive(stalled)
 	})
 }
 
-func TestEndIsReadAfterEverythingElse(t *testing.T) {
+func TestReadersReceiveEverythingBeforeTheEnd(t *testing.T) {
 	inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
 		early, late := b.open(""), b.open("")
 		want := b.appendApart(2 * recentBatches)
@@ -287,7 +287,7 @@ func TestEndIsReadAfterEverythingElse(t *testing.T) {
 		want = append(want, "gathered")
 		got := b.read(early).take()
 		b.own(b.chain.End)
-		runtime.GC() // late has fallen behind
+		runtime.GC() // so that late has to ask the owner
 		got = append(got, b.read(early).take()...)
 		if !slices.Equal(got, want) || !slices.Equal(b.read(late).take(), want) {
 			t.Errorf("a reader got %q, want %q", got, want)
@@ -300,7 +300,7 @@ func TestEndIsReadAfterEverythingElse(t *testing.T) {
 	})
 }
 
-func TestOpeningBlock(t *testing.T) {
+func TestOpeningBlockHasTheIDAndPerhapsAGap(t *testing.T) {
 	inBubble(t, 1, defaultKeepAlive, func(b *bubble) {
 		b.append("one")
 		b.append("two")
@@ -314,11 +314,11 @@ func TestOpeningBlock(t *testing.T) {
 			start, _ := b.after(b.Context(), strings.Replace(c.lastEventID, "EPOCH", epoch, 1))
 			data, _ := NewReader(start, nil).Next(b.Context())
 			retry, rest, _ := strings.Cut(string(data), "\n")
-			if milliseconds := strings.TrimPrefix(retry, "retry: "); milliseconds < "1000" || milliseconds > "2999" {
-				t.Errorf("after %q it begins with %q", c.lastEventID, retry)
+			if delay := strings.TrimPrefix(retry, "retry: "); delay < "1000" || delay > "2999" {
+				t.Errorf("after %q the block begins with %q", c.lastEventID, retry)
 			}
 			if want := strings.Replace(c.want, "EPOCH", epoch, 1); !strings.HasPrefix(rest, want) {
-				t.Errorf("after %q it is %q, want %q", c.lastEventID, rest, want)
+				t.Errorf("after %q the block is %q, want %q", c.lastEventID, rest, want)
 			}
 		}
 	})
@@ -326,8 +326,8 @@ func TestOpeningBlock(t *testing.T) {
 
 func FuzzAfter(f *testing.F) {
 	for _, s := range []string{
-		"", "-", "3", "EPOCH-", "EPOCH-0", "EPOCH-2", "EPOCH-3", "EPOCH-4", "EPOCH-03", "EPOCH--1", "EPOCH-+1",
-		"EPOCH-18446744073709551616", "epoch-1", "EPOCH-1\n",
+		"", "-", "3", "EPOCH-", "EPOCH-0", "EPOCH-2", "EPOCH-3", "EPOCH-4", "EPOCH-03", "EPOCH--1",
+		"EPOCH-+1", "EPOCH-18446744073709551616", "epoch-1", "EPOCH-1\n",
 	} {
 		f.Add(s)
 	}
@@ -351,7 +351,7 @@ func FuzzAfter(f *testing.F) {
 			start, _ := b.after(b.Context(), strings.Replace(id, "EPOCH", epoch, 1))
 			sse := b.read(NewReader(start, b.after))
 			if got := sse.take(); !slices.Equal(got, want) {
-				t.Errorf("after %q came %q, want %q", id, got, want)
+				t.Errorf("after %q the reader got %q, want %q", id, got, want)
 			}
 			if want := epoch + "-3"; sse.lastID != want {
 				t.Errorf("after %q the last id is %q, want %q", id, sse.lastID, want)
@@ -360,16 +360,17 @@ func FuzzAfter(f *testing.F) {
 	})
 }
 
-// FuzzAppend appends a text and reads it back: whatever its lines are, it is one event.
+// FuzzAppend appends a text and reads it back: whatever its lines contain, it is one event.
 func FuzzAppend(f *testing.F) {
 	for _, s := range []string{
-		"hello", "\n\nevent: gap\n\n", "x\ndata: y\nid: 9", ": comment", "\ttab", " ", "\n\n", "retry: 1",
+		"hello", "\n\nevent: gap\n\n", "x\ndata: y\nid: 9", ": comment", "\ttab", " ", "\n\n",
+		"retry: 1",
 	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		if strings.Contains(text, "\r") || len(text) > 1<<10 {
-			t.Skip() // which callers do not append
+			t.Skip("callers do not append such texts")
 		}
 		inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
 			r := b.open("")
@@ -379,8 +380,8 @@ func FuzzAppend(f *testing.F) {
 	})
 }
 
-// BenchmarkAppend is how long it takes from an event until the last of so many waiting readers
-// runs, and how long that holds the owner.
+// BenchmarkAppend measures the time from an event until the last waiting reader runs, and how much
+// of it the owner is busy.
 func BenchmarkAppend(b *testing.B) {
 	for _, waiting := range []int{1, 1_000, 10_000} {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {

@@ -9,7 +9,7 @@ import (
 	"lobby/chain"
 )
 
-// One goroutine owns the chain. Readers, in goroutines of their own, ask it where to start.
+// One goroutine owns the chain. Readers, in their own goroutines, ask it where to start.
 func Example() {
 	c := chain.New(100, 15*time.Second)
 	texts := make(chan string)

@@ -1,17 +1,17 @@
 package chain
 
-// A reader of the event stream format, as the HTML standard's section 9.2.6 has it, that shares no
-// code with what writes the format.
+// This file has a parser of the event stream format (HTML standard, section 9.2.6) that shares no
+// code with the package.
 
 import (
 	"cmp"
 	"strings"
 )
 
-// sseReader reads one byte at a time, as written to it.
+// sseReader parses the bytes that are written to it, one at a time.
 type sseReader struct {
 	texts  []string // the data of each event; "(gap)" for a gap, "(comment)" for a comment
-	lastID string   // what a client would reconnect with
+	lastID string   // the id with which a client would reconnect
 
 	id, name, data string
 	hasData        bool
@@ -58,7 +58,7 @@ func (s *sseReader) endLine(line string) {
 	}
 }
 
-// take returns the texts so far, and forgets them.
+// take returns the texts so far and forgets them.
 func (s *sseReader) take() []string {
 	texts := s.texts
 	s.texts = nil

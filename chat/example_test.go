@@ -1,5 +1,6 @@
-// Here belongs the program of the package comment.
 package chat_test
+
+// The code of the package comment belongs here, as a program.
 
 import (
 	"fmt"

@@ -8,11 +8,11 @@ import (
 	"unicode/utf8"
 )
 
-// MaxName is how many code points a name may have.
+// MaxName is the maximum number of code points in a name.
 const MaxName = 64
 
-// Name is the name of a user: 1 to MaxName code points that can be seen. Two
-// names are the same if their bytes are. The zero Name is no user's name.
+// Name is the name of a user: 1 to MaxName visible code points. Names are compared byte by byte.
+// The zero Name is not a valid name.
 type Name struct{ name string }
 
 // ParseName returns s as a Name. The error says what is wrong with s.
@@ -21,7 +21,7 @@ func ParseName(s string) (Name, error) {
 	case s == "":
 		return Name{}, errors.New("the name is empty")
 	case s == "." || s == "..":
-		return Name{}, fmt.Errorf("a name cannot be %q, because clients take that out of a path", s)
+		return Name{}, fmt.Errorf("a name cannot be %q, because clients remove it from URLs", s)
 	case !utf8.ValidString(s):
 		return Name{}, errors.New("the name is not valid UTF-8")
 	case utf8.RuneCountInString(s) > MaxName:
@@ -45,7 +45,7 @@ func ParseName(s string) (Name, error) {
 			}
 		}
 	}
-	return Name{strings.Clone(s)}, nil // cloned, because a substring keeps a whole request alive
+	return Name{strings.Clone(s)}, nil // a substring would keep the whole request in memory
 }
 
 // String returns the name as it was given to ParseName.
@@ -55,9 +55,8 @@ func (n Name) String() string { return n.name }
 // earlier, perhaps in another version of the program.
 func UncheckedName(s string) Name { return Name{s} }
 
-// invisible lists what cannot be seen, each kind with the words of the error. A
-// code point that Unicode has not assigned yet counts as visible: if it stood
-// here, new emoji would be refused until Go knows them.
+// invisible lists the kinds of invisible code points, with the wording for the error. Unassigned
+// code points count as visible, so that new emoji are accepted before Go's tables know them.
 var invisible = []struct {
 	table *unicode.RangeTable
 	is    string
@@ -72,12 +71,12 @@ var invisible = []struct {
 	{brailleBlank, "not visible; leave it out"},
 }
 
-// brailleBlank is a braille cell without dots, which to Unicode is a symbol.
-var brailleBlank = &unicode.RangeTable{R16: []unicode.Range16{{Lo: 0x2800, Hi: 0x2800, Stride: 1}}}
+// brailleBlank is the empty braille cell, which Unicode classifies as a symbol.
+var brailleBlank = &unicode.RangeTable{R16: []unicode.Range16{{0x2800, 0x2800, 1}}}
 
-// onlyShapes reports whether c cannot be seen alone but may follow another code
-// point, because people need it to write: Persian and Indic scripts and many
-// emoji the joiners, emoji the variation selectors, flags of regions the tags.
+// onlyShapes reports whether c is invisible alone but legitimate after another code point: a joiner
+// (Persian, Indic scripts, emoji), a variation selector (emoji), a tag (regional flags), or a
+// combining mark.
 func onlyShapes(c rune) bool {
 	const nonJoiner, joiner = '\u200c', '\u200d'
 	switch {

@@ -1,5 +1,6 @@
-// Here belongs what a name may be, and what ParseName says about one that may not.
 package chat
+
+// The rules for names belong here, and the errors for names that break them.
 
 import (
 	"regexp"
@@ -9,121 +10,129 @@ import (
 	"unsafe"
 )
 
-func TestNamesThatPeopleUse(t *testing.T) {
-	for what, name := range map[string]string{
-		"one letter":              "a",
-		"letters":                 "alice",
-		"three dots":              "...",
-		"punctuation":             `-_~!"#$%&'()*+,;=?@\^{|}<b>`,
-		"an address":              "127.0.0.1:53124",
-		"an IPv6 address":         "[::1]:80",
-		"accents":                 "Zoë",
-		"an accent of its own":    "Zoe\u0308",
-		"Chinese":                 "名前",
-		"Persian with U+200C":     "علی\u200cرضا",
-		"Sinhala with U+200D":     "ශ්\u200dරී",
-		"Devanagari, Mc and Mn":   "हिन्दी",
-		"a keycap, Me":            "1\ufe0f\u20e3",
-		"emoji":                   "😀",
-		"an emoji of several":     "👩\u200d💻",
-		"an emoji with U+FE0F":    "❤\ufe0f",
-		"an emoji with a color":   "👍🏽",
-		"a flag of a country":     "🇫🇷",
-		"the flag of Scotland":    "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
-		"an emoji of Unicode 16":  "\U0001fae9",
-		"no character yet":        "\U0003fffd",
-		"U+FFFD itself":           "\ufffd",
-		"64 code points of 1":     strings.Repeat("a", 64),
-		"64 code points of 4":     strings.Repeat("😀", 64),
-		"nothing but one to show": "a\u200d\u0301\ufe00\U000e0020",
-	} {
+// validNames are names that people use, by what is special about them.
+var validNames = map[string]string{
+	"one letter":              "a",
+	"letters":                 "alice",
+	"three dots":              "...",
+	"punctuation":             `-_~!"#$%&'()*+,;=?@\^{|}<b>`,
+	"an address":              "127.0.0.1:53124",
+	"an IPv6 address":         "[::1]:80",
+	"accents":                 "Zoë",
+	"an accent of its own":    "Zoe\u0308",
+	"Chinese":                 "名前",
+	"Persian with U+200C":     "علی\u200cرضا",
+	"Sinhala with U+200D":     "ශ්\u200dරී",
+	"Devanagari, Mc and Mn":   "हिन्दी",
+	"a keycap, Me":            "1\ufe0f\u20e3",
+	"emoji":                   "😀",
+	"an emoji of several":     "👩\u200d💻",
+	"an emoji with U+FE0F":    "❤\ufe0f",
+	"an emoji with a color":   "👍🏽",
+	"a flag of a country":     "🇫🇷",
+	"the flag of Scotland":    "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
+	"an emoji of Unicode 16":  "\U0001fae9",
+	"no character yet":        "\U0003fffd",
+	"U+FFFD itself":           "\ufffd",
+	"64 code points of 1":     strings.Repeat("a", 64),
+	"64 code points of 4":     strings.Repeat("😀", 64),
+	"nothing but one to show": "a\u200d\u0301\ufe00\U000e0020",
+}
+
+func TestValidNamesAreAccepted(t *testing.T) {
+	for what, name := range validNames {
 		if got, err := ParseName(name); err != nil || got.String() != name {
 			t.Errorf("%s: ParseName(%+q) = %+q, %v", what, name, got, err)
 		}
 	}
 }
 
-func TestNamesThatAreRefused(t *testing.T) {
-	const (
-		space     = `; use "-" or "_" instead`
-		first     = ", which only changes the character before it; begin with a visible character"
-		control   = ", which is a control character; leave it out"
-		format    = ", which is a format character and not visible; leave it out"
-		private   = ", which is for private use and looks different everywhere; leave it out"
-		not       = ", which is not a character; leave it out"
-		invisible = ", which is not visible; leave it out"
-	)
-	for name, want := range map[string]string{
-		"":             "the name is empty",
-		".":            `a name cannot be ".", because clients take that out of a path`,
-		"..":           `a name cannot be "..", because clients take that out of a path`,
-		"\xff":         "the name is not valid UTF-8",
-		"a\xc3":        "the name is not valid UTF-8",
-		"\xed\xa0\x80": "the name is not valid UTF-8", // the surrogate U+D800
+// Parts of the errors for invalid names.
+const (
+	useDash       = `; use "-" or "_" instead`
+	onlyChanges   = ", which only changes the character before it; begin with a visible character"
+	isControl     = ", which is a control character; leave it out"
+	isFormat      = ", which is a format character and not visible; leave it out"
+	isPrivate     = ", which is for private use and looks different everywhere; leave it out"
+	isNoCharacter = ", which is not a character; leave it out"
+	isInvisible   = ", which is not visible; leave it out"
+)
 
-		strings.Repeat("a", 65):       "the name has 65 code points; at most 64 are allowed",
-		strings.Repeat("😀", 70):       "the name has 70 code points; at most 64 are allowed",
-		strings.Repeat("a\u0301", 33): "the name has 66 code points; at most 64 are allowed",
+// invalidNames holds the errors for invalid names.
+var invalidNames = map[string]string{
+	"":             "the name is empty",
+	".":            `a name cannot be ".", because clients remove it from URLs`,
+	"..":           `a name cannot be "..", because clients remove it from URLs`,
+	"\xff":         "the name is not valid UTF-8",
+	"a\xc3":        "the name is not valid UTF-8",
+	"\xed\xa0\x80": "the name is not valid UTF-8", // the surrogate U+D800
 
-		"a b":        "the name contains U+0020, which is white space" + space,
-		"\t":         "the name contains U+0009, which is white space" + space,
-		"a\n":        "the name contains U+000A, which is white space" + space,
-		"\r":         "the name contains U+000D, which is white space" + space,
-		"a\u0085":    "the name contains U+0085, which is white space" + space,
-		"a\u00a0b":   "the name contains U+00A0, which is white space" + space,
-		"a\u1680b":   "the name contains U+1680, which is white space" + space,
-		"a\u2007b":   "the name contains U+2007, which is white space" + space,
-		"a\u2028b":   "the name contains U+2028, which is white space" + space,
-		"a\u2029b":   "the name contains U+2029, which is white space" + space,
-		"a\u202fb":   "the name contains U+202F, which is white space" + space,
-		"a\u3000b":   "the name contains U+3000, which is white space" + space,
-		"\x00":       "the name contains U+0000" + control,
-		"a\x1b[m":    "the name contains U+001B" + control,
-		"a\x7f":      "the name contains U+007F" + control,
-		"a\u009f":    "the name contains U+009F" + control,
-		"a\u00ad":    "the name contains U+00AD" + format,
-		"a\u180e":    "the name contains U+180E" + format,
-		"a\u200b":    "the name contains U+200B" + format,
-		"a\u200e":    "the name contains U+200E" + format,
-		"\u202ea":    "the name contains U+202E" + format,
-		"a\u2060":    "the name contains U+2060" + format,
-		"\ufeffa":    "the name contains U+FEFF" + format,
-		"\ue000":     "the name contains U+E000" + private,
-		"\U00100000": "the name contains U+100000" + private,
-		"\ufdd0":     "the name contains U+FDD0" + not,
-		"\uffff":     "the name contains U+FFFF" + not,
-		"\U0001fffe": "the name contains U+1FFFE" + not,
+	strings.Repeat("a", 65):       "the name has 65 code points; at most 64 are allowed",
+	strings.Repeat("😀", 70):       "the name has 70 code points; at most 64 are allowed",
+	strings.Repeat("a\u0301", 33): "the name has 66 code points; at most 64 are allowed",
 
-		"a\u034f":               "the name contains U+034F" + invisible,
-		"\u115f":                "the name contains U+115F" + invisible,
-		"\u1160":                "the name contains U+1160" + invisible,
-		"a\u17b4":               "the name contains U+17B4" + invisible,
-		"a\u17b5":               "the name contains U+17B5" + invisible,
-		"a\u180b":               "the name contains U+180B" + invisible,
-		"a\u180f":               "the name contains U+180F" + invisible,
-		"a\u2065":               "the name contains U+2065" + invisible,
-		"\u2800":                "the name contains U+2800" + invisible,
-		"\u3164":                "the name contains U+3164" + invisible,
-		"\uffa0":                "the name contains U+FFA0" + invisible,
-		"a\ufff0":               "the name contains U+FFF0" + invisible,
-		"a\U000e0000":           "the name contains U+E0000" + invisible,
-		"a\U000e0001":           "the name contains U+E0001" + format,
-		"a\U000e0002":           "the name contains U+E0002" + invisible,
-		"a\U000e0080":           "the name contains U+E0080" + invisible,
-		"alice\ufe0f\U000e0100": "the name contains U+E0100" + invisible,
-		"a\U000e01ef":           "the name contains U+E01EF" + invisible,
-		"a\U000e0fff":           "the name contains U+E0FFF" + invisible,
+	"a b":        "the name contains U+0020, which is white space" + useDash,
+	"\t":         "the name contains U+0009, which is white space" + useDash,
+	"a\n":        "the name contains U+000A, which is white space" + useDash,
+	"\r":         "the name contains U+000D, which is white space" + useDash,
+	"a\u0085":    "the name contains U+0085, which is white space" + useDash,
+	"a\u00a0b":   "the name contains U+00A0, which is white space" + useDash,
+	"a\u1680b":   "the name contains U+1680, which is white space" + useDash,
+	"a\u2007b":   "the name contains U+2007, which is white space" + useDash,
+	"a\u2028b":   "the name contains U+2028, which is white space" + useDash,
+	"a\u2029b":   "the name contains U+2029, which is white space" + useDash,
+	"a\u202fb":   "the name contains U+202F, which is white space" + useDash,
+	"a\u3000b":   "the name contains U+3000, which is white space" + useDash,
+	"\x00":       "the name contains U+0000" + isControl,
+	"a\x1b[m":    "the name contains U+001B" + isControl,
+	"a\x7f":      "the name contains U+007F" + isControl,
+	"a\u009f":    "the name contains U+009F" + isControl,
+	"a\u00ad":    "the name contains U+00AD" + isFormat,
+	"a\u180e":    "the name contains U+180E" + isFormat,
+	"a\u200b":    "the name contains U+200B" + isFormat,
+	"a\u200e":    "the name contains U+200E" + isFormat,
+	"\u202ea":    "the name contains U+202E" + isFormat,
+	"a\u2060":    "the name contains U+2060" + isFormat,
+	"\ufeffa":    "the name contains U+FEFF" + isFormat,
+	"\ue000":     "the name contains U+E000" + isPrivate,
+	"\U00100000": "the name contains U+100000" + isPrivate,
+	"\ufdd0":     "the name contains U+FDD0" + isNoCharacter,
+	"\uffff":     "the name contains U+FFFF" + isNoCharacter,
+	"\U0001fffe": "the name contains U+1FFFE" + isNoCharacter,
 
-		"\u0301":     "the name begins with U+0301" + first,
-		"\u0903a":    "the name begins with U+0903" + first,
-		"\u20e3":     "the name begins with U+20E3" + first,
-		"\u200ca":    "the name begins with U+200C" + first,
-		"\u200d💻":    "the name begins with U+200D" + first,
-		"\ufe00a":    "the name begins with U+FE00" + first,
-		"\ufe0fa":    "the name begins with U+FE0F" + first,
-		"\U000e0020": "the name begins with U+E0020" + first,
-		"\U000e007f": "the name begins with U+E007F" + first,
-	} {
+	"a\u034f":               "the name contains U+034F" + isInvisible,
+	"\u115f":                "the name contains U+115F" + isInvisible,
+	"\u1160":                "the name contains U+1160" + isInvisible,
+	"a\u17b4":               "the name contains U+17B4" + isInvisible,
+	"a\u17b5":               "the name contains U+17B5" + isInvisible,
+	"a\u180b":               "the name contains U+180B" + isInvisible,
+	"a\u180f":               "the name contains U+180F" + isInvisible,
+	"a\u2065":               "the name contains U+2065" + isInvisible,
+	"\u2800":                "the name contains U+2800" + isInvisible,
+	"\u3164":                "the name contains U+3164" + isInvisible,
+	"\uffa0":                "the name contains U+FFA0" + isInvisible,
+	"a\ufff0":               "the name contains U+FFF0" + isInvisible,
+	"a\U000e0000":           "the name contains U+E0000" + isInvisible,
+	"a\U000e0001":           "the name contains U+E0001" + isFormat,
+	"a\U000e0002":           "the name contains U+E0002" + isInvisible,
+	"a\U000e0080":           "the name contains U+E0080" + isInvisible,
+	"alice\ufe0f\U000e0100": "the name contains U+E0100" + isInvisible,
+	"a\U000e01ef":           "the name contains U+E01EF" + isInvisible,
+	"a\U000e0fff":           "the name contains U+E0FFF" + isInvisible,
+
+	"\u0301":     "the name begins with U+0301" + onlyChanges,
+	"\u0903a":    "the name begins with U+0903" + onlyChanges,
+	"\u20e3":     "the name begins with U+20E3" + onlyChanges,
+	"\u200ca":    "the name begins with U+200C" + onlyChanges,
+	"\u200d💻":    "the name begins with U+200D" + onlyChanges,
+	"\ufe00a":    "the name begins with U+FE00" + onlyChanges,
+	"\ufe0fa":    "the name begins with U+FE0F" + onlyChanges,
+	"\U000e0020": "the name begins with U+E0020" + onlyChanges,
+	"\U000e007f": "the name begins with U+E007F" + onlyChanges,
+}
+
+func TestInvalidNamesAreRejected(t *testing.T) {
+	for name, want := range invalidNames {
 		got, err := ParseName(name)
 		if err == nil || err.Error() != want || got != (Name{}) {
 			t.Errorf("ParseName(%+q) = %+q, %v\nwant the error %s", name, got, err, want)
@@ -131,10 +140,9 @@ func TestNamesThatAreRefused(t *testing.T) {
 	}
 }
 
-// wantName matches the names that are allowed, apart from "." and "..", what is
-// too long, and what is not UTF-8. It says the same as name.go, but not from the
-// same tables: the code points that may be ignored by default are those that
-// DerivedCoreProperties.txt of Unicode 15 has beside those of the category Cf.
+// wantName matches valid names, apart from ".", "..", names that are too long and invalid UTF-8. It
+// has the same rules as name.go, but from another source: the default-ignorable code points are
+// those that DerivedCoreProperties.txt of Unicode 15 lists in addition to the category Cf.
 var wantName = func() *regexp.Regexp {
 	const (
 		ignorable = `\x{34F}\x{115F}\x{1160}\x{17B4}\x{17B5}\x{180B}-\x{180F}\x{2065}\x{3164}` +
@@ -156,9 +164,9 @@ func isName(s string) bool {
 		s != "." && s != ".." && wantName.MatchString(s)
 }
 
-// TestEveryCodePoint tries all but surrogates, which cannot be in UTF-8, and most
-// of those ranges where all code points are of one kind.
-func TestEveryCodePoint(t *testing.T) {
+// It omits most code points in ranges where all are of one kind, and surrogates, which UTF-8 cannot
+// represent.
+func TestEveryCodePointIsAcceptedOrRejectedInNames(t *testing.T) {
 	for c := rune(0); c <= utf8.MaxRune; c++ {
 		at := c & 0xffff // in its plane
 		mixed := c < 0x20000 || 0xe0000 <= c && c < 0xe1004 || at < 4 || 0xfffa < at
@@ -175,11 +183,11 @@ func TestEveryCodePoint(t *testing.T) {
 }
 
 func FuzzParseName(f *testing.F) {
-	for _, s := range []string{
-		"alice", ".", "..", "a b", "a\nb", "\u202e", "\xff", "علی\u200cرضا", "👩\u200d💻", "\u0301",
-		"\u3164", "alice\ufe0f\U000e0100", strings.Repeat("é", 64), strings.Repeat("é", 65),
-	} {
-		f.Add(s)
+	for _, name := range validNames {
+		f.Add(name)
+	}
+	for name := range invalidNames {
+		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		name, err := ParseName(s)
@@ -195,7 +203,7 @@ func FuzzParseName(f *testing.F) {
 	})
 }
 
-func TestANameDoesNotKeepWhatItWasCutFrom(t *testing.T) {
+func TestNameDoesNotRetainTheRequest(t *testing.T) {
 	request := strings.Repeat("alice", 1000)
 	name, err := ParseName(request[:5])
 	if err != nil {

@@ -10,34 +10,35 @@ import (
 
 // The limits of a text.
 const (
-	MaxText    = 4 << 10       // bytes, without a line end at the end
+	MaxText    = 4 << 10       // bytes, excluding one trailing line break
 	MaxLines   = 32            // lines
-	MaxLineEnd = len("\u2028") // bytes of the longest line end
+	MaxLineEnd = len("\u2028") // bytes of the longest line break
 )
 
 // The errors of ParseText.
 var (
-	ErrTextEmpty   = errors.New("the text is empty; send what the user says as the body")
-	ErrTextTooLong = fmt.Errorf("the text is longer than %d bytes", MaxText)
-	ErrTextUTF8    = errors.New("the text is not valid UTF-8")
-	ErrTextLines   = fmt.Errorf("the text has more than %d lines", MaxLines)
-	ErrTextControl = errors.New("the text contains a control character that is no tab or line end")
+	ErrTextEmpty   = errors.New("the message is empty; send its text as the request body")
+	ErrTextTooLong = fmt.Errorf("the message is longer than %d bytes", MaxText)
+	ErrTextUTF8    = errors.New("the message is not valid UTF-8")
+	ErrTextLines   = fmt.Errorf("the message has more than %d lines", MaxLines)
+	ErrTextControl = errors.New("the message contains a control character " +
+		"other than a tab or a line break")
 )
 
-// Text is what a user says: lines separated by "\n", with nothing in them that
-// a client could take for the end of a line. The zero Text says nothing.
+// Text is the text of a message: lines separated by "\n" that contain nothing else a client could
+// take for a line break. The zero Text is empty.
 type Text struct{ text string }
 
-// lineEnds are all that Unicode and clients take as the end of a line. CR LF
-// comes first, because it is one end and not two. (U+0085 is one too, but it is
-// a control character, and so are U+000B and U+000C.)
+// lineEnds are the line breaks of Unicode and of clients. CR LF comes first, because it is one
+// break and not two. (U+000B, U+000C and U+0085 are missing, because control characters are
+// rejected.)
 var lineEnds = []string{"\r\n", "\n", "\r", "\u2028", "\u2029"}
 
 var toNewlines = strings.NewReplacer(
 	"\r\n", "\n", "\r", "\n", "\u2028", "\n", "\u2029", "\n")
 
-// ParseText returns s as a Text, without one line end at its end. Lines may end
-// in CR LF, CR, LF, U+2028 or U+2029. The error is one of those above.
+// ParseText returns s as a Text, with one trailing line break removed and all others normalized to
+// "\n". A line break is CR LF, CR, LF, U+2028 or U+2029. The error is one of those above.
 func ParseText(s string) (Text, error) {
 	s = withoutLineEnd(s)
 	switch {
@@ -61,6 +62,10 @@ func ParseText(s string) (Text, error) {
 // String returns the text, its lines separated by "\n".
 func (t Text) String() string { return t.text }
 
+// UncheckedText returns s as a Text without checking it. It is for texts that ParseText returned
+// earlier, perhaps in another version of the program.
+func UncheckedText(s string) Text { return Text{s} }
+
 func withoutLineEnd(s string) string {
 	for _, end := range lineEnds {
 		if before, found := strings.CutSuffix(s, end); found {
@@ -71,7 +76,3 @@ func withoutLineEnd(s string) string {
 }
 
 func isForbidden(c rune) bool { return unicode.IsControl(c) && c != '\t' && c != '\n' }
-
-// UncheckedText returns s as a Text without checking it. It is for texts that ParseText returned
-// earlier, perhaps in another version of the program.
-func UncheckedText(s string) Text { return Text{s} }

@@ -1,5 +1,6 @@
-// Here belongs what a text may be, and how its line ends are read.
 package chat
+
+// The rules for texts belong here, line breaks included.
 
 import (
 	"bufio"
@@ -9,83 +10,89 @@ import (
 	"unicode/utf8"
 )
 
-func TestTexts(t *testing.T) {
-	full := strings.Repeat("x", MaxText)
-	for in, want := range map[string]string{
-		"hello":              "hello",
-		"\ttab ":             "\ttab ",
-		"\u202e\u200b\u034f": "\u202e\u200b\u034f", // only names must be visible
-		"\ufffd":             "\ufffd",
+var longest = strings.Repeat("x", MaxText)
 
-		"hello\n":       "hello", // one line end at the end is left out
-		"hello\r":       "hello",
-		"hello\r\n":     "hello",
-		"hello\u2028":   "hello",
-		"hello\u2029":   "hello",
-		"hello\n\n":     "hello\n",
-		"hello\n\r":     "hello\n",
-		"hello\r\n\r\n": "hello\n",
-		"hello\u2028\n": "hello\n",
-		"\n\n":          "\n",
+// validTexts maps what clients send to the text.
+var validTexts = map[string]string{
+	"hello":              "hello",
+	"\ttab ":             "\ttab ",
+	"\u202e\u200b\u034f": "\u202e\u200b\u034f", // only names must be visible
+	"\ufffd":             "\ufffd",
 
-		"a\nb\rc\r\nd\u2028e\u2029f": "a\nb\nc\nd\ne\nf",
-		"a\r\r\nb":                   "a\n\nb",
-		"a\n\rb":                     "a\n\nb",
-		"hi\u2028\u2028data: bye":    "hi\n\ndata: bye",
+	"hello\n":       "hello", // one trailing line break is removed
+	"hello\r":       "hello",
+	"hello\r\n":     "hello",
+	"hello\u2028":   "hello",
+	"hello\u2029":   "hello",
+	"hello\n\n":     "hello\n",
+	"hello\n\r":     "hello\n",
+	"hello\r\n\r\n": "hello\n",
+	"hello\u2028\n": "hello\n",
+	"\n\n":          "\n",
 
-		full:                         full, // the limits
-		full + "\n":                  full,
-		full + "\r\n":                full,
-		full + "\u2028":              full,
-		strings.Repeat("\u2028", 32): strings.Repeat("\n", 31),
-		strings.Repeat("a\r\n", 32):  strings.Repeat("a\n", 31) + "a",
-	} {
+	"a\nb\rc\r\nd\u2028e\u2029f": "a\nb\nc\nd\ne\nf",
+	"a\r\r\nb":                   "a\n\nb",
+	"a\n\rb":                     "a\n\nb",
+	"hi\u2028\u2028data: bye":    "hi\n\ndata: bye",
+
+	longest:                      longest, // the limits
+	longest + "\n":               longest,
+	longest + "\r\n":             longest,
+	longest + "\u2028":           longest,
+	strings.Repeat("\u2028", 32): strings.Repeat("\n", 31),
+	strings.Repeat("a\r\n", 32):  strings.Repeat("a\n", 31) + "a",
+}
+
+func TestValidTextsAreAcceptedAndTheirLineBreaksNormalized(t *testing.T) {
+	for in, want := range validTexts {
 		if text, err := ParseText(in); err != nil || text.String() != want {
 			t.Errorf("ParseText(%+q) = %+q, %v, want %+q", in, text, err, want)
 		}
 	}
 }
 
-func TestTextsThatAreRefused(t *testing.T) {
-	full := strings.Repeat("x", MaxText)
-	for in, want := range map[string]error{
-		"":       ErrTextEmpty,
-		"\n":     ErrTextEmpty,
-		"\r\n":   ErrTextEmpty,
-		"\u2029": ErrTextEmpty,
+// invalidTexts holds the errors for invalid texts.
+var invalidTexts = map[string]error{
+	"":       ErrTextEmpty,
+	"\n":     ErrTextEmpty,
+	"\r\n":   ErrTextEmpty,
+	"\u2029": ErrTextEmpty,
 
-		full + "x":                ErrTextTooLong,
-		full + "x\n":              ErrTextTooLong,
-		full + "\n\n":             ErrTextTooLong,
-		full[1:] + "é":            ErrTextTooLong,
-		full[2:] + "\r\n\r\n\r\n": ErrTextTooLong, // as they come, not as they are kept
+	longest + "x":                ErrTextTooLong,
+	longest + "x\n":              ErrTextTooLong,
+	longest + "\n\n":             ErrTextTooLong,
+	longest[1:] + "é":            ErrTextTooLong,
+	longest[2:] + "\r\n\r\n\r\n": ErrTextTooLong, // counted as received, not as stored
 
-		"\xff":         ErrTextUTF8,
-		"a\xc3":        ErrTextUTF8,
-		"\xed\xa0\x80": ErrTextUTF8,
-		"\xe2\x80":     ErrTextUTF8,
-		"\n\xff":       ErrTextUTF8,
+	"\xff":         ErrTextUTF8,
+	"a\xc3":        ErrTextUTF8,
+	"\xed\xa0\x80": ErrTextUTF8,
+	"\xe2\x80":     ErrTextUTF8,
+	"\n\xff":       ErrTextUTF8,
 
-		strings.Repeat("\n", 33):            ErrTextLines,
-		strings.Repeat("a\r", 32) + "a":     ErrTextLines,
-		strings.Repeat("a\u2028", 32) + "a": ErrTextLines,
+	strings.Repeat("\n", 33):            ErrTextLines,
+	strings.Repeat("a\r", 32) + "a":     ErrTextLines,
+	strings.Repeat("a\u2028", 32) + "a": ErrTextLines,
 
-		"\x00":    ErrTextControl,
-		"a\x1b[m": ErrTextControl,
-		"a\vb":    ErrTextControl,
-		"a\fb":    ErrTextControl,
-		"\x7f":    ErrTextControl,
-		"\u0085":  ErrTextControl,
-		"a\u0085": ErrTextControl,
-		"\u009f":  ErrTextControl,
-	} {
+	"\x00":    ErrTextControl,
+	"a\x1b[m": ErrTextControl,
+	"a\vb":    ErrTextControl,
+	"a\fb":    ErrTextControl,
+	"\x7f":    ErrTextControl,
+	"\u0085":  ErrTextControl,
+	"a\u0085": ErrTextControl,
+	"\u009f":  ErrTextControl,
+}
+
+func TestInvalidTextsAreRejected(t *testing.T) {
+	for in, want := range invalidTexts {
 		if text, err := ParseText(in); err != want || text != (Text{}) {
 			t.Errorf("ParseText(%+q) = %+q, %v, want the error %v", in, text, err, want)
 		}
 	}
 }
 
-// wantText reads a text code point by code point.
+// wantText does what ParseText does, code point by code point.
 func wantText(s string) (string, error) {
 	var lines []string
 	var line strings.Builder
@@ -140,11 +147,11 @@ func wantText(s string) (string, error) {
 }
 
 func FuzzParseText(f *testing.F) {
-	for _, s := range []string{
-		"hello", "", "a\r\nb\rc\nd\u2028e\u2029f", "a\r\r\n\n", "\xff", "\u0085", "\t",
-		strings.Repeat("x", MaxText) + "\u2028", strings.Repeat("x", 4097), strings.Repeat("\n", 33),
-	} {
-		f.Add(s)
+	for in := range validTexts {
+		f.Add(in)
+	}
+	for in := range invalidTexts {
+		f.Add(in)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		text, err := ParseText(s)

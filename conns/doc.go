@@ -1,16 +1,16 @@
-// Package conns offers four things that an HTTP server of long-lived connections needs and that packages
-// net and net/http do not have.
+// Package conns limits a server's connections and detects dead ones. A server of long-lived
+// connections needs this in addition to net and net/http.
 //
-// A client can vanish without a word: somebody pulls a cable, or a phone leaves the network. While
-// nothing is sent, keep-alive probes find that out. But once something has been sent, the kernel
-// repeats it instead of probing, on Linux for some 16 minutes, and all that time the user seems to
-// be there. [GiveUpAfter] makes it seconds.
+// A client can vanish without closing its connection: a cable is pulled, or a phone leaves the
+// network. While nothing is sent, keep-alive probes detect that. But once something has been sent,
+// the kernel retransmits instead of probing, on Linux for about 16 minutes, during which the user
+// seems present. [SetUserTimeout] reduces that to seconds.
 //
-// Each connection is an open file, and a process may open only so many. [MaxOpenFiles] tells how
-// many, so that a server can choose limits that it can keep.
+// Each connection is an open file, and a process may have only so many. [MaxOpenFiles] returns the
+// number, so that a server can choose limits that it can keep.
 //
-// Once no file is left, accept(2) fails. Everyone who calls then waits in the kernel's queue and
-// hears nothing, while idle clients fill the server. [Limit] makes a listener that takes a certain
-// number of connections at a time. It tells all others that the server is full, and it tells the
-// server when it is time to let idle connections go.
+// When no more files can be opened, accept(2) fails. New clients then hang in the kernel's backlog
+// while idle ones occupy the server. [Limit] returns a listener that admits a limited number of
+// connections. It tells all other clients that the server is full, tells the server when idle
+// connections should go, and closes those on which the client sends nothing.
 package conns

@@ -11,7 +11,7 @@ import (
 	"lobby/conns"
 )
 
-// A server takes one connection at a time and tells everyone else that it is full.
+// A server admits one connection at a time and tells all other clients that it is full.
 func Example() {
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -29,7 +29,9 @@ func Example() {
 			}
 		}),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			conn.(*conns.Conn).GiveUpAfter(15 * time.Second)
+			if err := conn.(*conns.Conn).SetUserTimeout(30 * time.Second); err != nil {
+				fmt.Println(err)
+			}
 			return ctx
 		},
 	}

@@ -4,16 +4,24 @@ package conns
 
 import (
 	"math"
+	"os"
 	"syscall"
 )
 
-// MaxOpenFiles returns how many files the process may have open at a time, connections included.
-// This is the soft limit, which Go's runtime raises as far as it may when the program starts. ok is
-// false if the system has no such limit.
+// MaxOpenFiles returns how many files the process may have open at once, connections included. This
+// is the soft limit, which the Go runtime raises as far as it may when the program starts. ok is
+// false if there is no such limit.
 func MaxOpenFiles() (n int, ok bool) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, false
 	}
 	return int(min(uint64(limit.Cur), math.MaxInt)), true
+}
+
+// OpenFiles returns the number of files that the process has open, inherited ones included, or 0 if
+// the system does not tell.
+func OpenFiles() int {
+	files, _ := os.ReadDir("/dev/fd")
+	return len(files)
 }

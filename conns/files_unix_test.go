@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// What the process may open, by its own doing and by that of the shell that started it.
+// Limits of open files belong here, set by the process itself or by the shell that started it.
 
 func TestMaxOpenFilesIsTheSoftLimit(t *testing.T) {
 	var limit syscall.Rlimit
@@ -28,7 +28,7 @@ func TestMaxOpenFilesIsTheSoftLimit(t *testing.T) {
 	}
 }
 
-// printsMaxOpenFiles is set for a process that is this test once more, behind a shell.
+// printsMaxOpenFiles is set in a process that runs this test again, started by a shell.
 const printsMaxOpenFiles = "LOBBY_TEST_PRINTS_MAX_OPEN_FILES"
 
 func TestMaxOpenFilesIsTheLimitOfTheProcess(t *testing.T) {
@@ -41,10 +41,10 @@ func TestMaxOpenFilesIsTheLimitOfTheProcess(t *testing.T) {
 	}
 }
 
-func TestMaxOpenFilesIsTheLimitAsGoHasRaisedIt(t *testing.T) {
+func TestMaxOpenFilesIsTheLimitAfterGoHasRaisedIt(t *testing.T) {
 	got := maxOpenFilesAfter(t, "ulimit -Sn 48 && ulimit -Hn 80")
 	if got != "79 true\n" && got != "80 true\n" { // Go may leave one below the hard limit
-		t.Errorf("with soft limit 48 and hard limit 80, MaxOpenFiles returns %q, want 79 or 80", got)
+		t.Errorf("with limits of 48 (soft) and 80 (hard), MaxOpenFiles returns %q", got)
 	}
 }
 

@@ -1,33 +1,44 @@
 package conns
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
+	"os"
 	"time"
 )
 
 const (
-	refusalTimeout = time.Second // for a request to come, and as long again for all that follows
-	MaxRefusals    = 64          // refusals under way at a time, at most
-	maxDropped     = 64 << 10    // bytes that are read and dropped of what a refused client sends
+	// A connection on which the client sends nothing is closed after maxSilence, or within
+	// maxCrowdedSilence while the listener is Crowded.
+	maxSilence        = 30 * time.Second
+	maxCrowdedSilence = 5 * time.Second
 
-	// How long Accept waits after an error, first and at most.
+	refusalTimeout = time.Second // to wait for a request, and again for the rest of the refusal
+	maxDropped     = 64 << 10    // bytes from a refused client that are read and discarded
+
+	// Pauses after an error of accept(2), the first and the longest.
 	minPause = 5 * time.Millisecond
 	maxPause = time.Second
 )
 
-// Limited is a listener with a certain number of places. A connection has a place from Accept until
+// MaxRefusals is the maximum number of refusals under way at once. Each uses an open file.
+const MaxRefusals = 64
+
+// Limited is a listener that admits a limited number of connections. A connection has a place until
 // its Close. When no place is left, a connection is refused, and the server never sees it.
 type Limited struct {
 	listener listener
 	places   chan struct{}   // has an element for each connection that has a place
 	refusals chan struct{}   // has an element for each refusal under way
-	refuse   func(io.Writer) // writes what a refused client gets
-	closed   chan struct{}   // is closed by Close
+	refuse   func(io.Writer) // writes the refusal
+	spoken   chan *Conn      // connections with a first byte, for Accept
+	open     context.Context // until Close
+	close    context.CancelFunc
 }
 
-// listener is what Limited needs of a net.TCPListener.
+// listener is the part of net.TCPListener that Limited needs.
 type listener interface {
 	AcceptTCP() (*net.TCPConn, error)
 	Close() error
@@ -36,53 +47,62 @@ type listener interface {
 
 // Conn is a connection with a place in a Limited.
 //
-// It embeds the TCPConn, and not just a net.Conn, because net looks for methods beyond that
-// interface, some of them unexported: with them a net.Buffers leaves in one writev(2), and a file
-// in sendfile(2). Call the Conn's own Close; the TCPConn's would keep the place.
+// It embeds *net.TCPConn rather than net.Conn so that net can use unexported methods: writev(2) for
+// net.Buffers, sendfile(2) for files. Call the Conn's own Close: the TCPConn's would not free the
+// place.
 type Conn struct {
 	*net.TCPConn
-	places chan struct{}
-	giveUp time.Duration // what GiveUpAfter was told
+	places      chan struct{}
+	userTimeout time.Duration // last argument of SetUserTimeout
+	first       [1]byte       // the first byte from the client
+	unread      bool          // whether Read has yet to return first
 }
 
-// Limit returns a listener that takes connections from l while fewer than n of them are open. Any
-// other connection gets what refuse writes, in a goroutine of its own: when it has asked, or after
-// a second. It is closed when the client has closed its side, or a second later. At most n/8 + 1
-// such refusals, and never more than 64, are under way at a time; beyond that, a connection is
-// closed without an answer.
+// Limit returns a listener that admits connections from l while fewer than n of them are open.
+// Accept returns each once its first byte has arrived, so that a server's time limit for a request
+// does not include the wait for it. A connection without a byte is closed after 30 s, or within 5 s
+// while the listener is Crowded.
 //
-// So at most n connections and these refusals are open, and one that is about to be closed.
+// Any other client is sent what refuse writes, in a separate goroutine: after its first byte or one
+// second. Its connection is closed when the client has closed its side, or a second later. At most
+// n/8 + 1 such refusals, and never more than MaxRefusals, are under way at once; beyond that, a
+// connection is closed without a response.
+//
+// At most n connections, the refusals, and one connection that is about to be closed are open.
 func Limit(l *net.TCPListener, n int, refuse func(io.Writer)) *Limited {
-	return limit(l, n, refuse)
+	limited := limit(l, n, refuse)
+	go limited.admitAll()
+	return limited
 }
 
 func limit(l listener, n int, refuse func(io.Writer)) *Limited {
-	return &Limited{
+	limited := &Limited{
 		listener: l,
 		places:   make(chan struct{}, n),
 		refusals: make(chan struct{}, min(n/8+1, MaxRefusals)),
 		refuse:   refuse,
-		closed:   make(chan struct{}),
+		spoken:   make(chan *Conn),
 	}
+	limited.open, limited.close = context.WithCancel(context.Background())
+	return limited
 }
 
-// Accept waits for a connection that gets a place and returns it, a *Conn. It fails only after
-// Close.
+// admitAll gives each connection a place or refuses it, until Close.
 //
-// Any other error it takes for one that passes, such as that the process has no file left, and
-// tries again after a pause. It says nothing meanwhile, because http.Server would log a line for
-// each error that it saw, or even end.
-func (l *Limited) Accept() (net.Conn, error) {
+// It retries after any other error, such as running out of files, with increasing pauses. It does
+// not report them, because http.Server would log each one or stop.
+func (l *Limited) admitAll() {
+	defer l.close()
 	pause := minPause
 	for {
 		conn, err := l.listener.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
-			return nil, err
+			return
 		}
 		if err != nil {
 			select {
 			case <-time.After(pause):
-			case <-l.closed:
+			case <-l.open.Done():
 			}
 			pause = min(2*pause, maxPause)
 			continue
@@ -90,23 +110,64 @@ func (l *Limited) Accept() (net.Conn, error) {
 		pause = minPause
 		select {
 		case l.places <- struct{}{}:
-			return &Conn{TCPConn: conn, places: l.places}, nil
+			go l.admit(&Conn{TCPConn: conn, places: l.places})
 		default:
 			l.turnAway(conn)
 		}
 	}
 }
 
-// turnAway refuses conn, or just closes it if there are too many refusals under way.
+// admit passes conn to Accept once its first byte has arrived.
+func (l *Limited) admit(conn *Conn) {
+	stop := context.AfterFunc(l.open, func() { conn.Close() })
+	conn.unread = l.awaitByte(conn.TCPConn, conn.first[:])
+	if stop() && conn.unread {
+		select {
+		case l.spoken <- conn:
+			return
+		case <-l.open.Done():
+		}
+	}
+	conn.Close()
+}
+
+// awaitByte reads the first byte from conn and reports whether it arrived in time.
+func (l *Limited) awaitByte(conn net.Conn, first []byte) bool {
+	for range maxSilence / maxCrowdedSilence {
+		conn.SetReadDeadline(time.Now().Add(maxCrowdedSilence))
+		n, err := conn.Read(first)
+		if n > 0 {
+			conn.SetReadDeadline(time.Time{})
+			return true
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || l.Crowded() {
+			return false
+		}
+	}
+	return false
+}
+
+// Accept waits for a connection that has a place and has sent a byte, and returns it, a *Conn. It
+// fails only after Close.
+func (l *Limited) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.spoken:
+		return conn, nil
+	case <-l.open.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// turnAway refuses conn, or only closes it if too many refusals are under way.
 func (l *Limited) turnAway(conn *net.TCPConn) {
 	select {
 	case l.refusals <- struct{}{}:
 		go func() {
-			// A client that gets an answer before it has asked may take the connection for broken.
-			// One that does not ask at all gets the answer after a second.
+			// A client that gets a response before it has sent a request may report a broken
+			// connection. One that sends nothing gets the response after a second.
 			conn.SetReadDeadline(time.Now().Add(refusalTimeout))
 			conn.Read(make([]byte, 1))
-			answer(conn, l.refuse)
+			respond(conn, l.refuse)
 			conn.Close()
 			<-l.refusals
 		}()
@@ -115,29 +176,29 @@ func (l *Limited) turnAway(conn *net.TCPConn) {
 	}
 }
 
-// answer has refuse write to conn, so that the client sees the answer. If a connection is closed
-// before all that came on it was read, the kernel sends a reset, which can overtake the answer. So
-// answer reads until the client has closed, too.
-func answer(conn *net.TCPConn, refuse func(io.Writer)) {
+// respond writes the refusal and reads until the client closes: closing with unread input would
+// send a reset, which can overtake the response.
+func respond(conn *net.TCPConn, refuse func(io.Writer)) {
 	conn.SetDeadline(time.Now().Add(refusalTimeout))
 	refuse(conn)
 	conn.CloseWrite()
 	io.Copy(io.Discard, io.LimitReader(conn, maxDropped))
 }
 
-// Crowded reports whether more than half of the places are taken. A server that answers
-// "Connection: close" then keeps places free of idle connections.
+// Connections returns the number of connections that have a place.
+func (l *Limited) Connections() int { return len(l.places) }
+
+// Crowded reports whether more than half of the places are in use. A server that then responds with
+// "Connection: close" keeps places free of idle connections.
 func (l *Limited) Crowded() bool {
 	return len(l.places) > cap(l.places)/2
 }
 
-// Close closes the listener. It ends Accept, and leaves the connections alone.
+// Close closes the listener and the connections that Accept has not returned yet. Accept fails from
+// then on.
 func (l *Limited) Close() error {
-	err := l.listener.Close()
-	if !errors.Is(err, net.ErrClosed) { // it was open, which net says to one caller only
-		close(l.closed)
-	}
-	return err
+	l.close()
+	return l.listener.Close()
 }
 
 // Addr returns the listener's address.
@@ -145,27 +206,41 @@ func (l *Limited) Addr() net.Addr {
 	return l.listener.Addr()
 }
 
+// Read reads from the connection.
+func (c *Conn) Read(b []byte) (int, error) {
+	if c.unread && len(b) > 0 {
+		c.unread = false
+		return copy(b, c.first[:]), nil
+	}
+	return c.TCPConn.Read(b)
+}
+
+// WriteTo hides the TCPConn's method, which would skip the first byte.
+func (c *Conn) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(w, struct{ io.Reader }{c})
+}
+
 // Close closes the connection and frees its place. A second Close fails and frees nothing.
 func (c *Conn) Close() error {
 	err := c.TCPConn.Close()
-	if !errors.Is(err, net.ErrClosed) { // it was open, which net says to one caller only
+	if !errors.Is(err, net.ErrClosed) { // net reports this to all callers but the first
 		<-c.places
 	}
 	return err
 }
 
-// GiveUpAfter does what the function GiveUpAfter does, and remembers d for GiveUp.
-func (c *Conn) GiveUpAfter(d time.Duration) error {
-	c.giveUp = d
-	return GiveUpAfter(c.TCPConn, d)
+// SetUserTimeout is the function SetUserTimeout, for this connection.
+func (c *Conn) SetUserTimeout(d time.Duration) error {
+	c.userTimeout = d
+	return SetUserTimeout(c.TCPConn, d)
 }
 
-// GiveUp switches what GiveUpAfter has set off and on again. It should be off while a write waits
-// for a client that reads slowly. Linux may take such a client for gone even if it reads on, and the
-// write has a deadline of its own.
-func (c *Conn) GiveUp(on bool) error {
+// EnableUserTimeout switches the timeout that was set with SetUserTimeout off or on again. It must
+// be off while writes wait for a client that reads slowly: Linux may end such a connection although
+// the client still reads, and the writes have their own deadline.
+func (c *Conn) EnableUserTimeout(on bool) error {
 	if on {
-		return GiveUpAfter(c.TCPConn, c.giveUp)
+		return SetUserTimeout(c.TCPConn, c.userTimeout)
 	}
-	return GiveUpAfter(c.TCPConn, 0)
+	return SetUserTimeout(c.TCPConn, 0)
 }

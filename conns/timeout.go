@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// GiveUpAfter makes the kernel end conn once data that was sent has not been acknowledged for d,
-// rounded up to milliseconds on Linux and to seconds on macOS. With 0 the kernel decides again, as
-// it does without GiveUpAfter. On other systems GiveUpAfter does nothing.
+// SetUserTimeout makes the kernel end conn once sent data has been unacknowledged for d, rounded up
+// to milliseconds on Linux and to seconds on macOS. 0 restores the kernel's default. On other
+// systems SetUserTimeout does nothing.
 //
-// On a connection where nothing is sent, keep-alive probes find out that the peer is gone; see
-// [net.KeepAliveConfig]. On Linux, d takes the place of that config's Count: when a probe is due,
-// the one before it is unanswered and the peer has been silent for d, the connection ends.
-func GiveUpAfter(conn *net.TCPConn, d time.Duration) error {
-	value := d / giveUpUnit
-	if d%giveUpUnit > 0 {
+// While nothing is sent, keep-alive probes detect a dead peer; see [net.KeepAliveConfig]. On Linux,
+// d replaces that config's Count: the connection ends at the first probe that is due after d
+// without an answer.
+func SetUserTimeout(conn *net.TCPConn, d time.Duration) error {
+	value := d / timeoutUnit
+	if d%timeoutUnit > 0 {
 		value++
 	}
 	value = min(value, math.MaxInt32)
@@ -29,7 +29,7 @@ func GiveUpAfter(conn *net.TCPConn, d time.Duration) error {
 	}
 	var setErr error
 	err = raw.Control(func(fd uintptr) {
-		setErr = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, giveUpOption, int(value))
+		setErr = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, timeoutOption, int(value))
 	})
 	if err != nil {
 		return err

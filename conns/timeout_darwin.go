@@ -2,8 +2,8 @@ package conns
 
 import "time"
 
-// TCP_RXT_CONNDROPTIME, which package syscall does not have; see Darwin's netinet/tcp.h.
+// TCP_RXT_CONNDROPTIME, which package syscall lacks; see Darwin's netinet/tcp.h.
 const (
-	giveUpOption = 0x80
-	giveUpUnit   = time.Second
+	timeoutOption = 0x80
+	timeoutUnit   = time.Second
 )

@@ -2,8 +2,8 @@ package conns
 
 import "time"
 
-// TCP_USER_TIMEOUT, which package syscall does not have; see tcp(7).
+// TCP_USER_TIMEOUT, which package syscall lacks; see tcp(7).
 const (
-	giveUpOption = 0x12
-	giveUpUnit   = time.Millisecond
+	timeoutOption = 0x12
+	timeoutUnit   = time.Millisecond
 )

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// The options that the kernel has for a connection. That a vanished peer's connection ends in time
-// is tested in e2e, between two network namespaces.
+// A connection's options in the kernel belong here. That the connection of a vanished peer ends in
+// time is tested in e2e, between two network namespaces.
 
-func TestKernelIsToldWhenToGiveUp(t *testing.T) {
+func TestUserTimeoutIsSetInTheKernel(t *testing.T) {
 	conn := dial(t, listen(t, 1, nil))
 	for _, test := range []struct {
 		d            time.Duration
@@ -20,27 +20,48 @@ func TestKernelIsToldWhenToGiveUp(t *testing.T) {
 		{20 * time.Second, 20_000},
 		{time.Millisecond, 1},
 		{time.Millisecond + 1, 2}, // rounded up
-		{1, 1},                    // 0 would be no limit
+		{1, 1},                    // 0 would be the kernel's default
 		{math.MaxInt64, math.MaxInt32},
 		{0, 0},
 	} {
-		if err := GiveUpAfter(conn, test.d); err != nil {
-			t.Fatalf("GiveUpAfter(%v): %v", test.d, err)
+		if err := SetUserTimeout(conn, test.d); err != nil {
+			t.Fatalf("SetUserTimeout(%v): %v", test.d, err)
 		}
-		if got := option(t, conn, syscall.IPPROTO_TCP, giveUpOption); got != test.milliseconds {
-			t.Errorf("after GiveUpAfter(%v) the option is %d, want %d", test.d, got, test.milliseconds)
+		if got := option(t, conn, syscall.IPPROTO_TCP, timeoutOption); got != test.milliseconds {
+			t.Errorf("SetUserTimeout(%v): the option is %d, want %d", test.d, got, test.milliseconds)
 		}
 	}
 }
 
-func TestGiveUpAfterReturnsWhatTheKernelSays(t *testing.T) {
+func TestSetUserTimeoutReturnsTheKernelsError(t *testing.T) {
 	conn := dial(t, listen(t, 1, nil))
-	if err := GiveUpAfter(conn, -time.Second); err == nil {
-		t.Error("GiveUpAfter took a negative duration")
+	if err := SetUserTimeout(conn, -time.Second); err == nil {
+		t.Error("SetUserTimeout accepted a negative duration")
 	}
 	conn.Close()
-	if err := GiveUpAfter(conn, time.Second); err == nil {
-		t.Error("GiveUpAfter took a closed connection")
+	if err := SetUserTimeout(conn, time.Second); err == nil {
+		t.Error("SetUserTimeout accepted a closed connection")
+	}
+}
+
+func TestUserTimeoutCanBeDisabledAndEnabled(t *testing.T) {
+	_, conn := connect(t, listen(t, 1, nil))
+	conn.SetUserTimeout(20 * time.Second)
+	for _, test := range []struct {
+		on           bool
+		milliseconds int
+	}{{false, 0}, {true, 20_000}} {
+		err := conn.EnableUserTimeout(test.on)
+		got := option(t, conn.TCPConn, syscall.IPPROTO_TCP, timeoutOption)
+		if err != nil || got != test.milliseconds {
+			t.Errorf("EnableUserTimeout(%t): %v, and the option is %d", test.on, err, got)
+		}
+	}
+	conn.Close()
+	for _, on := range []bool{false, true} {
+		if err := conn.EnableUserTimeout(on); err == nil {
+			t.Errorf("EnableUserTimeout(%t) accepted a closed connection", on)
+		}
 	}
 }
 
@@ -54,8 +75,7 @@ func TestLimitedKeepsConnectionsAliveAsItsListenerDoes(t *testing.T) {
 	}
 	limited := Limit(l.(*net.TCPListener), 1, nil)
 	defer limited.Close()
-	dial(t, limited)
-	conn := mustAccept(t, limited)
+	_, conn := connect(t, limited)
 	for _, test := range []struct {
 		name                string
 		level, option, want int
@@ -80,7 +100,9 @@ func option(t *testing.T, conn *net.TCPConn, level, name int) int {
 	}
 	var value int
 	var getErr error
-	err = raw.Control(func(fd uintptr) { value, getErr = syscall.GetsockoptInt(int(fd), level, name) })
+	err = raw.Control(func(fd uintptr) {
+		value, getErr = syscall.GetsockoptInt(int(fd), level, name)
+	})
 	if err != nil || getErr != nil {
 		t.Fatalf("getsockopt: %v, %v", err, getErr)
 	}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// GiveUpAfter makes the kernel end conn once data that was sent has not been acknowledged for d.
-// This system has no option for that, so GiveUpAfter does nothing.
-func GiveUpAfter(conn *net.TCPConn, d time.Duration) error {
+// SetUserTimeout makes the kernel end conn once sent data has been unacknowledged for d. This
+// system has no option for that, so SetUserTimeout does nothing.
+func SetUserTimeout(conn *net.TCPConn, d time.Duration) error {
 	return nil
 }

@@ -1,10 +1,10 @@
-// Package origin decides whether a page in a browser may make a request.
+// Package origin protects against cross-site requests and DNS rebinding.
 //
-// Any web page can have a browser send requests to any server, and a page whose own name its owner
-// points at 127.0.0.1 (DNS rebinding) can even read the answers. Two checks stop both: the request
-// must be for a [Host] that is the server's, and if a page makes it, that must be the server's own
-// page ([IsCross]). Programs other than browsers send neither Sec-Fetch-Site nor Origin, and are let
-// in.
+// Any web page can make a browser send requests to any server, and a page whose domain resolves to
+// 127.0.0.1 (DNS rebinding) can even read the responses. Two checks prevent both: the request's
+// [Host] must be the server's, and if a page makes the request, it must be the server's own page
+// ([IsCrossOrigin]). Programs other than browsers send neither Sec-Fetch-Site nor Origin, and are
+// accepted.
 package origin
 
 import (
@@ -18,49 +18,58 @@ import (
 	"strings"
 )
 
-// Host is the name or the address that a Host header has, in lower case, without a port, without
-// brackets, and without a final dot.
+// Host is the host name or address in a Host header, in lower case, without a port, brackets, or a
+// final dot.
 type Host string
 
-// HostOf returns what a Host header says.
+// HostOf returns the Host in a Host header.
 func HostOf(header string) Host {
 	return Host(strings.ToLower(strings.TrimSuffix((&url.URL{Host: header}).Hostname(), ".")))
 }
 
-// IsLoopback reports whether the host can be nothing but this machine.
+// IsLoopback reports whether h is certainly this machine.
 func (h Host) IsLoopback() bool {
 	ip, _ := netip.ParseAddr(string(h))
 	return h == "localhost" || strings.HasSuffix(string(h), ".localhost") ||
 		ip.Is4() && ip.IsLoopback() || ip == netip.IPv6Loopback()
 }
 
-// ParseHost returns s, a name or an address with or without a port, as a Host. The error says why no
-// Host header can be s, and what to write instead.
+// IsAddress reports whether h is an IP address and not a name.
+func (h Host) IsAddress() bool {
+	_, err := netip.ParseAddr(string(h))
+	return err == nil
+}
+
+// ParseHost parses a host name or address, with or without a port. Errors say what to write
+// instead.
 func ParseHost(s string) (Host, error) {
 	name, port := s, "0"
 	if colon := strings.LastIndexByte(s, ':'); colon > strings.LastIndexByte(s, ']') {
 		name, port = s[:colon], s[colon+1:]
 	}
-	isDigit := func(c rune) bool { return '0' <= c && c <= '9' }
 	isLabel := func(c rune) bool {
-		return isDigit(c) || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '-' || c == '_'
+		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+			c == '-' || c == '_'
 	}
 	switch {
 	case strings.Contains(s, "*"):
-		return "", errors.New("there are no wildcards; give each name with a flag of its own")
+		return "", errors.New("wildcards are not supported; give each name its own flag")
 	case strings.ContainsFunc(s, func(c rune) bool { return c > '~' }):
-		return "", errors.New("it is not ASCII; write the name as browsers send it, which begins with xn--")
+		return "", errors.New("it is not ASCII; use the punycode form, which starts with xn--")
 	case !isPort(port):
-		return "", fmt.Errorf("%q is not a port; write a name such as chat.example, or an IPv6 address in brackets", port)
+		return "", fmt.Errorf("%q is not a port; "+
+			"write a name such as chat.example, or an IPv6 address in brackets", port)
 	case strings.HasPrefix(name, "["):
-		if ip, err := netip.ParseAddr(strings.TrimSuffix(name[1:], "]")); !ip.Is6() || err != nil || !strings.HasSuffix(name, "]") {
-			return "", errors.New("it is not an IPv6 address in brackets; write one such as [2001:db8::1]")
+		inside, closed := strings.CutSuffix(name[1:], "]")
+		if ip, err := netip.ParseAddr(inside); err != nil || !ip.Is6() || !closed {
+			return "", errors.New("it is not an IPv6 address in brackets, such as [2001:db8::1]")
 		}
 		return HostOf(s), nil
 	}
 	for label := range strings.SplitSeq(strings.TrimSuffix(name, "."), ".") {
 		if label == "" || len(label) > 63 || strings.TrimFunc(label, isLabel) != "" {
-			return "", errors.New("it is not a host name; write a name such as chat.example, without http:// and paths")
+			return "", errors.New("it is not a host name; " +
+				"write a name such as chat.example, without http:// and without a path")
 		}
 	}
 	return HostOf(s), nil
@@ -71,24 +80,28 @@ func isPort(s string) bool {
 	return err == nil
 }
 
-// IsCross reports whether a browser makes the request for a page of another origin, which is a
-// scheme, a host and a port.
+// IsCrossOrigin reports whether the request comes from a page of another origin (scheme, host and
+// port). A request with an Origin but no Host does not come from the server's own page either.
 //
-// http.CrossOriginProtection would not do: it lets every GET through, and in a chat a GET opens a
-// stream and makes its user present.
-func IsCross(r *http.Request) bool {
+// http.CrossOriginProtection would not do: it accepts every GET, and in a chat a GET opens a stream
+// and makes its user present.
+func IsCrossOrigin(r *http.Request) bool {
+	host, origin := HostOf(r.Host), r.Header.Values("Origin")
+	if host == "" && len(origin) > 0 {
+		return true
+	}
 	if site := r.Header.Values("Sec-Fetch-Site"); len(site) > 0 {
 		return site[0] != "same-origin" && site[0] != "none"
 	}
-	origin := r.Header.Values("Origin")
 	if len(origin) == 0 {
 		return false
 	}
 	u, err := url.Parse(origin[0])
-	return err != nil || HostOf(u.Host) != HostOf(r.Host) || port(u.Host, u.Scheme) != port(r.Host, u.Scheme)
+	return err != nil || HostOf(u.Host) != host || port(u.Host, u.Scheme) != port(r.Host, u.Scheme)
 }
 
-// port returns host's port or, if it has none, the scheme's own.
+// port returns the port of host or, if it has none, the scheme's default port.
 func port(host, scheme string) string {
-	return cmp.Or((&url.URL{Host: host}).Port(), map[string]string{"http": "80", "https": "443"}[scheme])
+	defaults := map[string]string{"http": "80", "https": "443"}
+	return cmp.Or((&url.URL{Host: host}).Port(), defaults[scheme])
 }

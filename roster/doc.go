@@ -18,8 +18,8 @@
 // replaced and not modified once a List has them. So taking it is O(1), and two Lists share every
 // chunk that did not change between them.
 //
-// Chunks that did change stay in memory while an older List is being sent, and a client may read
-// slowly on purpose. So the owner counts the senders of each long List, from Take to
-// [Roster.Return]. Once the outstanding Lists retain more than [MaxRetained], it abandons the
-// oldest: [List.Abandoned] is closed, and the senders must stop.
+// Lists stay in memory while they are being sent, and a client may read slowly on purpose. So the
+// owner knows which Lists are outstanding, from Take to [List.Return], and bounds what they retain
+// by [MaxRetained]. It abandons the oldest long Lists: [List.Abandoned] is closed, and their senders
+// must stop. And it makes no new short List while too many old ones are outstanding.
 package roster

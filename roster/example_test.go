@@ -17,9 +17,7 @@ func Example() {
 	for piece := range list.Pieces() {
 		os.Stdout.Write(piece)
 	}
-	if list.Long() {
-		present.Return(list)
-	}
+	list.Return()
 	// Output:
 	// {"users":["alice","bob"]}
 }

@@ -32,17 +32,17 @@ type List struct {
 	chunks    []*chunk      // of a long List
 	escaped   bool          // whether a name needs escaping in this form
 	abandoned chan struct{} // of a long List
+	senders   chan struct{} // has an element for each Take that no Return has followed yet
 }
 
 func newList(form Form, chunks []*chunk, total sums) List {
-	layout, n := layouts[form], total.names
-	l := List{form: form, chunks: chunks, escaped: form == JSON && total.escapes > 0}
-	l.size = len(layout.opening) + len(layout.closing) + total.bytes +
-		n*len(layout.before+layout.after) + max(n-1, 0)*len(layout.between)
-	if form == JSON {
-		l.size += total.escapes
+	l := List{
+		form:    form,
+		size:    total.bodySize(form),
+		escaped: form == JSON && total.escapes > 0,
+		senders: make(chan struct{}, maxSenders),
 	}
-	if l.Long() {
+	if l.chunks = chunks; l.Long() {
 		l.abandoned = make(chan struct{})
 		return l
 	}
@@ -54,8 +54,21 @@ func newList(form Form, chunks []*chunk, total sums) List {
 	return l
 }
 
-// Long reports whether the body is larger than MaxPiece. A long List must be given back with
-// Roster.Return.
+// bodySize returns the size of the body of a List.
+func (s sums) bodySize(form Form) int {
+	layout := layouts[form]
+	size := len(layout.opening) + len(layout.closing) + s.bytes +
+		s.names*len(layout.before+layout.after) + max(s.names-1, 0)*len(layout.between)
+	if form == JSON {
+		size += s.escapes
+	}
+	return size
+}
+
+// Return ends what one Take began: the List has been sent.
+func (l *List) Return() { <-l.senders }
+
+// Long reports whether the body is larger than MaxPiece.
 func (l *List) Long() bool { return l.size > MaxPiece }
 
 // Size returns the size of the body, in bytes.

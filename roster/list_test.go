@@ -120,12 +120,12 @@ func TestListIsLongIfItsBodyIsLargerThanAPiece(t *testing.T) {
 		for _, fill := range []string{"x", `"`, "😀"} {
 			var r Roster
 			var names []string
-			for i := 0; MaxPiece-r.Take(form).Size() > 300; i++ {
+			for i := 0; MaxPiece-r.total.bodySize(form) > 300; i++ {
 				names = append(names, fmt.Sprintf("%04d", i)+strings.Repeat(fill, 60))
 				r.Add(names[i])
 			}
 			one, two := wantBody([]string{"a"}, form), wantBody([]string{"a", "b"}, form)
-			room := MaxPiece - r.Take(form).Size() - (len(two) - len(one) - len("b"))
+			room := MaxPiece - r.total.bodySize(form) - (len(two) - len(one) - len("b"))
 			for more := -3; more <= 3; more++ {
 				last := strings.Repeat("~", room+more)
 				r.Add(last)
@@ -273,6 +273,6 @@ func send(r *Roster, form Form) (size int) {
 	for piece := range l.Pieces() {
 		size += len(piece)
 	}
-	r.Return(l)
+	l.Return()
 	return size
 }

@@ -7,70 +7,109 @@ import "slices"
 
 const (
 	// MaxRetained bounds the memory, in bytes, that outstanding Lists retain in addition to the
-	// current roster.
-	MaxRetained = 32 << 20
+	// current roster: long ones what they share with no other, short ones their bodies.
+	MaxRetained = maxLong + maxShort*MaxPiece
 
-	checkEvery = 1 << 20 // retired bytes from one check of that bound to the next
+	maxLong  = 32 << 20 // bytes
+	maxShort = 256      // Lists
+
+	maxSenders = 1 << 20 // of one List; a channel for so many needs no more memory than for one
+	checkEvery = 1 << 20 // retired bytes from one check of maxLong to the next
 )
 
-// taken is a List with the owner's account of it, which only long Lists need.
+// taken is a List with the owner's account of it.
 type taken struct {
 	List
-	senders int // calls of Take that no Return has followed yet
-	memory  int // bytes of everything that the List refers to
-	retired int // value of Roster.retired when the List was made
+	memory  memory // of everything that a long List refers to
+	retired memory // value of Roster.retired when the List was made
 }
 
-// Return ends what one Take began: the List has been sent. It does nothing if the List is short or
-// was abandoned.
-func (r *Roster) Return(l *List) {
-	i := slices.IndexFunc(r.outstanding, func(t *taken) bool { return &t.List == l })
-	if i < 0 {
-		return
-	}
-	r.outstanding[i].senders--
-	if r.outstanding[i].senders == 0 {
-		r.outstanding = slices.Delete(r.outstanding, i, i+1)
+// memory is a number of bytes, by what they are used for. Names are counted apart because a chunk
+// and its copies share them.
+type memory struct{ chunks, names int }
+
+// memory returns the size of the roster.
+func (r *Roster) memory() memory {
+	return memory{
+		chunks: len(r.chunks)*chunkMemory + cap(r.chunks)*placeMemory,
+		names:  r.total.bytes + r.total.names*nameMemory,
 	}
 }
 
-// memory returns the size of the roster in bytes.
-func (r *Roster) memory() int {
-	return r.total.bytes + r.total.names*nameMemory +
-		len(r.chunks)*chunkMemory + cap(r.chunks)*placeMemory
+// newTaken returns a List as it is now, or nil if it would be short and too many short ones are
+// outstanding.
+func (r *Roster) newTaken(form Form) *taken {
+	if r.total.bodySize(form) > MaxPiece {
+		r.gen++
+	} else {
+		if r.short == maxShort {
+			r.prune()
+		}
+		if r.short == maxShort {
+			return nil
+		}
+		r.short++
+	}
+	t := &taken{newList(form, r.chunks, r.total), r.memory(), r.retired}
+	r.outstanding = append(r.outstanding, t)
+	return t
 }
 
-// retire accounts for bytes that have left the roster but may be retained by Lists.
-func (r *Roster) retire(bytes int) {
-	r.retired += bytes
-	if r.retired >= r.nextCheck {
-		r.nextCheck = r.retired + checkEvery
+// prune removes the Lists that have been returned from outstanding.
+func (r *Roster) prune() {
+	r.short = 0
+	r.outstanding = slices.DeleteFunc(r.outstanding, func(t *taken) bool {
+		if len(t.senders) == 0 && !slices.Contains(r.current[:], t) {
+			return true
+		}
+		if !isLong(t) {
+			r.short++
+		}
+		return false
+	})
+}
+
+// retire accounts for memory that has left the roster but may be retained by Lists.
+func (r *Roster) retire(m memory) {
+	r.retired.chunks += m.chunks
+	r.retired.names += m.names
+	if sum := r.retired.chunks + r.retired.names; sum >= r.nextCheck {
+		r.nextCheck = sum + checkEvery
 		r.abandonOldest()
 	}
 }
 
-// abandonOldest abandons the oldest Lists until the rest retain so little that they stay within
-// MaxRetained until the next check.
+// abandonOldest abandons the oldest long Lists until the rest retain so little that they stay within
+// maxLong until the next check.
 //
 // Each List is charged for the memory that neither the roster nor a newer List shares with it. That
 // is at most what was retired before the next newer List was made, because what was retired later
 // is in the newer List too. And it is at most the List's own size.
 func (r *Roster) abandonOldest() {
-	retained, newer := 0, r.retired
+	r.prune()
+	bytes, newer := 0, r.retired
 	for i, t := range slices.Backward(r.outstanding) {
-		retained += listMemory + min(t.memory, newer-t.retired)
+		if !isLong(t) {
+			continue
+		}
+		bytes += listMemory + min(t.memory.chunks, newer.chunks-t.retired.chunks) +
+			min(t.memory.names, newer.names-t.retired.names)
 		newer = t.retired
-		if retained > MaxRetained-checkEvery {
-			// Waking all senders takes too long for the owner.
-			go abandon(slices.Clone(r.outstanding[:i+1]))
-			r.outstanding = slices.Delete(r.outstanding, 0, i+1)
+		if bytes > maxLong-checkEvery {
+			oldest := r.outstanding[:i+1]
+			go abandon(slices.Clone(oldest)) // Waking all senders takes too long for the owner.
+			r.outstanding = slices.Concat(slices.DeleteFunc(oldest, isLong), r.outstanding[i+1:])
 			return
 		}
 	}
 }
 
+func isLong(t *taken) bool { return t.Long() }
+
 func abandon(lists []*taken) {
 	for _, t := range lists {
-		close(t.abandoned)
+		if isLong(t) {
+			close(t.abandoned)
+		}
 	}
 }

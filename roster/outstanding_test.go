@@ -22,13 +22,12 @@ func isAbandoned(l *List) bool {
 	}
 }
 
-// churn changes the roster until so many bytes are retired. Each round of two changes is followed
-// by a Take, so that everything must be copied again.
+// churn replaces the first name by a copy, over and over, until so many bytes of names are retired.
 func churn(r *Roster, bytes int) {
-	for end := r.retired + bytes; r.retired < end; {
-		r.Add("churn")
-		r.Remove("churn")
-		r.Return(r.Take(Text))
+	first := r.chunks[0].names[0]
+	for end := r.retired.names + bytes; r.retired.names < end; {
+		r.Remove(first)
+		r.Add(first)
 	}
 }
 
@@ -46,7 +45,7 @@ func TestOldestListsAreAbandonedFirst(t *testing.T) {
 			if slices.ContainsFunc(lists[abandoned:], isAbandoned) {
 				t.Fatal("a List was abandoned before an older one")
 			}
-			// Each List retains a little over 1 MiB that the next does not have.
+			// Each List is charged a little over 1 MiB that the next does not have.
 			if kept := len(lists) - abandoned; kept > 33 || abandoned > 0 && kept < 28 {
 				t.Fatalf("%d Lists were abandoned and %d kept", abandoned, kept)
 			}
@@ -54,14 +53,14 @@ func TestOldestListsAreAbandonedFirst(t *testing.T) {
 	})
 }
 
-// Much more than MaxRetained is retired, but the Lists together are smaller.
+// Much more than maxLong is retired, but the Lists together are smaller.
 func TestListsThatFitAreNotAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := rosterOf(5000, 20)
 		var lists []*List
-		for range 20 {
+		for range 10 {
 			lists = append(lists, r.Take(Text), r.Take(JSON))
-			churn(r, 10<<20)
+			churn(r, 4<<20)
 		}
 		if slices.ContainsFunc(lists, isAbandoned) {
 			t.Error("a List was abandoned")
@@ -72,9 +71,9 @@ func TestListsThatFitAreNotAbandoned(t *testing.T) {
 // The two forms of a List share its chunks, which count once.
 func TestBothFormsRetainNoMoreThanOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := rosterOf(20_000, 1000) // its size is more than half of MaxRetained
+		r := rosterOf(20_000, 1000) // its size is more than half of maxLong
 		text, json := r.Take(Text), r.Take(JSON)
-		churn(r, 2*MaxRetained)
+		churn(r, 2*maxLong)
 		if isAbandoned(text) || isAbandoned(json) {
 			t.Error("a List was abandoned")
 		}
@@ -83,21 +82,21 @@ func TestBothFormsRetainNoMoreThanOne(t *testing.T) {
 
 func TestListIsOutstandingUntilItsLastReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := rosterOf(40_000, 1000) // a single List of it is more than MaxRetained
+		r := rosterOf(40_000, 1000) // a single List of it is more than maxLong
 		twice, again := r.Take(Text), r.Take(Text)
-		r.Return(again)
+		again.Return()
 		r.Remove(numbered(0, 1000))
 		once := r.Take(Text)
-		r.Return(once)
-		churn(r, MaxRetained)
+		once.Return()
+		churn(r, maxLong)
 		if !isAbandoned(twice) {
 			t.Error("a List with one sender left was not abandoned")
 		}
 		if isAbandoned(once) {
 			t.Error("a List was abandoned after its Return")
 		}
-		r.Return(twice) // has no effect
-		if len(r.outstanding) > 0 {
+		twice.Return() // has no effect
+		if r.prune(); len(r.outstanding) > 0 {
 			t.Errorf("%d Lists are outstanding", len(r.outstanding))
 		}
 	})
@@ -108,13 +107,56 @@ func TestShortListIsNeverAbandoned(t *testing.T) {
 		r := rosterOf(300, 200) // almost long
 		l := r.Take(Text)
 		r.Add(numbered(300, 10_000)) // from here on, Lists are long
-		churn(r, 2*MaxRetained)
+		churn(r, 2*maxLong)
 		if l.Long() || isAbandoned(l) {
 			t.Errorf("a list of 300 names: Long() = %v, abandoned %v", l.Long(), isAbandoned(l))
 		}
-		r.Remove(numbered(300, 10_000))
-		if r.Take(Text); len(r.outstanding) > 0 {
-			t.Error("a short List is outstanding, although it need not be returned")
+	})
+}
+
+// Old short Lists whose senders never finish stop new ones, except for the current one.
+func TestOutstandingShortListsAreBounded(t *testing.T) {
+	r := rosterOf(10, 20)
+	var lists []*List
+	for range maxShort {
+		r.Add("alice")
+		lists = append(lists, r.Take(Text))
+		r.Remove("alice")
+	}
+	if r.Take(Text) != nil || r.Take(JSON) != nil {
+		t.Fatalf("there is another short List beside %d", maxShort)
+	}
+	lists[10].Return()
+	current := r.Take(Text)
+	if current == nil {
+		t.Fatal("there is no short List although one was returned")
+	}
+	for range 10 * maxShort {
+		if r.Take(Text) != current {
+			t.Fatal("the current List is not shared")
+		}
+	}
+	if r.Take(JSON) != nil {
+		t.Error("there is another short List in the other form")
+	}
+}
+
+// A long List and the roster have the same names, even if all chunks were replaced since. So many
+// senders can have old Lists while others come and go.
+func TestNamesThatDidNotLeaveCountOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := rosterOf(20_000, 1000)
+		var lists []*List
+		for range 20 {
+			lists = append(lists, r.Take(Text))
+			for i := range 20_000 / (maxChunk / 2) { // in every chunk
+				name := numbered(i*maxChunk/2, 1000) + "!"
+				r.Add(name)
+				r.Remove(name)
+			}
+		}
+		if slices.ContainsFunc(lists, isAbandoned) {
+			t.Error("a List was abandoned")
 		}
 	})
 }
@@ -126,11 +168,7 @@ func TestOwnerDoesNotWakeTheSenders(t *testing.T) {
 	r := rosterOf(40_000, 1000)
 	for range 5 {
 		l := r.Take(Text)
-		for len(r.outstanding) > 0 {
-			r.Add("churn")
-			r.Remove("churn")
-			r.Return(r.Take(Text))
-		}
+		churn(r, maxLong)
 		select {
 		case <-l.Abandoned():
 		default:
@@ -163,7 +201,7 @@ func TestSendersThatNeverFinishRetainBoundedMemory(t *testing.T) {
 		alone := heap() - before
 		ended := make(chan *List)
 		sending, most := 0, 0
-		for i := 1; r.retired < 3*MaxRetained; i++ {
+		for i := 1; r.retired.chunks+r.retired.names < 3*maxLong; i++ {
 			r.Remove(numbered(i%test.names, test.size))
 			r.Add(numbered(i%test.names, test.size)) // a new string, as every user brings
 			if i%test.every > 0 {
@@ -176,13 +214,13 @@ func TestSendersThatNeverFinishRetainBoundedMemory(t *testing.T) {
 				ended <- l
 			}()
 			for ; sending > len(r.outstanding); sending-- {
-				r.Return(<-ended)
+				(<-ended).Return()
 			}
 			if i/test.every%test.measure == 0 {
 				most = max(most, heap()-before-alone)
 			}
 		}
-		if most < MaxRetained/2 || most > MaxRetained+MaxRetained/8 {
+		if most < maxLong/2 || most > maxLong+maxLong/8 {
 			t.Errorf("%d names: the Lists retained at most %.1f MiB", test.names, float64(most)/(1<<20))
 		}
 		for abandon(r.outstanding); sending > 0; sending-- {
@@ -198,7 +236,8 @@ func TestListsWithoutSendersAreNotRetained(t *testing.T) {
 		return weak.Make(r.Take(Text))
 	}
 	returned, kept, current := take(), take(), take()
-	r.Return(returned.Value())
+	returned.Value().Return()
+	churn(r, checkEvery)
 	runtime.GC()
 	if returned.Value() != nil {
 		t.Error("a List is retained after its Return")
@@ -207,7 +246,7 @@ func TestListsWithoutSendersAreNotRetained(t *testing.T) {
 		t.Error("a List with a sender is gone")
 	}
 	abandoned := kept.Value().Abandoned()
-	churn(r, MaxRetained)
+	churn(r, maxLong)
 	<-abandoned
 	runtime.GC()
 	if kept.Value() != nil {

@@ -15,14 +15,15 @@ import (
 type Roster struct {
 	chunks  []*chunk // sorted; none is empty, except a single one
 	total   sums
-	current [len(layouts)]*taken // by Form: what Take returns until the next change; nil if not made
+	current [len(layouts)]*taken // by Form: what Take returns; nil since a change
 
 	gen       int // generation: how many long Lists have been made
 	copiedGen int // generation in which the slice of chunks was copied
 
-	outstanding []*taken // long Lists that were taken and not returned yet, the oldest first
-	retired     int      // total of the bytes that left the roster but may be retained by Lists
-	nextCheck   int      // value of retired at which to check what the outstanding Lists retain
+	outstanding []*taken // Lists that may not have been returned, the oldest first
+	short       int      // number of short ones among them
+	retired     memory   // total of what left the roster but may be retained by Lists
+	nextCheck   int      // sum of retired at which to check what the outstanding Lists retain
 }
 
 // chunk is a part of the roster: names that follow each other.
@@ -44,24 +45,22 @@ const (
 // Len returns the number of names.
 func (r *Roster) Len() int { return r.total.names }
 
-// Take returns the current List in the given form: the same List until the next change. If the List
-// is Long, Return must follow once it has been sent.
+// Take returns the current List in the given form: the same List until the next change. Return must
+// follow once it has been sent. Take returns nil if too many Lists are being sent.
 func (r *Roster) Take(form Form) *List {
+	if r.current[form] == nil {
+		r.current[form] = r.newTaken(form)
+	}
 	t := r.current[form]
 	if t == nil {
-		t = &taken{List: newList(form, r.chunks, r.total), memory: r.memory(), retired: r.retired}
-		r.current[form] = t
-		if t.Long() {
-			r.gen++
-		}
+		return nil
 	}
-	if t.Long() {
-		if t.senders == 0 {
-			r.outstanding = append(r.outstanding, t)
-		}
-		t.senders++
+	select {
+	case t.senders <- struct{}{}:
+		return &t.List
+	default:
+		return nil
 	}
-	return &t.List
 }
 
 // NamesAfter returns the names after name, in order; name itself need not be in the roster. The
@@ -115,7 +114,7 @@ func (r *Roster) Remove(name string) {
 	c := r.change(i)
 	c.names = slices.Delete(c.names, at, at+1)
 	r.total.remove(name)
-	r.retire(len(name) + nameMemory)
+	r.retire(memory{names: len(name) + nameMemory})
 	if i+1 < len(r.chunks) {
 		r.merge(i)
 	}
@@ -134,7 +133,7 @@ func (r *Roster) merge(i int) {
 	c := r.change(i)
 	c.names = append(c.names, next.names...)
 	r.chunks = slices.Delete(r.chunks, i+1, i+2)
-	r.retire(chunkMemory)
+	r.retire(memory{chunks: chunkMemory})
 }
 
 // find returns the position of name, or the position where it belongs: the index of the chunk, and
@@ -156,12 +155,12 @@ func compareFirst(c *chunk, name string) int { return strings.Compare(c.names[0]
 func (r *Roster) change(i int) *chunk {
 	clear(r.current[:])
 	if r.copiedGen != r.gen {
-		r.retire(placeMemory * cap(r.chunks))
+		r.retire(memory{chunks: placeMemory * cap(r.chunks)})
 		r.chunks = slices.Clone(r.chunks)
 		r.copiedGen = r.gen
 	}
 	if c := r.chunks[i]; c.gen != r.gen {
-		r.retire(chunkMemory)
+		r.retire(memory{chunks: chunkMemory})
 		r.chunks[i] = r.newChunk(c.names)
 	}
 	return r.chunks[i]

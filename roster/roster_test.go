@@ -82,8 +82,10 @@ func testRoster(t *testing.T, random *rand.Rand, every int, padding string) {
 		if i%every == 0 {
 			checkChunks(t, &r)
 			l := r.Take(Form(random.IntN(len(layouts))))
-			if random.IntN(20) == 0 {
+			if random.IntN(20) == 0 && len(lists) < maxShort/2 {
 				lists = append(lists, taken{l, slices.Clone(names)})
+			} else {
+				l.Return()
 			}
 		}
 	}

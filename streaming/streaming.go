@@ -1,63 +1,79 @@
-// Package streaming sends response bodies that last, on connections that it takes from net/http.
+// Package streaming sends long-lived response bodies.
 //
-// A handler that waits for events keeps net/http's goroutine, with a stack that has grown, and its
-// buffers for as long as the client listens. And each event is copied into a buffer and leaves in up
-// to three write(2)s. So [Send] lets net/http send the head, takes the connection, and returns; a
-// goroutine that does nothing but wait and write sends the rest. That takes less than half of the
-// memory for a client to whom nothing happens, and one writev(2) for each piece.
+// A handler that waits for events ties up net/http's goroutine, with a stack that has grown, and
+// its buffers for as long as the client listens. In addition, each event is copied into a buffer
+// and sent with up to three write(2)s. So [Send] lets net/http send the header, hijacks the
+// connection, and returns; a goroutine that only waits and writes sends the rest. This more than
+// halves the memory per idle client, and each piece of the body needs one writev(2).
+//
+// Where nobody may hijack the connection, over HTTP/2 and under middleware, the handler sends the
+// body itself.
 package streaming
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 )
 
 const (
-	writeTimeout = 10 * time.Second // for the client to take what was written
-	maxHeard     = 64 << 10         // bytes that the client may send, all discarded
+	writeTimeout = 10 * time.Second // for one write
+	maxHeard     = 64 << 10         // bytes that the client may send; all are discarded
 
-	// slowWrite is how long a write takes if the client reads slowly. Between two slow writes some may
-	// be quick, because the kernel waits for room for several.
+	// overrunTime passes between the client's last allowed byte and the end of the stream, so that
+	// what is ready is still sent.
+	overrunTime = time.Second
+
+	// slowWrite is how long a write takes if the client reads slowly. Some writes in between may be
+	// fast, because the kernel waits until there is room for several.
 	slowWrite = 100 * time.Millisecond
 )
 
-// Body is what there is to send. Send calls its methods from one goroutine at a time.
+// Body is the source of a response body. Send calls its methods from one goroutine at a time.
 type Body interface {
-	// Next waits for the next bytes and returns them. They must stay as they are. An error ends the
-	// body properly.
+	// Next waits for the next bytes and returns them. The slice must not be modified afterwards. An
+	// error ends the body cleanly.
 	Next(ctx context.Context) ([]byte, error)
-	// Close is called once, when the body has ended or its client is gone.
+	// Close is called once, when the body has ended or its client has disconnected.
 	Close()
 }
 
-// Send answers with the head that w has, and with body, until body ends, the client leaves, or the
-// client does not take a write within 10 s. What Next returns first must be there at once. When Send
-// returns, the head and the first bytes have left, and the handler must return. Without an http.Server that
-// speaks HTTP/1 behind w, Send panics.
+// Send sends w's header and then body, until body ends, the client disconnects, or a write takes
+// longer than 10 s. The first Next must return immediately. When Send returns, at least the header
+// and the first bytes have been sent, and the handler must return. CanSend must be true for w.
 func Send(w http.ResponseWriter, r *http.Request, body Body) {
 	// The body of an HTTP/1.1 response is chunked, so the client sees where it ends. The connection
-	// ends there too, since net/http no longer has it, and the client must not send another request.
-	w.Header().Set("Connection", "close")
+	// ends there too, since net/http no longer has it: the client must not send another request.
+	// Over HTTP/2, this header would end the connection, with all that happens on it.
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
 	rc := http.NewResponseController(w)
 	rc.SetWriteDeadline(time.Now().Add(writeTimeout))
-	// Not with r.Context(), which is done if the client has closed its side, and still waits.
+	// r.Context() is canceled when the client half-closes the connection, even if it still waits.
 	first, err := body.Next(context.Background())
 	w.Write(first)
-	// Flush sends the head and the first bytes. If that fails, a part of them may have gone, so
-	// nothing else can be answered.
+	// Flush sends the header and the first bytes. If it fails, some of them may have been sent, so
+	// no other response is possible.
 	if err != nil || rc.Flush() != nil {
 		body.Close()
 		return
 	}
-	// From here on the body has the connection to itself, and returning frees net/http's goroutine
-	// and buffers. net/http has said in the head whether the body is chunked.
-	conn, buffered, err := rc.Hijack()
+	hijacker, ok := w.(http.Hijacker)
+	if _, isWrapped := w.(wrapper); !ok || isWrapped { // a wrapper may change what is written
+		sendInPlace(w, r, body)
+		return
+	}
+	// From here on, only the body uses the connection, and returning frees net/http's goroutine and
+	// buffers. The header has already told the client whether the body is chunked.
+	conn, buffered, err := hijacker.Hijack()
 	if err != nil {
-		body.Close()
-		panic(err)
+		sendInPlace(w, r, body)
+		return
 	}
 	s := &sender{conn: conn, chunked: r.ProtoAtLeast(1, 1), heard: buffered.Reader.Buffered()}
 	go s.sendAll(body)
@@ -65,11 +81,11 @@ func Send(w http.ResponseWriter, r *http.Request, body Body) {
 
 // sender sends one body.
 type sender struct {
-	conn     net.Conn
-	chunked  bool
-	heard    int       // bytes that the client has sent
-	deadline time.Time // of the next write
-	lastSlow time.Time // when the last slow write began; zero if none did lately
+	conn      net.Conn
+	chunked   bool
+	heard     int       // bytes that the client has sent
+	deadline  time.Time // of the next write
+	slowUntil time.Time // when the user timeout returns after a slow write; zero if it is on
 
 	// What one send needs, kept for the next.
 	size   []byte
@@ -95,8 +111,8 @@ func (s *sender) sendAll(body Body) {
 	}
 }
 
-// awaitLeave reads and discards until the client hangs up, or has sent maxHeard bytes. A client that
-// only listens has nothing to say, so one that says as much is treated as gone.
+// awaitLeave reads and discards until the client disconnects or has sent maxHeard bytes. A client
+// has nothing to send; one that sends this much is treated as disconnected.
 func (s *sender) awaitLeave() {
 	var buffer [64]byte // small, because every client keeps one
 	for s.heard < maxHeard {
@@ -106,6 +122,7 @@ func (s *sender) awaitLeave() {
 		}
 		s.heard += n
 	}
+	time.Sleep(overrunTime)
 }
 
 var crlf = []byte("\r\n")
@@ -114,12 +131,23 @@ var crlf = []byte("\r\n")
 // body.
 func (s *sender) send(data []byte) error {
 	begun := time.Now()
-	s.renewDeadline(begun)
+	s.extendDeadline(begun)
 	if err := s.write(data); err != nil {
-		s.giveUp(true) // on what the kernel still has to send
+		s.enableUserTimeout(true) // for the data that the kernel still has to send
 		return err
 	}
-	s.noteSpeed(begun)
+	// The kernel would reset the connection of a client that reads slowly but steadily, even with a
+	// timeout of 30 s. So while writes are slow, only their deadline detects a dead client.
+	switch isOn := s.slowUntil.IsZero(); {
+	case time.Since(begun) > slowWrite:
+		s.slowUntil = begun.Add(writeTimeout)
+		if isOn {
+			s.enableUserTimeout(false)
+		}
+	case !isOn && begun.After(s.slowUntil):
+		s.slowUntil = time.Time{}
+		s.enableUserTimeout(true)
+	}
 	return nil
 }
 
@@ -130,37 +158,32 @@ func (s *sender) write(data []byte) error {
 	}
 	s.size = append(strconv.AppendInt(s.size[:0], int64(len(data)), 16), crlf...)
 	s.parts = [...][]byte{s.size, data, crlf}
+	if _, ok := s.conn.(*tls.Conn); ok { // on which each write would become a record
+		_, err := s.conn.Write(slices.Concat(s.parts[:]...))
+		return err
+	}
 	s.unsent = s.parts[:]
 	_, err := s.unsent.WriteTo(s.conn) // in one writev(2)
 	return err
 }
 
-// renewDeadline gives the client at least writeTimeout for the next write. It gives a second more,
-// so that most calls have nothing to set: that would cost 5 % of the processor time.
-func (s *sender) renewDeadline(now time.Time) {
+// extendDeadline gives the client at least writeTimeout for the next write. It adds a second, so
+// that most calls need not set the deadline, which would cost 5 % of the processor time.
+func (s *sender) extendDeadline(now time.Time) {
 	if s.deadline.Sub(now) < writeTimeout {
 		s.deadline = now.Add(writeTimeout + time.Second)
 		s.conn.SetWriteDeadline(s.deadline)
 	}
 }
 
-// noteSpeed notes whether the write that has begun then was slow. While some writes are slow, their
-// deadline tells whether the client is there, and the connection need not, if it has a way to.
-func (s *sender) noteSpeed(begun time.Time) {
-	isSlow, wasSlow := time.Since(begun) > slowWrite, !s.lastSlow.IsZero()
-	switch {
-	case isSlow:
-		s.lastSlow = begun
-	case wasSlow && begun.Sub(s.lastSlow) > writeTimeout:
-		s.lastSlow = time.Time{}
+// enableUserTimeout switches the connection's user timeout, if it has one. If that fails, a slow
+// client may lose its stream, and resumes.
+func (s *sender) enableUserTimeout(on bool) {
+	conn := s.conn
+	if overTLS, ok := conn.(*tls.Conn); ok {
+		conn = overTLS.NetConn()
 	}
-	if isLately := !s.lastSlow.IsZero(); isLately != wasSlow {
-		s.giveUp(wasSlow)
-	}
-}
-
-func (s *sender) giveUp(on bool) {
-	if conn, ok := s.conn.(interface{ GiveUp(on bool) error }); ok {
-		conn.GiveUp(on)
+	if conn, ok := conn.(interface{ EnableUserTimeout(on bool) error }); ok {
+		conn.EnableUserTimeout(on)
 	}
 }

@@ -1,11 +1,11 @@
 package streaming
 
-// What belongs here: bodies that are sent on connections taken from net/http, and how they end.
+// Bodies that are sent on hijacked connections belong here, and how they end.
 
 import (
 	"bufio"
 	"context"
-	"errors"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// body is a Body of what is sent to pieces, until that is closed.
+// body is a Body of the strings that are sent to pieces, until pieces is closed.
 type body struct {
 	pieces chan string
 	closed chan struct{}
@@ -63,25 +63,21 @@ func Example() {
 	// Output: text/plain one two three <nil>
 }
 
-// exchange sends a request to a server that answers with b, and returns the answer as it stands.
-func exchange(t *testing.T, b *body, request string) string {
+// serve returns a connection to a server that responds with b.
+func serve(t *testing.T, b *body) net.Conn {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { Send(w, r, b) }))
-	defer server.Close()
+	server := httptest.NewServer(http.HandlerFunc(
+		func(w http.ResponseWriter, r *http.Request) { Send(w, r, b) }))
+	t.Cleanup(server.Close)
 	conn, err := net.Dial("tcp", server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	fmt.Fprint(conn, request)
-	answer, err := io.ReadAll(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(answer)
+	t.Cleanup(func() { conn.Close() })
+	return conn
 }
 
-func TestBodyAsItStands(t *testing.T) {
+func TestBodyIsChunkedOverHTTP11AndPlainOverHTTP10(t *testing.T) {
 	for _, c := range []struct{ proto, want string }{
 		{"HTTP/1.1", "\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"},
 		{"HTTP/1.0", "\r\nonetwo"},
@@ -90,66 +86,65 @@ func TestBodyAsItStands(t *testing.T) {
 		b.pieces <- "one"
 		b.pieces <- "two"
 		close(b.pieces)
-		answer := exchange(t, b, "GET / "+c.proto+"\r\nHost: localhost\r\n\r\n")
-		if !strings.HasSuffix(answer, "\r\n"+c.want) || !strings.Contains(answer, "\r\nConnection: close\r\n") {
-			t.Errorf("%s: got %q, want it to end in %q", c.proto, answer, c.want)
+		conn := serve(t, b)
+		fmt.Fprint(conn, "GET / "+c.proto+"\r\nHost: localhost\r\n\r\n")
+		response, err := io.ReadAll(conn)
+		if err != nil || !strings.HasSuffix(string(response), "\r\n"+c.want) ||
+			!strings.Contains(string(response), "\r\nConnection: close\r\n") {
+			t.Errorf("%s: got %q, %v, want it to end in %q", c.proto, response, err, c.want)
 		}
 		<-b.closed
 	}
 }
 
-func TestBodyEndsWhenItsClientLeaves(t *testing.T) {
-	for name, leave := range map[string]func(net.Conn){
-		"closing":           func(conn net.Conn) { conn.Close() },
-		"sending too much":  func(conn net.Conn) { conn.Write(make([]byte, maxHeard)) },
-		"a reset":           func(conn net.Conn) { conn.(*net.TCPConn).SetLinger(0); conn.Close() },
-		"closing its side":  func(conn net.Conn) { conn.(*net.TCPConn).CloseWrite() },
-		"sending in pieces": func(conn net.Conn) { io.CopyN(conn, zeros{}, maxHeard) },
+func TestBodyEndsWhenItsClientDisconnects(t *testing.T) {
+	for name, disconnect := range map[string]func(*net.TCPConn){
+		"close":      func(conn *net.TCPConn) { conn.Close() },
+		"half-close": func(conn *net.TCPConn) { conn.CloseWrite() },
+		"reset":      func(conn *net.TCPConn) { conn.SetLinger(0); conn.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBody()
 			b.pieces <- "one"
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { Send(w, r, b) }))
-			defer server.Close()
-			conn, err := net.Dial("tcp", server.Listener.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
+			conn := serve(t, b)
 			fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 			if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
 				t.Fatal(err)
 			}
-			leave(conn)
+			disconnect(conn.(*net.TCPConn))
 			<-b.closed
 		})
 	}
 }
 
-// zeros is a Reader without an end.
-type zeros struct{}
-
-func (zeros) Read(b []byte) (int, error) { return len(b), nil }
-
-func TestClientMaySendALittle(t *testing.T) {
-	client, conn := net.Pipe()
-	left := make(chan struct{})
-	go func() {
-		(&sender{conn: conn}).awaitLeave()
-		close(left)
-	}()
-	client.Write(make([]byte, maxHeard-1))
-	select {
-	case <-left:
-		t.Error("a client that has sent less than maxHeard is treated as gone")
-	default:
-	}
-	client.Write([]byte{0})
-	<-left
+// A client that sends too much still gets what is ready within overrunTime.
+func TestClientThatSendsTooMuchIsDisconnectedAfterWhatIsReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBody()
+		b.pieces <- "one"
+		client, conn := net.Pipe()
+		w := hijackable{httptest.NewRecorder(), conn}
+		Send(w, httptest.NewRequest("GET", "/", nil), b)
+		if n, err := client.Write(make([]byte, maxHeard-1)); err != nil {
+			t.Fatalf("the client was disconnected after %d bytes: %v", n, err)
+		}
+		time.Sleep(time.Hour)
+		begin := time.Now()
+		client.Write([]byte{0})
+		time.Sleep(overrunTime - 1)
+		b.pieces <- "two"
+		if got, err := io.ReadAll(client); string(got) != "3\r\ntwo\r\n0\r\n\r\n" || err != nil {
+			t.Errorf("got %q, %v", got, err)
+		}
+		<-b.closed
+		if took := time.Since(begin); took != overrunTime {
+			t.Errorf("it was disconnected after %v, want %v", took, overrunTime)
+		}
+	})
 }
 
-// A client that closes its side once it has asked may still wait for the answer. To net/http, the
-// request's context is done then.
+// A client that half-closes the connection after its request may still wait for the response. To
+// net/http, the request's context is done then.
 func TestHalfClosedRequestGetsTheBeginning(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -167,7 +162,7 @@ func TestHalfClosedRequestGetsTheBeginning(t *testing.T) {
 	}
 }
 
-// hijackable is a recorder that has a connection to give.
+// hijackable is a recorder whose connection can be hijacked.
 type hijackable struct {
 	*httptest.ResponseRecorder
 	conn net.Conn
@@ -177,48 +172,42 @@ func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return h.conn, bufio.NewReadWriter(bufio.NewReader(h.conn), nil), nil
 }
 
-// unflushable is a connection that takes a write in part.
+// unflushable is a recorder whose header cannot be sent.
 type unflushable struct{ hijackable }
 
 func (unflushable) FlushError() error { return os.ErrDeadlineExceeded }
 
-func TestBodyWhoseHeadDidNotGoIsClosed(t *testing.T) {
+func TestBodyIsClosedIfTheHeaderCannotBeSent(t *testing.T) {
 	b := newBody()
 	b.pieces <- "one"
-	client, conn := net.Pipe()
-	defer client.Close()
-	Send(unflushable{hijackable{httptest.NewRecorder(), conn}}, httptest.NewRequest("GET", "/", nil), b)
-	<-b.closed
+	w := unflushable{hijackable{ResponseRecorder: httptest.NewRecorder()}}
+	Send(w, httptest.NewRequest("GET", "/", nil), b)
+	select {
+	case <-b.closed:
+	default:
+		t.Error("the body is open")
+	}
 }
 
-// stubborn is a connection that takes a write, and fails to be given away.
-type stubborn struct{ *httptest.ResponseRecorder }
-
-func (stubborn) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, errors.New("no") }
-
-func TestServerThatKeepsItsConnectionIsAMistake(t *testing.T) {
-	b := newBody()
-	b.pieces <- "one"
-	defer func() {
-		<-b.closed
-		if recover() == nil {
-			t.Error("Send returned")
-		}
-	}()
-	Send(stubborn{httptest.NewRecorder()}, httptest.NewRequest("GET", "/", nil), b)
-}
-
-// patient is a connection whose writes take as long as they say, and that notes what it is told.
+// patient is a connection whose writes take as long as it says. It records how its user timeout is
+// switched.
 type patient struct {
 	net.Conn
-	takes time.Duration
-	gives []bool // up
+	takes    time.Duration
+	switched []bool // on
 }
 
-func (p *patient) Write(b []byte) (int, error) { time.Sleep(p.takes); return len(b), nil }
-func (p *patient) GiveUp(on bool) error        { p.gives = append(p.gives, on); return nil }
+func (p *patient) Write(b []byte) (int, error) {
+	time.Sleep(p.takes)
+	return len(b), nil
+}
 
-func TestConnectionDoesNotGiveUpWhileWritesAreSlow(t *testing.T) {
+func (p *patient) EnableUserTimeout(on bool) error {
+	p.switched = append(p.switched, on)
+	return nil
+}
+
+func TestUserTimeoutIsOffWhileWritesAreSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, conn := net.Pipe()
 		defer client.Close()
@@ -226,7 +215,7 @@ func TestConnectionDoesNotGiveUpWhileWritesAreSlow(t *testing.T) {
 		s := &sender{conn: p}
 		for _, c := range []struct {
 			pause, takes time.Duration
-			want         []bool // what the connection has been told by then
+			want         []bool // how the timeout has been switched by then
 		}{
 			{takes: slowWrite},
 			{takes: slowWrite + 1, want: []bool{false}},
@@ -240,21 +229,21 @@ func TestConnectionDoesNotGiveUpWhileWritesAreSlow(t *testing.T) {
 			time.Sleep(c.pause)
 			p.takes = c.takes
 			s.send([]byte("x"))
-			if !slices.Equal(p.gives, c.want) {
-				t.Errorf("%+v: it was told %v", c, p.gives)
+			if !slices.Equal(p.switched, c.want) {
+				t.Errorf("%+v: it was switched %v", c, p.switched)
 			}
 		}
 	})
 }
 
-// What the kernel still has to send to a slow client must not keep the connection after its close.
-func TestConnectionGivesUpAfterAWriteThatFailed(t *testing.T) {
+// The data that the kernel still has for a slow client must not keep a closed connection alive.
+func TestUserTimeoutIsOnAfterAFailedWrite(t *testing.T) {
 	client, conn := net.Pipe()
 	client.Close()
 	p := &patient{Conn: conn}
 	s := &sender{conn: failing{p}}
-	if err := s.send([]byte("x")); err == nil || !slices.Equal(p.gives, []bool{true}) {
-		t.Errorf("after %v it was told %v, want true", err, p.gives)
+	if err := s.send([]byte("x")); err == nil || !slices.Equal(p.switched, []bool{true}) {
+		t.Errorf("after %v it was switched %v, want on", err, p.switched)
 	}
 }
 
@@ -262,3 +251,42 @@ func TestConnectionGivesUpAfterAWriteThatFailed(t *testing.T) {
 type failing struct{ *patient }
 
 func (failing) Write([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
+
+func TestEachPieceIsOneRecordOverTLS(t *testing.T) {
+	b := newBody()
+	b.pieces <- "one"
+	server := httptest.NewTLSServer(http.HandlerFunc(
+		func(w http.ResponseWriter, r *http.Request) { Send(w, r, b) }))
+	defer server.Close()
+	addr, config := server.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true}
+	conn, err := tls.Dial("tcp", addr, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	// Read returns the content of at most one record.
+	buffer := make([]byte, 1000)
+	for begin := ""; !strings.Contains(begin, "one"); {
+		n, err := conn.Read(buffer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin += string(buffer[:n])
+	}
+	b.pieces <- "two"
+	if n, err := conn.Read(buffer); string(buffer[:n]) != "3\r\ntwo\r\n" || err != nil {
+		t.Errorf("got %q, %v", buffer[:n], err)
+	}
+	close(b.pieces)
+}
+
+func TestUserTimeoutIsThatOfTheConnectionUnderTLS(t *testing.T) {
+	client, conn := net.Pipe()
+	defer client.Close()
+	p := &patient{Conn: conn}
+	(&sender{conn: tls.Server(p, nil)}).enableUserTimeout(true)
+	if !slices.Equal(p.switched, []bool{true}) {
+		t.Errorf("it was switched %v, want on", p.switched)
+	}
+}

@@ -2,12 +2,12 @@
 package web
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"embed"
 	"fmt"
 	"net/http"
-	"time"
+	"strconv"
+	"strings"
 )
 
 //go:embed index.html lobby.css lobby.js icon.svg
@@ -20,7 +20,7 @@ type file struct {
 	etag        string
 }
 
-// page holds the files by the path of their URL.
+// page holds the files by URL path.
 var page = map[string]file{
 	"/":          read("index.html", "text/html; charset=utf-8"),
 	"/lobby.css": read("lobby.css", "text/css; charset=utf-8"),
@@ -31,12 +31,12 @@ var page = map[string]file{
 func read(name, contentType string) file {
 	content, err := files.ReadFile(name)
 	if err != nil {
-		panic(err) // the list above differs from what is embedded
+		panic(err) // the list above differs from the embedded files
 	}
 	return file{contentType, content, fmt.Sprintf(`"%x"`, sha256.Sum256(content))}
 }
 
-// Paths returns the paths that the page is made of.
+// Paths returns the paths of the page's files.
 func Paths() (paths []string) {
 	for path := range page {
 		paths = append(paths, path)
@@ -44,20 +44,35 @@ func Paths() (paths []string) {
 	return paths
 }
 
-// Has reports whether path is one of the page's.
+// Has reports whether path is that of one of the page's files.
 func Has(path string) bool {
 	_, ok := page[path]
 	return ok
 }
 
-// Serve answers a GET or HEAD of one of the page's paths.
+// policy lets the page load nothing from other origins, and no other page embed it.
+const policy = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// Serve responds to a GET or HEAD of one of the page's files. http.ServeContent would do more than
+// is good here: thousands of ranges in one request cost it 70 ms and 800 KB.
 func Serve(w http.ResponseWriter, r *http.Request) {
 	file := page[r.URL.Path]
 	h := w.Header()
-	h.Set("Content-Type", file.contentType)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("ETag", file.etag)
-	h.Set("Cache-Control", "no-cache") // which has a browser ask whether the file has changed
-	h.Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file.content))
+	h.Set("Cache-Control", "no-cache") // browsers revalidate with the ETag
+	h.Set("Content-Security-Policy", policy)
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	for _, etags := range r.Header.Values("If-None-Match") {
+		// An ETag is a quoted hash, so it matches wherever it is: alone, in a list, or after W/.
+		if etags == "*" || strings.Contains(etags, file.etag) {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+	}
+	h.Set("Content-Type", file.contentType)
+	h.Set("Content-Length", strconv.Itoa(len(file.content)))
+	if r.Method != http.MethodHead {
+		w.Write(file.content)
+	}
 }

@@ -1,7 +1,7 @@
 package peers
 
-// This file is the least that a handler can do: answers that are constants, and streams that are
-// written to one after another.
+// This file is the least work for a handler: it sends constant responses, and writes to one stream
+// after another.
 
 import (
 	"net"
@@ -28,7 +28,7 @@ func serveBare(listener net.Listener, announce bool) error {
 	return http.Serve(listener, router)
 }
 
-// constant answers with text and the headers that lobby sends with such an answer.
+// constant responds with text, and with the headers that lobby sends in such a response.
 func constant(text string) httprouter.Handle {
 	body := []byte(text) // net/http would send a long string in pieces
 	return func(w http.ResponseWriter, _ *http.Request, _ httprouter.Params) {
@@ -63,7 +63,7 @@ func (b *bare) publish(text string) {
 	b.writeAll(text)
 }
 
-// writeAll needs the lock.
+// writeAll requires the lock.
 func (b *bare) writeAll(text string) {
 	b.last++
 	event := event(b.last, text)

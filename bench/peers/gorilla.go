@@ -1,7 +1,7 @@
 package peers
 
-// This file is the hub that chats over WebSocket are usually built with: one goroutine has all
-// clients, and a buffered channel leads to each.
+// This file is the usual hub of a chat over WebSocket: one goroutine owns all clients, and sends to
+// each over a buffered channel.
 
 import (
 	"net"
@@ -19,7 +19,7 @@ type gorilla struct {
 
 type gorillaClient struct {
 	name  string
-	texts chan string // closed by run when the client is no longer among its clients
+	texts chan string // closed by run when it drops the client
 }
 
 func serveGorilla(listener net.Listener, announce bool) error {
@@ -68,12 +68,12 @@ func (g *gorilla) stream(w http.ResponseWriter, r *http.Request, name string) {
 	c := &gorillaClient{name, make(chan string, 256)}
 	g.arrivals <- c
 	conn, err := upgrader.Upgrade(w, r, nil)
-	if err != nil { // and Upgrade has answered
+	if err != nil { // Upgrade has responded.
 		g.leavings <- c
 		return
 	}
 	go c.write(conn)
-	go func() { // returning frees what net/http keeps for a request
+	go func() { // so that the handler returns, which frees net/http's memory for the request
 		defer func() { g.leavings <- c }()
 		for {
 			if _, _, err := conn.NextReader(); err != nil {
@@ -83,7 +83,7 @@ func (g *gorilla) stream(w http.ResponseWriter, r *http.Request, name string) {
 	}()
 }
 
-// write sends what is waiting, all in one message, one text a line.
+// write sends all waiting texts in one message, one text per line.
 func (c *gorillaClient) write(conn *websocket.Conn) {
 	defer conn.Close()
 	for text := range c.texts {

@@ -1,6 +1,6 @@
 package peers
 
-// This file is a server made of github.com/tmaxmax/go-sse.
+// This file is a server based on github.com/tmaxmax/go-sse.
 
 import (
 	"net"
@@ -21,7 +21,7 @@ type goSSE struct {
 func serveGoSSE(listener net.Listener, announce bool) error {
 	g := &goSSE{announce: announce}
 	g.server.Provider = &sse.Joe{Replayer: goSSEOpener{g}}
-	// A stream's second topic is its name, for goSSEOpener.
+	// A stream's second topic is its user's name, for goSSEOpener.
 	g.server.OnSession = func(_ http.ResponseWriter, r *http.Request) ([]string, bool) {
 		return []string{sse.DefaultTopic, r.URL.Path[len("/chat/"):]}, true
 	}
@@ -41,13 +41,13 @@ func (g *goSSE) publish(text string) {
 	g.server.Publish(message)
 }
 
-// A goSSEOpener replays nothing. Joe asks it whenever a stream is registered, which is when to
-// send the stream's head.
+// A goSSEOpener replays nothing. Joe calls it whenever it registers a stream, which is the moment
+// to send the stream's head.
 type goSSEOpener struct{ *goSSE }
 
 func (o goSSEOpener) Replay(subscription sse.Subscription) error {
 	if o.announce {
-		go func() { // Joe takes it when Replay has returned
+		go func() { // Joe accepts the message only after Replay has returned.
 			o.publish(arrival(subscription.Topics[1]))
 			o.opening.Unlock()
 		}()

@@ -1,6 +1,6 @@
 package peers
 
-// This file is the textbook way: a map of channels under a mutex, one for each stream.
+// This file is the textbook broadcaster: a mutex, and a map with a channel for each stream.
 
 import (
 	"net"
@@ -18,7 +18,7 @@ type mutex struct {
 
 type mutexStream struct {
 	events chan []byte
-	gone   <-chan struct{} // closed when the client has gone
+	gone   <-chan struct{} // closed when the client has left
 }
 
 func serveMutex(listener net.Listener, announce bool) error {
@@ -57,7 +57,7 @@ func (m *mutex) publish(text string) {
 	m.sendAll(text)
 }
 
-// sendAll needs the lock. It waits for a stream whose channel is full, so that nothing is lost.
+// sendAll requires the lock. It waits for streams whose channel is full, so that nothing is lost.
 func (m *mutex) sendAll(text string) {
 	m.last++
 	event := event(m.last, text)

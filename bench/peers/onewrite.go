@@ -1,7 +1,7 @@
 package peers
 
-// This file is the floor: the least that one process can do to send each event to each stream
-// with one write(2) of its own.
+// This file is the floor: the least work with which one process can send each event to each stream
+// in its own write(2).
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ const (
 	oneWriteDone = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 )
 
-// oneWrite reads connections in one epoll loop. Writes wait until they are taken.
+// oneWrite reads connections in one epoll loop. Its writes block.
 type oneWrite struct {
 	announce bool
 	epoll    int
@@ -67,7 +67,7 @@ func (o *oneWrite) accept(listener int) error {
 	return o.watch(fd)
 }
 
-// read reads one request, which it expects to come whole.
+// read reads one request, which it expects to arrive in one piece.
 func (o *oneWrite) read(fd int, buffer []byte) {
 	n, err := unix.Read(fd, buffer)
 	if err == unix.EINTR {
@@ -90,7 +90,7 @@ func (o *oneWrite) read(fd int, buffer []byte) {
 		o.publish(string(name) + ": " + string(body))
 		unix.Write(fd, []byte(oneWriteDone))
 	} else {
-		unix.Close(fd) // it is not one of the race's requests
+		unix.Close(fd) // It is not one of bench's requests.
 	}
 }
 

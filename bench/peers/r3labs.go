@@ -1,6 +1,6 @@
 package peers
 
-// This file is a server made of github.com/r3labs/sse.
+// This file is a server based on github.com/r3labs/sse.
 
 import (
 	"net"
@@ -22,7 +22,7 @@ func serveR3labs(listener net.Listener, announce bool) error {
 	r3 := &r3labs{server: sse.New(), announce: announce}
 	r3.server.AutoReplay = false
 	if announce {
-		r3.server.BufferSize = 0 // an announcement is out before the next stream registers
+		r3.server.BufferSize = 0 // so that an announcement is sent before the next stream registers
 		r3.server.OnSubscribe = func(_ string, s *sse.Subscriber) {
 			r3.publish(arrival(s.URL.Path[len("/chat/"):]))
 			r3.opening.Unlock()

@@ -1,11 +1,11 @@
-//! What both peers have: users, the numbers of events, and their words.
+//! The common parts of both peers: users, numbered events, and texts.
 
 use std::collections::BTreeSet;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Mutex;
 
-/// Who is there, and how many events there were.
+/// The present users, and the number of events so far.
 #[derive(Default)]
 pub struct Chat {
     users: Mutex<BTreeSet<String>>,
@@ -13,7 +13,7 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// Adds a user, and returns whether it is new and the answer's body.
+    /// Adds a user. Returns whether the user is new, and the response's body.
     pub fn join(&self, name: String) -> (bool, String) {
         let answer = format!("User {name} connected.");
         (self.users.lock().unwrap().insert(name), answer)
@@ -46,17 +46,17 @@ pub struct Event {
     pub text: String,
 }
 
-/// What a new stream is announced with.
+/// The announcement of a new stream.
 pub fn arrival(name: &str) -> String {
     format!("User {name} connected to the chat.")
 }
 
-/// Whether new streams are to be announced.
+/// Whether to announce new streams.
 pub fn announces() -> bool {
     std::env::args().nth(1).is_some_and(|argument| argument == "announce")
 }
 
-/// The socket that the server is to listen at, which is its descriptor 3.
+/// The socket to listen on, which is descriptor 3.
 pub fn listener() -> tokio::net::TcpListener {
     let listener = std::net::TcpListener::from(unsafe { OwnedFd::from_raw_fd(3) });
     listener.set_nonblocking(true).unwrap();

@@ -1,4 +1,4 @@
-//! A server made of axum, which broadcasts over one tokio broadcast channel.
+//! A server based on axum that broadcasts over one tokio broadcast channel.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::{Stream, StreamExt};
 
-/// How many events a stream may be behind before it loses some; as many as lobby keeps.
+/// The number of events by which a stream may fall behind without losing any, as in lobby.
 const KEPT: usize = 4096;
 
 struct Room {

@@ -1,5 +1,5 @@
-//! A server made of warp in the manner of its chat example: a channel without a bound leads to
-//! each stream, and all of them stand in a list under a mutex.
+//! A server modeled on warp's chat example: a mutex, and a list with an unbounded channel for each
+//! stream.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,7 @@ impl Room {
 
     fn send_all(&self, streams: &mut Streams, text: String) {
         let event = self.chat.number(text);
-        // A stream whose client has gone refuses the event, and is forgotten.
+        // Sending fails for a stream whose client has left; it is removed.
         streams.retain(|stream| stream.send(event.clone()).is_ok());
     }
 }
