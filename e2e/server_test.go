@@ -63,7 +63,7 @@ func seed(t testing.TB) uint64 {
 // server is a running lobby.
 type server struct {
 	cmd    *exec.Cmd
-	url    string // http://127.0.0.1:PORT
+	url    string // http://127.0.0.1:PORT, or https
 	addr   string // 127.0.0.1:PORT
 	stderr bytes.Buffer
 	exited chan error // receives the result of Wait
@@ -108,7 +108,7 @@ func startCommand(t testing.TB, cmd *exec.Cmd) *server {
 	if !ok {
 		t.Fatalf("the start-up line is %q", line)
 	}
-	s.addr = strings.TrimPrefix(s.url, "http://")
+	_, s.addr, _ = strings.Cut(s.url, "://")
 	go func() { s.exited <- s.cmd.Wait() }()
 	t.Cleanup(func() { s.kill(); http.DefaultClient.CloseIdleConnections() })
 	return s

@@ -132,6 +132,13 @@ func (s *server) subscribe(t testing.TB, path string, headers ...string) *stream
 
 // trySubscribe opens a stream at path, which the caller closes.
 func (s *server) trySubscribe(path string, headers ...string) (*stream, error) {
+	return s.trySubscribeWith(http.DefaultClient, path, headers...)
+}
+
+// trySubscribeWith is trySubscribe for a client of the test.
+func (s *server) trySubscribeWith(
+	client *http.Client, path string, headers ...string,
+) (*stream, error) {
 	req, err := http.NewRequest("GET", s.url+path, nil)
 	if err != nil {
 		return nil, err
@@ -142,7 +149,7 @@ func (s *server) trySubscribe(path string, headers ...string) (*stream, error) {
 		st.conn, _ = got.Conn.(*net.TCPConn)
 	}}
 	req = req.WithContext(httptrace.WithClientTrace(req.Context(), trace))
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
