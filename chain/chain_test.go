@@ -16,6 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 	"weak"
+
+	"lobby/internal/ssetest"
 )
 
 const (
@@ -87,29 +89,17 @@ func (b *bubble) open(lastEventID string) *Reader {
 	return r
 }
 
-// read reads everything that r can read at this moment.
-func (b *bubble) read(r *Reader) *sseReader {
-	synctest.Wait()
-	var sse sseReader
-	ctx, cancel := context.WithCancel(b.Context())
-	waits := make(chan struct{})
-	go func() { synctest.Wait(); cancel(); close(waits) }()
-	defer func() { <-waits }()
-	for {
-		data, err := r.Next(ctx)
-		if err != nil {
-			return &sse
-		}
-		for ; len(data) > 0; data = r.More(64 << 10) {
-			sse.Write(data)
-		}
-	}
+// read returns what r can read at this moment: texts, and the id to reconnect with.
+func (b *bubble) read(r *Reader) (texts []string, lastID string) {
+	var p ssetest.Parser
+	p.ReadNow(r)
+	return ssetest.Texts(p.Events), p.LastID
 }
 
 // expect fails the test unless these texts are exactly what r can read at this moment.
 func (b *bubble) expect(r *Reader, texts ...string) {
 	b.Helper()
-	if got := b.read(r).take(); !slices.Equal(got, texts) {
+	if got, _ := b.read(r); !slices.Equal(got, texts) {
 		b.Fatalf("the reader got %q, want %q", got, texts)
 	}
 }
@@ -310,12 +300,12 @@ func TestReaderThatFallsBehindContinuesOrLearnsOfTheGap(t *testing.T) {
 				if c.gap {
 					want = []string{"(gap)"}
 				}
-				sse := b.read(r)
-				if got := sse.take(); !slices.Equal(got, want) {
+				got, lastID := b.read(r)
+				if !slices.Equal(got, want) {
 					t.Errorf("got %d events %.30q, want %d", len(got), got, len(want))
 				}
-				if want := fmt.Sprint("-", c.behind+1); !strings.HasSuffix(sse.lastID, want) {
-					t.Errorf("the last id is %q, want it to end in %s", sse.lastID, want)
+				if want := fmt.Sprint("-", c.behind+1); !strings.HasSuffix(lastID, want) {
+					t.Errorf("the last id is %q, want it to end in %s", lastID, want)
 				}
 				time.Sleep(time.Second)
 				b.append("again")
@@ -356,11 +346,12 @@ func TestReadersReceiveEverythingBeforeTheEnd(t *testing.T) {
 		want := b.appendApart(2 * recentBatches)
 		b.append("gathered")
 		want = append(want, "gathered")
-		got := b.read(early).take()
+		got, _ := b.read(early)
 		b.own(b.chain.End)
 		runtime.GC() // so that late has to ask the owner
-		got = append(got, b.read(early).take()...)
-		if !slices.Equal(got, want) || !slices.Equal(b.read(late).take(), want) {
+		rest, _ := b.read(early)
+		got = append(got, rest...)
+		if all, _ := b.read(late); !slices.Equal(got, want) || !slices.Equal(all, want) {
 			t.Errorf("a reader got %q, want %q", got, want)
 		}
 		for range 2 {
@@ -420,12 +411,12 @@ func FuzzAfter(f *testing.F) {
 			}
 			epoch, _, _ := strings.Cut(b.chain.LastID().String(), "-")
 			start, _ := b.after(b.Context(), strings.Replace(id, "EPOCH", epoch, 1))
-			sse := b.read(NewReader(start, b.after))
-			if got := sse.take(); !slices.Equal(got, want) {
+			got, lastID := b.read(NewReader(start, b.after))
+			if !slices.Equal(got, want) {
 				t.Errorf("after %q the reader got %q, want %q", id, got, want)
 			}
-			if want := epoch + "-3"; sse.lastID != want {
-				t.Errorf("after %q the last id is %q, want %q", id, sse.lastID, want)
+			if want := epoch + "-3"; lastID != want {
+				t.Errorf("after %q the last id is %q, want %q", id, lastID, want)
 			}
 		})
 	})
