@@ -85,7 +85,7 @@ type Hub struct {
 	lists      chan request[roster.Form]
 	subscribes chan request[subscription]
 
-	figures chan chan Figures // from whoever operates the hub
+	figures chan chan Figures // from Figures
 
 	// From open streams to Run.
 	lags   chan lag        // a stream has fallen behind and asks where to continue

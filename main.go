@@ -215,7 +215,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return start(hub).serve(ctx, &s, stdout, stderr)
+	return start(hub, nil).serve(ctx, &s, stdout, stderr)
 }
 
 // serveMetrics listens and serves at metricsAddr, until stop is called.
@@ -267,15 +267,16 @@ func (l errorLog) Write(line []byte) (int, error) {
 // runningHub is a hub whose Run has been called.
 type runningHub struct {
 	*Hub
+	node *cluster.Node // nil on a single machine
 	stop context.CancelFunc
 	done chan struct{} // closed when Run has returned
 }
 
 // start calls a hub's Run. The hub has its own context: it stops only after the listener is closed,
 // so that no accepted connection finds the hub already stopped.
-func start(hub *Hub) runningHub {
+func start(hub *Hub, node *cluster.Node) runningHub {
 	ctx, stop := context.WithCancel(context.Background())
-	h := runningHub{hub, stop, make(chan struct{})}
+	h := runningHub{hub, node, stop, make(chan struct{})}
 	go func() {
 		defer close(h.done)
 		h.Run(ctx)
@@ -339,8 +340,11 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	return nil
 }
 
-// report appends the figures of the hub, and of the listener in front of it.
+// report appends the figures of the hub, of its node, and of the listener in front of it.
 func (h runningHub) report(text *metrics.Text, listener *conns.Limited) {
+	if h.node != nil {
+		h.node.Report(text)
+	}
 	f, err := h.Figures()
 	if err != nil {
 		return // it has stopped
@@ -386,6 +390,7 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 	say := func(sentence string) { warn(stderr, sentence) }
 	lobby := cluster.NewLobby(etcd.New(s.etcd),
 		cluster.Settings{History: s.config.History, MaxUsers: s.config.MaxUsers}, say)
+	s.monitor.Watch((*cluster.Node)(nil).Report) // until there is one
 	for wasPart, isWaiting := false, false; ; {
 		node, reason := lobby.Begin(ctx)
 		if reason == nil {
@@ -423,8 +428,11 @@ func serveNode(
 	if err != nil {
 		return nil, err
 	}
+	if s.monitor != nil {
+		node.Count()
+	}
 	hub.Connect(node.Name(), node.Commands(), node.Steps(), node.Results())
-	h := start(hub)
+	h := start(hub, node)
 	// The node has its own context: the hub needs it until the hub has stopped.
 	nodeCtx, stopNode := context.WithCancel(context.Background())
 	defer stopNode()

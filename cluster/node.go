@@ -58,6 +58,8 @@ type Node struct {
 	ready    chan struct{}
 	appended chan logResult // what came of the entry in flight
 	saved    chan error     // what came of the snapshot that is being saved
+	reports  chan report    // from Report
+	ended    chan struct{}  // closed when Run returns
 
 	key     lobbyKey
 	created int64  // revision of the lobby's first key
@@ -71,6 +73,7 @@ type Node struct {
 	isReady  bool        // whether ready is closed
 	quiet    int         // heartbeats since an own entry was read or, before the node is known, any
 	warnedAt time.Time   // when an entry was last skipped with a warning
+	figures  *figures    // nil without Count
 
 	// What the entries read so far lead to; see receive.
 	nodes    map[string]member // the nodes that are not removed, by name, including this one
@@ -115,6 +118,8 @@ func NewNode(session *etcd.Session, log Log, settings Settings, warn func(string
 		ready:    make(chan struct{}),
 		appended: make(chan logResult, 1),
 		saved:    make(chan error, 1),
+		reports:  make(chan report),
+		ended:    make(chan struct{}),
 		key:      key,
 		created:  session.Created,
 		inbox:    []room.Step{room.Restore{Snapshot: start.Room}},
@@ -152,6 +157,7 @@ type logResult struct {
 // Run connects the hub with the log until ctx is done or the node ends, and returns the reason. The
 // hub must have stopped before ctx is done.
 func (n *Node) Run(ctx context.Context) (reason error) {
+	defer close(n.ended)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	entries := make(chan logResult)
@@ -204,6 +210,8 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 			err = n.noteResult(ctx, result)
 		case err := <-n.saved:
 			n.noteSaved(err)
+		case r := <-n.reports:
+			n.report(r)
 		case <-ticker.C:
 			n.outbox.heartbeatDue = true
 			if n.quiet++; n.quiet == quietAfter {
@@ -222,6 +230,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 
 // send starts to append an entry.
 func (n *Node) send(ctx context.Context, entry sentEntry) {
+	entry.at = time.Now()
 	n.outbox.number++
 	n.outbox.sent = append(n.outbox.sent, entry)
 	n.outbox.inFlight = true

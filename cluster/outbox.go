@@ -1,6 +1,10 @@
 package cluster
 
-import "lobby/room"
+import (
+	"time"
+
+	"lobby/room"
+)
 
 // outbox holds what is on its way from the hub to the log. One entry at a time is being appended;
 // commands that arrive in the meantime go into the next one.
@@ -20,6 +24,7 @@ type sentEntry struct {
 	text        []byte
 	commands    int // how many of them it has
 	isHeartbeat bool
+	at          time.Time // when it was sent
 }
 
 // hasNext reports whether an entry should be sent now.
@@ -39,7 +44,7 @@ func (o *outbox) next() sentEntry {
 		text = o.commands[count].AppendTo(text)
 		count++
 	}
-	entry := sentEntry{text, count, o.heartbeatDue}
+	entry := sentEntry{text: text, commands: count, isHeartbeat: o.heartbeatDue}
 	o.commands, o.removals, o.heartbeatDue = o.commands[count:], nil, false
 	return entry
 }

@@ -17,6 +17,9 @@ import (
 // An error ends this node.
 func (n *Node) receive(e etcd.Entry) error {
 	n.see(e)
+	if n.figures != nil {
+		n.figures.read++
+	}
 	if !n.isKnown { // there may be much to read before this node's registration
 		n.quiet = 0
 	}
@@ -114,6 +117,9 @@ func (n *Node) noteOwn() {
 	entry := n.outbox.sent[0]
 	n.outbox.sent = n.outbox.sent[1:]
 	n.quiet, n.isKnown = 0, true
+	if n.figures != nil {
+		n.figures.latency.Observe(time.Since(entry.at).Seconds())
+	}
 	if !entry.isHeartbeat {
 		return
 	}

@@ -301,12 +301,11 @@ func TestCommandLineOfHTTPS(t *testing.T) {
 		{[]string{"-tls-cert", certFile, "-tls-key", otherKey}, 1, otherKey},
 		{[]string{"-tls-cert", certFile, "-tls-key", certFile}, 1, certFile},
 	} {
-		cmd := exec.Command(binary, append(c.args, "-addr", "127.0.0.1:0")...)
-		out, _ := cmd.CombinedOutput()
-		if cmd.ProcessState.ExitCode() != c.status || strings.Count(string(out), "\n") != 1 ||
-			!strings.Contains(string(out), c.want) {
-			t.Errorf("%q: got %d %q, want %d and one line with %q",
-				c.args, cmd.ProcessState.ExitCode(), out, c.status, c.want)
+		stdout, stderr, status := run(t, append(c.args, "-addr", "127.0.0.1:0")...)
+		if status != c.status || stdout != "" || strings.Count(stderr, "\n") != 1 ||
+			!strings.Contains(stderr, c.want) {
+			t.Errorf("%q: got %d %q %q, want %d and one line with %q",
+				c.args, status, stdout, stderr, c.status, c.want)
 		}
 	}
 }

@@ -51,7 +51,7 @@ type Room struct {
 	users  map[string]*user // the present users, by name
 }
 
-// Counts counts what happens in a Room, for whoever operates it.
+// Counts counts what happens in a Room, for those who operate it.
 type Counts struct {
 	Arrivals, Departures, Messages int // events
 	Lags                           int // times that a stream had fallen behind

@@ -1,0 +1,59 @@
+package cluster
+
+import "lobby/metrics"
+
+// figures are what Run counts if Count was called.
+type figures struct {
+	read    int                // entries of the log
+	latency *metrics.Histogram // seconds from sending an entry of this node to reading it
+}
+
+// report is the request to append the node's figures to text.
+type report struct {
+	text *metrics.Text
+	done chan struct{} // closed when that is done
+}
+
+// Count makes Run count for Report. Call it before Run.
+func (n *Node) Count() {
+	n.figures = &figures{latency: metrics.NewHistogram(
+		0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)}
+}
+
+// Report appends the figures of a node to text, after Count. A node that has ended, and a nil one,
+// have only one: they are not part of the lobby.
+func (n *Node) Report(text *metrics.Text) {
+	if n != nil {
+		r := report{text, make(chan struct{})}
+		select {
+		case n.reports <- r:
+			<-r.done
+			return
+		case <-n.ended:
+		}
+	}
+	appendMember(text, 0)
+}
+
+func appendMember(text *metrics.Text, member float64) {
+	text.Gauge("lobby_node_member", "Whether the node is part of the lobby.", metrics.Value{Is: member})
+}
+
+func (n *Node) report(r report) {
+	defer close(r.done)
+	member := 0.0
+	if n.isReady {
+		member = 1
+	}
+	appendMember(r.text, member)
+	appended := n.outbox.number
+	if n.outbox.inFlight {
+		appended--
+	}
+	r.text.Counter("lobby_entries_appended_total", "Entries that this node has appended to the log.",
+		metrics.Value{Is: float64(appended)})
+	r.text.Counter("lobby_entries_read_total", "Entries that this node has read from the log.",
+		metrics.Value{Is: float64(n.figures.read)})
+	r.text.Histogram("lobby_apply_seconds", "From appending an entry of this node to applying it.",
+		n.figures.latency)
+}
