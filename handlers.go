@@ -20,6 +20,7 @@ import (
 	"lobby/chain"
 	"lobby/chat"
 	"lobby/conns"
+	"lobby/metrics"
 	"lobby/origin"
 	"lobby/room"
 	"lobby/roster"
@@ -40,15 +41,16 @@ type server struct {
 	router    *httprouter.Router
 }
 
-// newServer returns the handler for an http.Server that is set up as in hubRunner.serve.
-func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) *server {
-	s := &server{hub, answersTo, crowded, make(chan struct{}, maxLists), httprouter.New()}
-	s.router.RedirectTrailingSlash = false
-	s.router.RedirectFixedPath = false
-	s.router.NotFound = http.HandlerFunc(notFound)
-	s.router.MethodNotAllowed = http.HandlerFunc(methodNotAllowed)
-	s.router.GlobalOPTIONS = http.HandlerFunc(options)
+// NewHandler returns a handler for any http.Server. It answers to every Host. What belongs to a
+// server or its listener is not limited: connections, their idle time, and the time for a request's
+// head.
+func NewHandler(hub *Hub) http.Handler {
+	return newServer(hub, func(origin.Host) bool { return true }, func() bool { return false })
+}
 
+// newServer returns the handler for the http.Server of runningHub.serve.
+func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) *server {
+	s := &server{hub, answersTo, crowded, make(chan struct{}, maxLists), newRouter(notFound)}
 	s.router.POST("/chat/:name", named(s.say))
 	s.router.POST("/users/:name", named(s.join))
 	s.router.DELETE("/users/:name", named(s.leave))
@@ -63,6 +65,35 @@ func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) 
 	return s
 }
 
+// newMetricsServer returns the handler for the http.Server of serveMetrics.
+func newMetricsServer(
+	monitor *metrics.Monitor, answersTo func(origin.Host) bool, crowded func() bool,
+) *server {
+	router := newRouter(func(w http.ResponseWriter, r *http.Request) {
+		fail(w, r, http.StatusNotFound, fmt.Sprintf("there is nothing at %q; try /metrics", r.URL.Path))
+	})
+	get := func(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
+		if _, ok := readBody(w, r); ok {
+			w.Header().Set("Cache-Control", "no-store")
+			setHead(w, chain.ID{}, metrics.ContentType)
+			w.Write(monitor.Text())
+		}
+	}
+	router.GET("/metrics", get)
+	router.HEAD("/metrics", get)
+	return &server{answersTo: answersTo, crowded: crowded, router: router}
+}
+
+func newRouter(notFound http.HandlerFunc) *httprouter.Router {
+	router := httprouter.New()
+	router.RedirectTrailingSlash = false
+	router.RedirectFixedPath = false
+	router.NotFound = notFound
+	router.MethodNotAllowed = http.HandlerFunc(methodNotAllowed)
+	router.GlobalOPTIONS = http.HandlerFunc(options)
+	return router
+}
+
 // ServeHTTP applies the checks that are common to all requests, and routes those that pass.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
@@ -71,7 +102,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// net/http drops Content-Length if there is a Transfer-Encoding, so nobody can tell whether both
 	// were sent. If they were, the connection must be closed (RFC 9112, section 6.1).
 	if len(r.TransferEncoding) > 0 || s.crowded() {
-		w.Header().Set("Connection", "close")
+		closeConn(w, r)
 	}
 	if r.URL.Path == "" && r.URL.Opaque == "" && r.Method != http.MethodConnect {
 		r.URL.Path = "/" // of "GET http://127.0.0.1 HTTP/1.1"
@@ -81,7 +112,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		failHead(w, r, fmt.Sprintf("the request line and headers exceed %d bytes", maxHead))
 	case lines > maxHeadLines:
 		failHead(w, r, fmt.Sprintf("the request has more than %d header lines", maxHeadLines))
-	case r.Host != "" && !s.answersTo(origin.HostOf(r.Host)): // proxies' health checks may have no Host
+	case r.Host != "" && !s.answersTo(origin.HostOf(r.Host)): // health checks may have no Host
 		fail(w, r, http.StatusMisdirectedRequest,
 			fmt.Sprintf("this server does not answer to host %q; allow it with -host", r.Host))
 	case !isPage(r) && origin.IsCrossOrigin(r):
@@ -183,9 +214,10 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 // list may be abandoned even before that.
 func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 	rc := http.NewResponseController(w)
-	conn := r.Context().Value(connKey{}).(*conns.Conn)
-	conn.EnableUserTimeout(false) // a client that has read fast may pause for long
-	defer conn.EnableUserTimeout(true)
+	if conn, ok := r.Context().Value(connKey{}).(*conns.Conn); ok {
+		conn.EnableUserTimeout(false) // a client that has read fast may pause for long
+		defer conn.EnableUserTimeout(true)
+	}
 	sent, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
@@ -211,19 +243,34 @@ func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 	}
 }
 
-// connKey is the key of a request's *conns.Conn in its context.
+// connKey is the key of a request's *conns.Conn in its context, where this program serves it.
 type connKey struct{}
 
 // stream responds with a stream of events (HTML standard, section 9.2, "Server-sent events"). Its
 // user is the one in the path or, without one, is named after the client's address.
 func (s *server) stream(w http.ResponseWriter, r *http.Request, params httprouter.Params) {
+	if strings.HasPrefix(r.Header.Get("Sec-Purpose"), "prefetch") {
+		fail(w, r, http.StatusForbidden, "a stream cannot be loaded in advance, because its user would arrive")
+		return
+	}
 	name, err := chat.ParseName(cmp.Or(params.ByName("name"), r.RemoteAddr))
 	if err != nil {
 		fail(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
+	// A proxy may send an empty chunked body.
+	if r.ContentLength < 0 {
+		if n, err := r.Body.Read(make([]byte, 1)); n == 0 && err == io.EOF {
+			r.ContentLength = 0
+		}
+	}
 	if r.ContentLength != 0 {
 		fail(w, r, http.StatusBadRequest, "a stream request must not have a body")
+		return
+	}
+	if !streaming.CanSend(w) {
+		fail(w, r, http.StatusInternalServerError, "streams are not possible behind this server's "+
+			"middleware: its ResponseWriter has neither Flush nor Unwrap, like that of http.TimeoutHandler")
 		return
 	}
 	id, stream, err := s.hub.Subscribe(context.Background(), name, lastEventID(r))
@@ -233,26 +280,29 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, params httproute
 	}
 	w.Header().Set("Cache-Control", "no-cache, no-transform")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
-	setHead(w, id, "text/event-stream")
-	streaming.Send(w, r, stream)
+	setHead(w, id, "text/event-stream; charset=utf-8")
+	streaming.Send(metrics.Uncounted(w), r, stream)
 }
 
-// lastEventID returns the id after which a stream starts: the first header or, failing that, the
-// first query parameter that is not empty. A parameter that can't be decoded, which url.Query would
-// leave out, is returned as it stands, so that the stream starts with a gap.
+// maxEventID is more than the length of any event id, in bytes.
+const maxEventID = 100
+
+// lastEventID returns the id after which a stream starts: the last header or, failing that, the last
+// query parameter that is not empty. What is longer than any id is cut off, and still no valid id.
 func lastEventID(r *http.Request) string {
-	if id := cmp.Or(r.Header.Values("Last-Event-ID")...); id != "" {
-		return id
-	}
+	id := ""
 	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
-		if id, ok := strings.CutPrefix(pair, "lastEventId="); ok && id != "" {
-			if decoded, err := url.QueryUnescape(id); err == nil {
-				return decoded
-			}
-			return id
+		if value, ok := strings.CutPrefix(pair, "lastEventId="); ok && value != "" {
+			id = value
+			if decoded, err := url.QueryUnescape(value); err == nil {
+				id = decoded
+			} // One that can't be decoded stays as it is, so that the stream starts with a gap.
 		}
 	}
-	return ""
+	for _, value := range r.Header.Values("Last-Event-ID") {
+		id = cmp.Or(value, id)
+	}
+	return id[:min(len(id), maxEventID)]
 }
 
 func page(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
@@ -298,15 +348,25 @@ func failHub(w http.ResponseWriter, r *http.Request, id chain.ID, name chat.Name
 		w.Header().Set("Retry-After", retryAfter())
 		fail(w, r, http.StatusGatewayTimeout, err.Error())
 	default:
-		failBusy(w, r, err.Error())
+		metrics.NoteLimit(w, hubLimits[err])
+		w.Header().Set("Retry-After", retryAfter())
+		fail(w, r, http.StatusServiceUnavailable, err.Error())
 	}
 }
 
-// failBusy responds that the server cannot serve the request now.
-func failBusy(w http.ResponseWriter, r *http.Request, sentence string) {
-	w.Header().Set("Retry-After", retryAfter())
-	fail(w, r, http.StatusServiceUnavailable, sentence)
-}
+// hubLimits and statusLimits name the limits for whose sake requests are rejected, in metrics.
+var (
+	hubLimits = map[error]string{
+		room.ErrTooManyUsers: "users",
+		ErrTooManyStreams:    "streams",
+		room.ErrTooManyLists: "lists",
+	}
+	statusLimits = map[int]string{
+		http.StatusRequestHeaderFieldsTooLarge: "head",
+		http.StatusRequestEntityTooLarge:       "body",
+		http.StatusRequestTimeout:              "body",
+	}
+)
 
 // retryAfter returns a value for the header Retry-After: a random number of seconds, so that
 // rejected clients do not all come back at the same moment.
@@ -317,24 +377,48 @@ func retryAfter() string {
 
 // fail responds with an error. It does not wait for a request body that has not been read.
 func fail(w http.ResponseWriter, r *http.Request, status int, sentence string) {
+	if limit, ok := statusLimits[status]; ok {
+		metrics.NoteLimit(w, limit)
+	}
 	if r.ContentLength != 0 {
 		http.NewResponseController(w).SetReadDeadline(time.Now())
 		// Closing a connection with unread input sends a reset, which can overtake the response.
 		// net/http avoids that after an http.MaxBytesReader has overflowed, so let one overflow.
-		http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+		body := io.NopCloser(strings.NewReader("x"))
+		http.MaxBytesReader(innermost(w), body, 0).Read(make([]byte, 1))
 	}
 	http.Error(w, strings.ToUpper(sentence[:1])+sentence[1:]+".", status)
+}
+
+// innermost returns the ResponseWriter that middleware has wrapped, which http.MaxBytesReader needs.
+func innermost(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = wrapper.Unwrap()
+	}
+}
+
+// closeConn has net/http close the connection after the response. Over HTTP/2, other responses share
+// the connection, so it stays open.
+func closeConn(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // failHead responds that the request's head is too large, and ends the connection.
 func failHead(w http.ResponseWriter, r *http.Request, sentence string) {
 	r.Header = nil // frees 80 KB or more before a response that may be read slowly
-	w.Header().Set("Connection", "close")
+	closeConn(w, r)
 	fail(w, r, http.StatusRequestHeaderFieldsTooLarge, sentence)
 }
 
 func notFound(w http.ResponseWriter, r *http.Request) {
-	fail(w, r, http.StatusNotFound, fmt.Sprintf("there is nothing at %q; try /users, /chat or the page at /", r.URL.Path))
+	fail(w, r, http.StatusNotFound,
+		fmt.Sprintf("there is nothing at %q; try /users, /chat or the page at /", r.URL.Path))
 }
 
 func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
@@ -403,7 +487,8 @@ const (
 // head returns the size of the request's head, counting one space after each colon, and the number
 // of its header lines. net/http's own limit is looser on connections that were used before.
 func head(r *http.Request) (size, lines int) {
-	size = len(r.Method) + len(r.RequestURI) + len(r.Proto) + len("  \r\n") + len("Host: ") + len(r.Host) + len("\r\n\r\n")
+	size = len(r.Method) + len(r.RequestURI) + len(r.Proto) + len("  \r\n") +
+		len("Host: ") + len(r.Host) + len("\r\n\r\n")
 	for name, values := range r.Header {
 		for _, value := range values {
 			size += len(name) + len(": ") + len(value) + len("\r\n")

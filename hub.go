@@ -17,6 +17,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"lobby/chain"
@@ -27,12 +28,16 @@ import (
 
 // Config holds a hub's settings.
 type Config struct {
-	History    int           // number of past events kept for resuming; at least 1
-	MaxUsers   int           // number of users at which Join starts rejecting new ones; at least 1
+	History    int           // number of past events kept for resuming; 1 to maxHistory
+	MaxUsers   int           // number of users at which Join rejects new ones; at least 1
 	MaxStreams int           // number of open streams at which new ones are rejected; at least 1
-	Grace      time.Duration // how long users stay present after their last stream closes; at least 0
-	KeepAlive  time.Duration // time without an event after which streams get a comment; at least 1 ms
+	Grace      time.Duration // how long users stay after their last stream closes; at least 0
+	KeepAlive  time.Duration // how long streams are silent before a comment; at least 1 ms
+	Counts     bool          // whether to count what happens, for Figures
 }
+
+// maxHistory is the longest history: at its start a hub allocates 16 bytes for each event.
+const maxHistory = 100_000_000
 
 // DefaultConfig holds the defaults of the command-line flags.
 var DefaultConfig = Config{
@@ -46,8 +51,8 @@ var DefaultConfig = Config{
 // check returns an error that says what in the config makes no sense, or nil.
 func (c Config) check() error {
 	switch {
-	case c.History < 1:
-		return errors.New("the history must be at least 1 event")
+	case c.History < 1 || c.History > maxHistory:
+		return fmt.Errorf("the history must be 1 to %d events", maxHistory)
 	case c.MaxUsers < 1 || c.MaxStreams < 1:
 		return errors.New("the limits of users and streams must be at least 1")
 	case c.Grace < 0:
@@ -79,6 +84,8 @@ type Hub struct {
 	messages   chan request[message]
 	lists      chan request[roster.Form]
 	subscribes chan request[subscription]
+
+	figures chan chan Figures // from whoever operates the hub
 
 	// From open streams to Run.
 	lags   chan lag        // a stream has fallen behind and asks where to continue
@@ -129,6 +136,7 @@ func NewHub(config Config) (*Hub, error) {
 		messages:   make(chan request[message]),
 		lists:      make(chan request[roster.Form]),
 		subscribes: make(chan request[subscription]),
+		figures:    make(chan chan Figures),
 		lags:       make(chan lag),
 		closes:     make(chan room.Visit),
 		stopping:   make(chan struct{}),
@@ -182,6 +190,23 @@ func (h *Hub) Subscribe(ctx context.Context, name chat.Name, lastEventID string)
 	return r.ID, &Stream{hub: h, Reader: chain.NewReader(r.Start, h.after), visit: r.Visit}, nil
 }
 
+// Figures says how busy a hub is.
+type Figures struct {
+	Users, Streams int         // present and open now
+	Counts         room.Counts // since Run was called; zero without Config.Counts
+}
+
+// Figures returns how busy the hub is. The error is ErrStopped.
+func (h *Hub) Figures() (Figures, error) {
+	result := make(chan Figures, 1)
+	select {
+	case h.figures <- result:
+		return <-result, nil
+	case <-h.stopping:
+		return Figures{}, ErrStopped
+	}
+}
+
 // ask sends query to Run and waits for the result, unless ctx is done or the hub stops before Run
 // accepts the query.
 func ask[Query any](ctx context.Context, h *Hub, requests chan<- request[Query], query Query) room.Result {
@@ -228,7 +253,7 @@ func (s *Stream) Close() {
 // state is what Run owns. There is one, a local variable of Run.
 type state struct {
 	config Config
-	room   *room.Room // the users and the events; Chain.Readers counts the streams, open or about to open
+	room   *room.Room // users and events; Chain.Readers counts the streams, those being opened included
 
 	expiries   []expiry         // of grace periods, the earliest first
 	graceTimer <-chan time.Time // delivers at the first of expiries; nil if there are none
@@ -267,6 +292,9 @@ func (h *Hub) Run(ctx context.Context) {
 		commands: h.commands,
 		results:  h.results,
 	}
+	if c.Counts {
+		s.room.Counts = new(room.Counts)
+	}
 	for stopped := false; !stopped; {
 		select {
 		case q := <-h.joins:
@@ -280,9 +308,11 @@ func (h *Hub) Run(ctx context.Context) {
 		case q := <-h.subscribes:
 			s.subscribe(q.query, q.result)
 		case lag := <-h.lags:
-			lag.start <- s.room.Chain.After(lag.lastEventID)
+			lag.start <- s.room.CatchUp(lag.lastEventID)
 		case visit := <-h.closes:
 			s.startGracePeriod(visit)
+		case result := <-h.figures:
+			result <- s.figures()
 		case <-s.room.Chain.Due():
 			s.room.Chain.Tick()
 		case <-s.graceTimer:
@@ -331,6 +361,14 @@ func (s *state) subscribe(sub subscription, result chan<- room.Result) {
 	s.submit(room.Command{Verb: verb, Name: sub.name, LastEventID: sub.lastEventID}, result)
 }
 
+func (s *state) figures() Figures {
+	f := Figures{Users: s.room.Users(), Streams: s.room.Chain.Readers}
+	if s.room.Counts != nil {
+		f.Counts = *s.room.Counts
+	}
+	return f
+}
+
 // startGracePeriod starts the grace period of a stream that has closed, unless it keeps nobody
 // present any more.
 func (s *state) startGracePeriod(visit room.Visit) {
@@ -351,11 +389,11 @@ func (s *state) startGracePeriod(visit room.Visit) {
 // wait while a crowd leaves.
 func (s *state) checkGracePeriods() {
 	now := time.Now()
-	late := now.Sub(s.expiries[0].at) // negative if maxExpiries has ended the one that the timer was for
+	late := now.Sub(s.expiries[0].at) // negative if the timer was for one that has ended early
 	if late > maxLate {
-		// The process was probably suspended, and clients may have reconnected without Run having seen
-		// it yet. So they get the time by which this expiry is late once more, but at most one grace
-		// period. Later expiries stay as they are, so the queue remains in order.
+		// The process was probably suspended, and clients may have reconnected without Run having
+		// seen it yet. So they get the time by which this expiry is late once more, but at most one
+		// grace period. Later expiries stay as they are, so the queue remains in order.
 		until := now.Add(min(late, s.config.Grace))
 		for i := range s.expiries {
 			if e := &s.expiries[i]; e.at.Before(until) {

@@ -199,7 +199,9 @@ func TestUserStaysForTheGracePeriod(t *testing.T) {
 		want []string        // what others receive
 	}{
 		{name: "until it is over", then: func(b *bubble) { time.Sleep(grace - 1) }},
-		{name: "and leaves then", then: func(b *bubble) { time.Sleep(grace) }, want: []string{departure("alice")}},
+		{name: "and leaves then", then: func(b *bubble) {
+			time.Sleep(grace)
+		}, want: []string{departure("alice")}},
 		{name: "and is back with a stream", then: func(b *bubble) {
 			time.Sleep(grace - 1)
 			b.mustOpen("alice")
@@ -776,7 +778,11 @@ func startMachine(t *testing.T, config Config, log *memlog.Log) *machine {
 	go func() {
 		defer stream.Close() // Run does not return before this.
 		var p ssetest.Parser
-		for data, err := stream.Next(context.Background()); err == nil; data, err = stream.Next(context.Background()) {
+		for {
+			data, err := stream.Next(context.Background())
+			if err != nil {
+				return
+			}
 			p.Write(data)
 			m.history = p.Events
 		}
@@ -834,7 +840,9 @@ func TestHubsOnOneLogAgree(t *testing.T) {
 
 func testHubsOnOneLog(t *testing.T, random *rand.Rand) {
 	const clients = 20
-	config := Config{History: 1 << 20, MaxUsers: 8, MaxStreams: 50, Grace: 5 * time.Second, KeepAlive: time.Hour}
+	config := Config{
+		History: 1 << 20, MaxUsers: 8, MaxStreams: 50, Grace: 5 * time.Second, KeepAlive: time.Hour,
+	}
 	log := memlog.New(`{"version":2,"epoch":"log","history":1048576,"maxUsers":8}`)
 	var current [3]atomic.Pointer[machine]
 	var all []*machine
@@ -928,7 +936,7 @@ func mustRestore(t *testing.T, config Config, log *memlog.Log, current ...*machi
 		tabs = append(tabs, tab)
 	}
 	current[0].hub.Join(t.Context(), alice)
-	for joined, at := log.Len(), int64(0); at < joined; _, at = log.State() {
+	for joined, at := log.Len(), int64(0); at < joined; _, at = log.Snapshot() {
 		current[0].hub.Say(t.Context(), alice, mustText(t, fmt.Sprint(log.Len(), strings.Repeat(" text", 800))))
 	}
 	restored := startMachine(t, config, log)

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -16,9 +19,12 @@ import (
 	"syscall"
 	"time"
 
+	"lobby/certs"
 	"lobby/cluster"
 	"lobby/conns"
 	"lobby/etcd"
+	"lobby/lines"
+	"lobby/metrics"
 	"lobby/origin"
 )
 
@@ -27,10 +33,12 @@ const (
 	shutdownTimeout = 3 * time.Second // for everything that is open when the server is told to stop
 	requestTimeout  = time.Second / 4 // for running requests before streams are ended
 	retryPause      = time.Second / 2 // between attempts to join the lobby
+	flushTimeout    = time.Second / 4 // for the last lines to be printed
+	repeatPause     = time.Second / 2 // a signal this soon after the first is the same one, forwarded
 
-	// idleTimeout is longer than the 90 s for which proxies and clients keep connections, so that they
-	// close first: a request that they send while the server closes is lost.
-	idleTimeout = 2 * time.Minute
+	// idleTimeout is longer than load balancers (600 s), proxies and clients keep connections, so that
+	// they close first: a request that they send while the server closes is lost.
+	idleTimeout = 11 * time.Minute
 
 	// vanishTimeout is how long sent data may stay unacknowledged before the connection is closed. An
 	// outage of half that long loses nothing: the time between the kernel's retries doubles, so one
@@ -53,29 +61,46 @@ const (
 	unsentLimit = 64 << 10
 	sendBuffer  = 320 << 10
 
-	reservedFiles = 16   // files that are not connections
+	// Over HTTP/2, a connection on which nothing has arrived for pingAfter gets a ping, which the
+	// client must answer within vanishTimeout.
+	pingAfter = 15 * time.Second
+
+	reservedFiles = 10   // files that are not connections, besides those that are open at the start
 	maxOthers     = 4096 // connections that are not streams
+	maxScrapes    = 8    // connections at the address for metrics
 )
 
 func main() {
 	ctx, stop := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as it is under nohup
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	go func() {
-		<-signals
-		stop()
-		<-signals // A second signal ends the process at once.
-		os.Exit(1)
+		var first time.Time
+		for range signals {
+			if first.IsZero() {
+				first = time.Now()
+				stop()
+			} else if time.Since(first) >= repeatPause {
+				os.Exit(1)
+			}
+		}
 	}()
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	if err == nil {
-		return
+	stdout, stderr := lines.NewWriter(os.Stdout), lines.NewWriter(os.Stderr)
+	err := run(ctx, os.Args[1:], stdout, stderr)
+	status := 0
+	if err != nil {
+		warn(stderr, err.Error())
+		status = 1
+		if _, ok := errors.AsType[usageError](err); ok {
+			status = 2
+		}
 	}
-	warn(os.Stderr, err.Error())
-	if _, ok := errors.AsType[usageError](err); ok {
-		os.Exit(2)
-	}
-	os.Exit(1)
+	stdout.Flush(flushTimeout)
+	stderr.Flush(flushTimeout)
+	os.Exit(status)
 }
 
 // warn writes one line.
@@ -93,34 +118,49 @@ type settings struct {
 	hosts  []origin.Host // in addition to loopback names
 	etcd   etcd.Config   // of the log on several machines; without endpoints on a single one
 
-	connections int    // how many may be open
-	warning     string // to print once the server listens; "" if there is none
+	tlsCert, tlsKey string // files; "" for plain http
+	metricsAddr     string // "" for none
+
+	certificate *certs.Keeper    // nil for plain http
+	monitor     *metrics.Monitor // nil without metricsAddr
+	connections int              // how many may be open
+	warning     string           // to print once the server listens; "" if there is none
 }
 
 // parse reads the command line. The error is flag.ErrHelp after -h, or else a usageError.
 func parse(args []string, out io.Writer) (settings, error) {
 	s := settings{config: DefaultConfig}
+	config := &s.config
 	flags := flag.NewFlagSet("lobby", flag.ContinueOnError)
 	flags.StringVar(&s.addr, "addr", "127.0.0.1:8080", "listen at `address`; port 0 picks a free port")
-	flags.IntVar(&s.config.History, "history", s.config.History, "keep the last `n` events for resuming")
-	flags.IntVar(&s.config.MaxUsers, "max-users", s.config.MaxUsers, "reject new users by POST once there are `n`")
-	flags.IntVar(&s.config.MaxStreams, "max-streams", s.config.MaxStreams, "reject new streams once `n` are open")
-	flags.DurationVar(&s.config.Grace, "grace", s.config.Grace, "keep users present for `duration` after their last stream closes; 0 means none")
-	flags.DurationVar(&s.config.KeepAlive, "keepalive", s.config.KeepAlive, "send streams a comment after `duration` without an event")
+	flags.IntVar(&config.History, "history", config.History,
+		"keep the last `n` events for resuming; each needs its text and up to 300 bytes of memory")
+	flags.IntVar(&config.MaxUsers, "max-users", config.MaxUsers,
+		"reject new users by POST once there are `n`")
+	flags.IntVar(&config.MaxStreams, "max-streams", config.MaxStreams,
+		"reject new streams once `n` are open")
+	flags.DurationVar(&config.Grace, "grace", config.Grace,
+		"keep users present for `duration` after their last stream closes; 0 means none")
+	flags.DurationVar(&config.KeepAlive, "keepalive", config.KeepAlive,
+		"send streams a comment after `duration` without an event")
 	flags.Func("host", "also answer to Host `name`; may be repeated", func(name string) error {
 		host, err := origin.ParseHost(name)
 		s.hosts = append(s.hosts, host)
 		return err
 	})
-	var urls []string // parsed later: the error of a flags.Func quotes the value, which may hold a password
-	flags.Func("etcd", "join the lobby of several machines whose log is in etcd at `URL`[,URL…]", func(value string) error {
-		urls = []string{value}
-		return nil
-	})
+	var urls []string // parsed later: flag errors quote the value, which may hold a password
+	flags.Func("etcd", "join the lobby of several machines whose log is in etcd at `URL`[,URL…]",
+		func(value string) error {
+			urls = []string{value}
+			return nil
+		})
 	var ca, cert, key string
 	flags.StringVar(&ca, "etcd-ca", "", "PEM `file` with the CA certificates that signed etcd's certificate")
 	flags.StringVar(&cert, "etcd-cert", "", "PEM `file` with this server's client certificate for etcd")
 	flags.StringVar(&key, "etcd-key", "", "PEM `file` with the key of that certificate")
+	flags.StringVar(&s.tlsCert, "tls-cert", "", "speak https, with the certificate (and its chain) in this PEM `file`")
+	flags.StringVar(&s.tlsKey, "tls-key", "", "PEM `file` with the key of -tls-cert")
+	flags.StringVar(&s.metricsAddr, "metrics", "", "listen at `address` for GET /metrics, in Prometheus's text format")
 	flags.SetOutput(io.Discard) // errors are printed once, by main
 	err := flags.Parse(args)
 	if err == nil && urls != nil {
@@ -130,8 +170,12 @@ func parse(args []string, out io.Writer) (settings, error) {
 		s.etcd.TLS, err = etcd.LoadTLS(ca, cert, key)
 	}
 	if err == nil {
-		err = s.config.check()
+		err = config.check()
 	}
+	if err == nil && (s.tlsCert == "") != (s.tlsKey == "") {
+		err = errors.New("-tls-cert and -tls-key belong together; give both or neither")
+	}
+	s.config.Counts = s.metricsAddr != ""
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		flags.SetOutput(out)
@@ -140,7 +184,8 @@ func parse(args []string, out io.Writer) (settings, error) {
 	case err != nil:
 		return s, usageError{fmt.Errorf("%w; -h lists the flags", err)}
 	case flags.NArg() > 0:
-		return s, usageError{fmt.Errorf("unexpected argument %q: lobby takes only flags, which -h lists", flags.Arg(0))}
+		return s, usageError{
+			fmt.Errorf("unexpected argument %q: lobby takes only flags, which -h lists", flags.Arg(0))}
 	}
 	return s, nil
 }
@@ -154,7 +199,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s.connections, s.warning = limitStreams(&s.config)
+	if err := s.limitStreams(); err != nil {
+		return err
+	}
+	if s.tlsCert != "" {
+		if s.certificate, err = certs.Load(s.tlsCert, s.tlsKey); err != nil {
+			return err
+		}
+		go s.certificate.Run(context.Background(), func(sentence string) { warn(stderr, sentence) })
+	}
+	if s.metricsAddr != "" {
+		stop, err := s.serveMetrics(stderr)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	if len(s.etcd.Endpoints) > 0 {
 		return serveCluster(ctx, s, stdout, stderr)
 	}
@@ -163,6 +223,52 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	return start(hub).serve(ctx, &s, stdout, stderr)
+}
+
+// serveMetrics listens and serves at metricsAddr, until stop is called.
+func (s *settings) serveMetrics(stderr io.Writer) (stop func() error, err error) {
+	tcpListener, err := listen("-metrics", "127.0.0.1:9090", s.metricsAddr)
+	if err != nil {
+		return nil, err
+	}
+	s.monitor = metrics.NewMonitor("connections", "users", "streams", "lists", "head", "body")
+	listener := conns.Limit(tcpListener, maxScrapes, turnAway)
+	handler := newMetricsServer(s.monitor, s.answersTo(listener.Addr()), listener.Crowded)
+	server := newHTTPServer(handler, stderr)
+	go server.Serve(listener)
+	return server.Close, nil
+}
+
+// answersTo returns which Hosts a server at addr answers to.
+func (s *settings) answersTo(addr net.Addr) func(origin.Host) bool {
+	isLocal := origin.HostOf(addr.String()).IsLoopback()
+	return func(host origin.Host) bool {
+		return host.IsLoopback() || slices.Contains(s.hosts, host) ||
+			!isLocal && (len(s.hosts) == 0 || host.IsAddress()) // which DNS cannot rebind
+	}
+}
+
+func newHTTPServer(handler http.Handler, stderr io.Writer) *http.Server {
+	return &http.Server{
+		Handler:                      handler,
+		ReadHeaderTimeout:            headTimeout,
+		WriteTimeout:                 writeTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               maxHead - 4<<10, // to which net/http adds 4 KiB
+		DisableGeneralOptionsHandler: true,            // "OPTIONS *" is checked like every other request
+		ConnContext:                  prepareConn(stderr),
+		ErrorLog:                     log.New(errorLog{stderr}, "lobby: ", 0),
+	}
+}
+
+// errorLog prints what net/http logs, except that clients fail to shake hands or speak HTTP/2.
+type errorLog struct{ io.Writer }
+
+func (l errorLog) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte("TLS handshake error")) || bytes.Contains(line, []byte("http2: server")) {
+		return len(line), nil
+	}
+	return l.Writer.Write(line)
 }
 
 // runningHub is a hub whose Run has been called.
@@ -189,34 +295,32 @@ func start(hub *Hub) runningHub {
 // listens there again, and s.warning is empty.
 func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Writer) error {
 	defer h.stop()
-	tcpListener, err := listen(s.addr)
+	tcpListener, err := listen("-addr", "127.0.0.1:8080", s.addr)
 	if err != nil {
 		return err
 	}
-	listener := conns.Limit(tcpListener, s.connections, turnAway)
+	listener := conns.Limit(tcpListener, s.connections, func(w io.Writer) {
+		s.monitor.Count(http.StatusServiceUnavailable, "connections")
+		turnAway(w)
+	})
 	addr := tcpListener.Addr().String()
-	answersTo := func(host origin.Host) bool {
-		return host.IsLoopback() || slices.Contains(s.hosts, host)
+	handler := newServer(h.Hub, s.answersTo(tcpListener.Addr()), listener.Crowded)
+	server := newHTTPServer(s.monitor.Handler(handler), stderr)
+	scheme, serve := "http", func() error { return server.Serve(listener) }
+	if s.certificate != nil {
+		server.TLSConfig = &tls.Config{GetCertificate: s.certificate.Get}
+		server.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: vanishTimeout}
+		server.MaxHeaderBytes = maxHead + 32*maxHeadLines // HTTP/2 counts 32 bytes more for each line
+		scheme, serve = "https", func() error { return server.ServeTLS(listener, "", "") }
 	}
-	if len(s.hosts) == 0 && !origin.HostOf(addr).IsLoopback() {
-		answersTo = func(origin.Host) bool { return true }
-	}
-	server := &http.Server{
-		Handler:                      newServer(h.Hub, answersTo, listener.Crowded),
-		ReadHeaderTimeout:            headTimeout,
-		WriteTimeout:                 writeTimeout,
-		IdleTimeout:                  idleTimeout,
-		MaxHeaderBytes:               maxHead - 4<<10, // to which net/http adds 4 KiB
-		DisableGeneralOptionsHandler: true,            // "OPTIONS *" is checked like every other request
-		ConnContext:                  prepareConn(stderr),
-	}
+	s.monitor.Watch(func(text *metrics.Text) { h.report(text, listener) })
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	go func() { failed <- serve() }()
 	if s.warning != "" {
 		warn(stderr, s.warning)
 		s.warning = ""
 	}
-	fmt.Fprintf(stdout, "Starting server at http://%s\n", reachable(s.addr, addr))
+	fmt.Fprintf(stdout, "Starting server at %s://%s\n", scheme, reachable(s.addr, addr))
 	host, _, _ := net.SplitHostPort(s.addr)
 	_, port, _ := net.SplitHostPort(addr)
 	s.addr = net.JoinHostPort(host, port)
@@ -242,11 +346,31 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	return nil
 }
 
+// report appends the figures of the hub, and of the listener in front of it.
+func (h runningHub) report(text *metrics.Text, listener *conns.Limited) {
+	f, err := h.Figures()
+	if err != nil {
+		return // it has stopped
+	}
+	one := func(n int) metrics.Value { return metrics.Value{Is: float64(n)} }
+	kind := func(of string, n int) metrics.Value { return metrics.Value{Label: "kind", Of: of, Is: float64(n)} }
+	text.Gauge("lobby_users", "Users who are present.", one(f.Users))
+	text.Gauge("lobby_streams", "Open streams.", one(f.Streams))
+	text.Gauge("lobby_connections", "Open connections.", one(listener.Connections()))
+	text.Counter("lobby_events_total", "Events, by kind.", kind("arrival", f.Counts.Arrivals),
+		kind("departure", f.Counts.Departures), kind("message", f.Counts.Messages))
+	text.Counter("lobby_lags_total", "Times that a stream had fallen behind.", one(f.Counts.Lags))
+	text.Counter("lobby_gaps_total", "Gaps that streams were sent.", one(f.Counts.Gaps))
+}
+
 // prepareConn returns a function that sets on each new connection what net/http has no option for.
 // A connection is served even if that fails, since only its limits are weaker then.
 func prepareConn(stderr io.Writer) func(context.Context, net.Conn) context.Context {
 	var warned time.Time // needs no lock: http.Server calls the function from one goroutine
 	return func(ctx context.Context, conn net.Conn) context.Context {
+		if overTLS, ok := conn.(*tls.Conn); ok {
+			conn = overTLS.NetConn()
+		}
 		c := conn.(*conns.Conn)
 		err := cmp.Or(c.SetUserTimeout(vanishTimeout), conns.SetUnsentLimit(c.TCPConn, unsentLimit),
 			c.SetWriteBuffer(sendBuffer))
@@ -269,7 +393,7 @@ func turnAway(w io.Writer) {
 // serveCluster takes part in a lobby on several machines until ctx is done. If its node loses the
 // lobby, it ends everything that is open, and comes back with another node as soon as it can.
 func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) error {
-	listener, err := listen(s.addr) // only to see whether that is possible
+	listener, err := listen("-addr", "127.0.0.1:8080", s.addr) // only to see whether that is possible
 	if err != nil {
 		return err
 	}
@@ -307,7 +431,9 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 
 // serveNode serves a hub that is connected to the others through node, until ctx is done or the node
 // has lost the lobby for the returned reason.
-func serveNode(ctx context.Context, node *cluster.Node, s *settings, stdout, stderr io.Writer) (reason, err error) {
+func serveNode(
+	ctx context.Context, node *cluster.Node, s *settings, stdout, stderr io.Writer,
+) (reason, err error) {
 	hub, err := NewHub(s.config)
 	if err != nil {
 		return nil, err
@@ -333,33 +459,41 @@ func serveNode(ctx context.Context, node *cluster.Node, s *settings, stdout, std
 	return <-ended, err
 }
 
-// limitStreams lowers config's limit of streams to what the process may open, so that there are
-// always connections for other requests. It returns how many connections there may be and, if it
-// has lowered the limit, a warning.
-func limitStreams(config *Config) (connections int, warning string) {
+// limitStreams lowers the limit of streams to what the process may open, so that there are always
+// connections for other requests. The error says that there would be none.
+func (s *settings) limitStreams() error {
 	files, ok := conns.MaxOpenFiles()
 	if !ok {
-		return config.MaxStreams + maxOthers, ""
+		s.connections = s.config.MaxStreams + maxOthers
+		return nil
 	}
 	// A connection that is being rejected uses a file for a moment, too.
-	available := max(files-reservedFiles-min(files/8, conns.MaxRefusals), 2)
-	if fitting := available - min(available/4+1, maxOthers); config.MaxStreams > fitting {
-		warning = fmt.Sprintf("only %d files may be open, so at most %d streams are allowed instead of %d; "+
-			"raise the limit with ulimit -n", files, fitting, config.MaxStreams)
-		config.MaxStreams = fitting
+	available := files - conns.OpenFiles() - reservedFiles - min(files/8, conns.MaxRefusals)
+	if s.metricsAddr != "" {
+		available -= 2 * maxScrapes // and as many that are being rejected
 	}
-	return min(available, config.MaxStreams+maxOthers), warning
+	if available < 2 {
+		return fmt.Errorf("only %d files may be open, which is too few to serve anyone; "+
+			"raise the limit with ulimit -n", files)
+	}
+	if fitting := available - min(available/4+1, maxOthers); s.config.MaxStreams > fitting {
+		s.warning = fmt.Sprintf("only %d files may be open, so at most %d streams are allowed instead of %d; "+
+			"raise the limit with ulimit -n", files, fitting, s.config.MaxStreams)
+		s.config.MaxStreams = fitting
+	}
+	s.connections = min(available, s.config.MaxStreams+maxOthers)
+	return nil
 }
 
 // listen listens at addr, HOST:PORT. 0.0.0.0 is every address of IPv4, [::] is every one of IPv6,
-// and an empty host is both. The error says what to try instead.
-func listen(addr string) (*net.TCPListener, error) {
+// and an empty host is both. The error says what to try instead, such as flag with an example.
+func listen(flag, example, addr string) (*net.TCPListener, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err == nil && port == "" {
 		err = errors.New("the port is missing")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%q is not a valid address to listen at: %w; try -addr 127.0.0.1:8080", addr, err)
+		return nil, fmt.Errorf("%q is not a valid address to listen at: %w; try %s %s", addr, err, flag, example)
 	}
 	network := "tcp"
 	if ip := net.ParseIP(host); ip.IsUnspecified() {
@@ -374,19 +508,23 @@ func listen(addr string) (*net.TCPListener, error) {
 	config.SetMultipathTCP(false) // The options that prepareConn sets fail over Multipath TCP.
 	listener, err := config.Listen(context.Background(), network, addr)
 	if err != nil {
-		return nil, fmt.Errorf("%w; try another -addr, such as 127.0.0.1:0 for a free port", err)
+		return nil, fmt.Errorf("%w; try another %s, such as 127.0.0.1:0 for a free port", err, flag)
 	}
 	return listener.(*net.TCPListener), nil
 }
 
 // reachable returns the address at which a browser on this machine finds the server, which was told
 // to listen at wanted and does so at actual: that is actual, except that an empty host becomes
-// localhost and [::], which browsers do not open, becomes [::1].
+// localhost, [::], which browsers do not open, becomes [::1], and a zone stays, escaped.
 func reachable(wanted, actual string) string {
 	_, port, _ := net.SplitHostPort(actual)
-	switch host, _, _ := net.SplitHostPort(wanted); {
+	host, _, _ := net.SplitHostPort(wanted)
+	address, zone, hasZone := strings.Cut(host, "%")
+	switch {
 	case host == "":
 		return net.JoinHostPort("localhost", port)
+	case hasZone:
+		return net.JoinHostPort(address+"%25"+zone, port) // RFC 6874
 	case net.ParseIP(host).Equal(net.IPv6unspecified):
 		return net.JoinHostPort("::1", port)
 	}

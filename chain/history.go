@@ -40,7 +40,7 @@ func Restore(last ID, events []byte, history int, keepAlive time.Duration) (*Cha
 	c := NewEpoch(last.epoch, history, keepAlive)
 	c.last.seq = last.seq - kept
 	if c.last.seq > 0 {
-		c.history = make([]position, history) // The ring is full, and does not begin at index 0.
+		c.history = c.history[:history] // The ring is full, and does not begin at index 0.
 	}
 	for _, block := range blocks[uint64(len(blocks))-kept:] {
 		id := ID{last.epoch, c.last.seq + 1}

@@ -1,6 +1,6 @@
 package cluster_test
 
-// This file measures what a node costs that only follows the others.
+// What belongs here: the cost of a node that only follows the others.
 
 import (
 	"context"
@@ -8,12 +8,12 @@ import (
 	"strings"
 	"testing"
 
-	"lobby/chat"
 	"lobby/cluster"
 	"lobby/etcd"
+	"lobby/room"
 )
 
-// feed is a log that holds whatever is sent.
+// feed is a log of the entries that are sent to it.
 type feed chan etcd.Entry
 
 func (f feed) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
@@ -40,14 +40,14 @@ func (f feed) Append(ctx context.Context, node string, number int, text []byte) 
 	}
 }
 
-func (f feed) Save(context.Context, int64, []byte, []string) error { return nil }
+func (f feed) SaveSnapshot(context.Context, int64, []byte, []string) error { return nil }
 
-// BenchmarkFollow has a node read entries of another one and give them to its hub. What the log and
-// the hub take comes on top.
+// BenchmarkFollow measures how a node reads entries of another one and gives them to its hub, without
+// the work of the log and of the hub.
 func BenchmarkFollow(b *testing.B) {
 	const commands = 50 // in an entry
 	log := make(feed)
-	session := &etcd.Session{Settings: `{"version":1,"epoch":"log","history":4096,"maxUsers":100}`}
+	session := &etcd.Session{Settings: `{"version":2,"epoch":"log","history":4096,"maxUsers":100}`}
 	settings := cluster.Settings{History: 4096, MaxUsers: 100}
 	warn := func(sentence string) { b.Error(sentence) }
 	node, err := cluster.NewNode(session, log, settings, warn)
@@ -64,16 +64,16 @@ func BenchmarkFollow(b *testing.B) {
 		stop()
 		<-ended
 	}()
-	load := (<-node.Steps()).(chat.Load)
-	load.Done <- nil
+	<-node.Steps()
+	node.Results() <- room.StepResult{}
 
-	log <- etcd.Entry{Node: "other", Number: 1, Text: []byte("hello\x1f1\x1f\x1fepoch\x1e")}
+	log <- etcd.Entry{Node: "other", Number: 1, Text: []byte("register\x1f2\x1f\x1fepoch\x1e")}
 	text := []byte(strings.Repeat("say\x1falice\x1fHow are you?\x1e", commands))
 	b.ReportAllocs()
 	for number := 2; b.Loop(); number++ {
 		log <- etcd.Entry{Node: "other", Number: number, Text: text}
-		if turn := (<-node.Steps()).(chat.Entry); len(turn.Commands) != commands {
-			b.Fatalf("%d commands came, want %d", len(turn.Commands), commands)
+		if step := (<-node.Steps()).(room.Entry); len(step.Commands) != commands {
+			b.Fatalf("%d commands arrived, want %d", len(step.Commands), commands)
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/commands, "ns/command")

@@ -1,43 +1,42 @@
-// Package cluster makes hubs on several machines one lobby.
+// Package cluster makes the hubs of several machines one lobby.
 //
-// A hub carries out commands in one order. On one machine that is the order in which it takes them.
-// On several machines it is the order of a log (package etcd), which all hubs read:
+// A hub applies commands in one order. On a single machine, that is the order in which it receives
+// them. On several machines, it is the order of a log (package etcd) that all of them read:
 //
-//	   hub ──commands──▶ Node ──entries──▶ ┌─────┐ ──entries──▶ Node ──turns──▶ the same hub
+//	   hub ──commands──▶ Node ──entries──▶ ┌─────┐ ──entries──▶ Node ──steps──▶ the same hub
 //	                                       │ log │
 //	another hub ──▶ another Node ────────▶ └─────┘ ────────────▶ another Node ──▶ the other hub
 //
-// A [Node] is a hub's way to the log and back. It gathers the hub's commands into entries and
-// appends them, one after the other. Whatever comes out of the log, its own entries and those of
-// the others, it gives to its hub as turns. All hubs get the same turns in the same order, so all
-// of them have the same users, the same events, and the same ids.
+// A [Node] connects a hub with the log. It gathers the hub's commands in entries, and appends one
+// entry after another. Everything that it reads from the log, its own entries and those of other
+// nodes, it gives to its hub as steps (package room). All hubs get the same steps in the same
+// order, so they have the same users, events and ids.
 //
-// # Life and death
+// # How a node starts and ends
 //
-// A node has a name that no other has had, and a life. Its first entry, a hello, makes it known.
-// From then on it appends an entry at least once a second, its beat, even if that is empty. If 12
-// beats of its own have come out of the log since another node's last entry, a node takes that one
-// for dead and appends its burial. The burial counts only if the dead node has made no entry
-// meanwhile, and what a dead node appends later is void. So there is one place in the order where a
-// node ends, for all hubs alike, and no clock is compared with another machine's. While the log
-// cannot be reached no beats come out of it, and nobody is buried.
+// Every node has a unique name. Its first entry, the registration, makes it known. From then on it
+// appends at least one entry a second, its heartbeat, which may be empty. A node declares another
+// one dead when 12 of its own heartbeats have come out of the log since the other's last entry. It
+// then appends the removal of the dead node, which counts only if that entry is still the last. The
+// entries of a removed node are ignored. So a node ends at the same place in the order for every
+// hub, and no clocks are compared. While the log cannot be reached, no heartbeats come out of it,
+// and no node is declared dead.
 //
-// A life ends when the node reads its own burial, when its own entries do not come back, when
-// somebody else writes in its name, or when the log was emptied or restored from a backup. Then the
-// process begins another life; see [Lobby].
+// A node ends when it reads its own removal, when its own entries do not come back, when someone
+// else writes in its name, or when the log was emptied or restored from a backup. The process then
+// starts another node; see [Lobby].
 //
 // # Epochs
 //
-// The first node of a lobby puts a first key into etcd, with the epoch of the lobby's events. If
-// etcd is restored from a backup, ids that were given already would be given again, to other
-// events. So a node whose process has seen what the log now lacks says so in its hello, and the
-// history begins anew in another epoch. It also does if somebody has removed the first key, and a
-// node puts it anew.
+// The first node of a lobby puts a first key into etcd, with the epoch of the lobby's event ids.
+// After etcd is restored from a backup, ids would be used again, for other events. So a node whose
+// process has seen entries that the log now lacks says so in its registration, and the history
+// starts over in a new epoch. The same happens if an operator removes the first key and a node puts
+// another one.
 //
-// # The saved state
+// # Snapshots
 //
-// So that the log need not grow for ever, a node saves the state of its hub whenever the log has
-// grown by some megabytes since the last time, and removes the entries that nobody needs to begin
-// from. The node whose entry made the log so long is the one that saves. If it cannot, nobody does
-// until the log has grown by as much again.
+// To keep the log short, a node saves a snapshot of its hub's state whenever the log has grown by
+// 4 MiB, and removes entries that no node needs any more. The node whose entry reaches that size
+// saves the snapshot. If it fails, the next one is saved when the log has grown by as much again.
 package cluster

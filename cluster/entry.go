@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -11,68 +10,78 @@ import (
 	"lobby/room"
 )
 
-// version is the format of entries, settings and saved states. A program of another version must
-// not take part.
+// version is the format of entries, settings and snapshots. All nodes of a lobby have the same.
 const version = 2
 
-// An entry begins with the news of nodes, if there are any. Commands of the hub follow. Fields and
-// records are separated as those of commands are; see room.Command.AppendTo.
+// A node's first entry is a registration. Each of its other entries has any number of removals, and
+// then any number of its hub's commands. Records look like those of commands; see package room.
 const (
-	// VERSION, LOST, EPOCH: the node is here. LOST are epochs, separated by spaces, of which the
-	// node's process has seen events that etcd has lost since, because it was restored from a backup.
-	// If the history is of one of them, it begins anew as EPOCH, so that no id is given twice.
-	hello = "hello"
-	// NODE, NUMBER: the node is dead, if its last entry is still that one.
-	bury = "bury"
-
-	recordEnd = "\x1e"
-	fieldEnd  = "\x1f"
+	register = "register" // VERSION, LOST, EPOCH
+	remove   = "remove"   // NODE, LAST
 )
 
-// news is something that an entry says about nodes.
-type news struct {
-	burial string // the name of the node that is dead; empty if this is a hello
-	last   int    // the number of the dead node's last entry
-
-	version     int // of the node that is here
+// registration makes a node known.
+type registration struct {
+	version int
+	// lost lists epochs, separated by spaces, of which the node's process has seen events that etcd no
+	// longer has, because it was restored from a backup. If the history is in one of them, it starts
+	// over in the new epoch, so that no id is used twice.
 	lost, epoch string
 }
 
-// appendTo appends the news as text.
-func (n news) appendTo(b []byte) []byte {
-	fields := []string{hello, strconv.Itoa(n.version), n.lost, n.epoch}
-	if n.burial != "" {
-		fields = []string{bury, n.burial, strconv.Itoa(n.last)}
-	}
-	return append(append(b, strings.Join(fields, fieldEnd)...), recordEnd...)
+// removal declares a node dead, if its last entry is still the one with this number.
+type removal struct {
+	node string
+	last int
 }
 
-var errNoEntry = errors.New("it is no entry of a lobby")
+// content is what an entry says.
+type content struct {
+	registration // only in a node's first entry
+	removals     []removal
+	commands     []room.Command
+}
 
-// parse returns what the text of an entry says.
-func parse(text string) (all []news, commands []room.Command, err error) {
-	for {
-		record, rest, _ := strings.Cut(text, recordEnd)
-		fields := strings.Split(record, fieldEnd)
-		switch {
-		case fields[0] == hello && len(fields) >= 4: // a later version may say more
-			number, err := strconv.Atoi(fields[1])
-			if err != nil || number < 1 || !isEpoch(fields[3]) {
-				return nil, nil, errNoEntry
-			}
-			all = append(all, news{version: number, lost: fields[2], epoch: fields[3]})
-		case fields[0] == bury && len(fields) == 3:
-			number, err := strconv.Atoi(fields[2])
-			if err != nil || fields[1] == "" {
-				return nil, nil, errNoEntry
-			}
-			all = append(all, news{burial: fields[1], last: number})
-		default:
-			commands, err = room.ParseCommands(text)
-			return all, commands, err
+func (r registration) appendTo(b []byte) []byte {
+	return appendRecord(b, register, strconv.Itoa(r.version), r.lost, r.epoch)
+}
+
+func (r removal) appendTo(b []byte) []byte {
+	return appendRecord(b, remove, r.node, strconv.Itoa(r.last))
+}
+
+func appendRecord(b []byte, fields ...string) []byte {
+	return append(append(b, strings.Join(fields, room.FieldEnd)...), room.RecordEnd...)
+}
+
+// parseFirst parses a node's first entry. It ignores what follows the registration, because a later
+// version may say more.
+func parseFirst(text string) (content, error) {
+	record, _, isWhole := strings.Cut(text, room.RecordEnd)
+	fields := strings.Split(record, room.FieldEnd)
+	if isWhole && fields[0] == register && len(fields) >= 4 {
+		number, err := strconv.Atoi(fields[1])
+		if err == nil && number > 0 && isEpoch(fields[3]) {
+			return content{registration: registration{number, fields[2], fields[3]}}, nil
 		}
+	}
+	return content{}, fmt.Errorf("%.100q is not a valid registration", record)
+}
+
+// parseNext parses any other entry.
+func parseNext(text string) (c content, err error) {
+	for strings.HasPrefix(text, remove+room.FieldEnd) {
+		record, rest, isWhole := strings.Cut(text, room.RecordEnd)
+		fields := strings.Split(record, room.FieldEnd)
+		last, err := strconv.Atoi(fields[len(fields)-1])
+		if !isWhole || len(fields) != 3 || fields[1] == "" || err != nil {
+			return content{}, fmt.Errorf("%.100q is not a valid removal", record)
+		}
+		c.removals = append(c.removals, removal{fields[1], last})
 		text = rest
 	}
+	c.commands, err = room.ParseCommands(text)
+	return c, err
 }
 
 // isEpoch reports whether s can be the epoch of an id.
@@ -82,36 +91,36 @@ func isEpoch(s string) bool {
 
 // Settings are what all nodes of a lobby must agree on. The first node sets them.
 type Settings struct {
-	History  int // how many events a stream can resume from
-	MaxUsers int // how many users there may be before Join refuses new ones
+	History  int `json:"history"`  // number of past events kept for resuming
+	MaxUsers int `json:"maxUsers"` // number of users at which Join rejects new ones
 }
 
-// lobbyKey is what the lobby's first key in etcd says.
+// lobbyKey is the lobby's first key in etcd.
 type lobbyKey struct {
-	Version  int    `json:"version"`
-	Epoch    string `json:"epoch"` // of the history, until a hello changes it
-	History  int    `json:"history"`
-	MaxUsers int    `json:"maxUsers"`
+	Version int    `json:"version"`
+	Epoch   string `json:"epoch"` // of the history, until a registration starts another one
+	Settings
 }
 
-// saved is a saved state as it stands in the log.
-type saved struct {
-	Lobby string         `json:"lobby"` // the epoch that the lobby's first key said
-	Nodes map[string]int `json:"nodes"` // the number of the last entry of each node
-	State room.Snapshot  `json:"state"`
+// snapshot is a snapshot in the log.
+type snapshot struct {
+	Lobby string         `json:"lobby"` // the epoch in the lobby's first key
+	Nodes map[string]int `json:"nodes"` // the number of each node's last entry
+	Room  room.Snapshot  `json:"room"`
 }
 
-// first returns the state from which a node begins.
-func first(key lobbyKey, state []byte) (s saved, err error) {
-	if state == nil {
-		s.Lobby, s.State.LastID = key.Epoch, key.Epoch+"-0"
+// initial returns the snapshot from which a node starts: the one in data or, if that is nil, that
+// of a new lobby.
+func initial(key lobbyKey, data []byte) (s snapshot, err error) {
+	if data == nil {
+		s.Lobby, s.Room.LastID = key.Epoch, key.Epoch+"-0"
 		return s, nil
 	}
-	if err := json.Unmarshal(state, &s); err != nil {
-		return s, fmt.Errorf("the saved state cannot be read: %w", err)
+	if err = json.Unmarshal(data, &s); err == nil {
+		_, err = chain.ParseID(s.Room.LastID)
 	}
-	if _, err := chain.ParseID(s.State.LastID); err != nil {
-		return s, fmt.Errorf("the saved state cannot be read: %w", err)
+	if err != nil {
+		return s, fmt.Errorf("the snapshot cannot be read: %w", err)
 	}
 	return s, nil
 }

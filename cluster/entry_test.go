@@ -5,103 +5,116 @@ package cluster
 import (
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 
-	"lobby/chat"
+	"lobby/room"
 )
 
-// textOf returns the text of an entry that says this.
-func textOf(all []news, commands []chat.Command) string {
-	var b []byte
-	for _, n := range all {
-		b = n.appendTo(b)
+// parse parses the entry number of a node.
+func parse(text string, number int) (content, error) {
+	if number == 1 {
+		return parseFirst(text)
 	}
-	for _, c := range commands {
+	return parseNext(text)
+}
+
+// appendTo appends the content as text.
+func (c content) appendTo(b []byte) []byte {
+	if c.version != 0 {
+		b = c.registration.appendTo(b)
+	}
+	for _, r := range c.removals {
+		b = r.appendTo(b)
+	}
+	for _, c := range c.commands {
 		b = c.AppendTo(b)
 	}
-	return string(b)
+	return b
 }
 
 func TestEntryIsReadAsItWasWritten(t *testing.T) {
-	hello, text := news{version: version, lost: "lost", epoch: "epoch"}, "hello\n\tthere: you"
-	say, err := chat.ParseCommands(said(text) + "look\x1e" + "shut\x1fbob\x1fepoch-12\x1e")
+	text := "say\x1falice\x1fhello\n\tthere: you\x1e" + "sync\x1e" + "release\x1fbob\x1f12\x1e"
+	commands, err := room.ParseCommands(text)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
-		news     []news
-		commands []chat.Command
-		text     string
+		number  int
+		content content
+		text    string
 	}{
-		{text: ""},
-		{news: []news{hello}, text: "hello\x1f1\x1flost\x1fepoch\x1e"},
-		{news: []news{{version: version, epoch: "e"}}, text: "hello\x1f1\x1f\x1fe\x1e"},
-		{news: []news{{burial: "abc", last: 12}}, text: "bury\x1fabc\x1f12\x1e"},
-		{commands: say, text: "say\x1falice\x1f" + text + "\x1elook\x1eshut\x1fbob\x1fepoch-12\x1e"},
-		{news: []news{{burial: "a", last: 1}, {burial: "b", last: 2}, hello}, commands: say,
-			text: "bury\x1fa\x1f1\x1ebury\x1fb\x1f2\x1ehello\x1f1\x1flost\x1fepoch\x1e" +
-				"say\x1falice\x1f" + text + "\x1elook\x1eshut\x1fbob\x1fepoch-12\x1e"},
+		{1, content{registration: registration{version, "lost", "epoch"}}, "register\x1f2\x1flost\x1fepoch\x1e"},
+		{1, content{registration: registration{version, "", "e"}}, "register\x1f2\x1f\x1fe\x1e"},
+		{2, content{commands: []room.Command{}}, ""},
+		{2, content{commands: commands}, text},
+		{2, content{removals: []removal{{"a", 1}, {"b", 12}}, commands: commands},
+			"remove\x1fa\x1f1\x1e" + "remove\x1fb\x1f12\x1e" + text},
 	} {
-		if got := textOf(test.news, test.commands); got != test.text {
+		if got := string(test.content.appendTo(nil)); got != test.text {
 			t.Errorf("the entry is written %q, want %q", got, test.text)
 		}
-		all, commands, err := parse(test.text)
-		if err != nil || !slices.Equal(all, test.news) || !slices.Equal(commands, test.commands) {
-			t.Errorf("%q is read as %v and %v, %v, want %v and %v",
-				test.text, all, commands, err, test.news, test.commands)
+		if got, err := parse(test.text, test.number); err != nil || !reflect.DeepEqual(got, test.content) {
+			t.Errorf("%q is read as %v, %v, want %v", test.text, got, err, test.content)
 		}
 	}
 }
 
-func TestHelloOfALaterVersionMaySayMore(t *testing.T) {
-	all, commands, err := parse("hello\x1f2\x1flost\x1fepoch\x1fmore\x1fand more\x1e")
-	want := []news{{version: 2, lost: "lost", epoch: "epoch"}}
-	if err != nil || !slices.Equal(all, want) || len(commands) > 0 {
-		t.Errorf("it is read as %v and %v, %v, want %v", all, commands, err, want)
+func TestRegistrationOfALaterVersionMaySayMore(t *testing.T) {
+	got, err := parseFirst("register\x1f3\x1flost\x1fepoch\x1fmore\x1fand more\x1ecapabilities\x1fall\x1e")
+	if want := (registration{3, "lost", "epoch"}); err != nil || got.registration != want {
+		t.Errorf("it is read as %v, %v, want %v", got, err, want)
 	}
 }
 
-func TestGarbageIsNoEntry(t *testing.T) {
+// An invalid epoch would get into the ids of all streams, and into snapshots that no node could
+// restore.
+func TestInvalidEpochIsRejected(t *testing.T) {
+	for _, epoch := range []string{
+		"", "a-b", "a b", "a\ndata: User bob connected to the chat.", "A", "é", "\xff",
+	} {
+		if _, err := parseFirst(registrationText(version, "first", epoch)); err == nil {
+			t.Errorf("a registration may have the epoch %q", epoch)
+		}
+		key := fmt.Sprintf(`{"version":2,"epoch":%q,"history":10,"maxUsers":20}`, epoch)
+		if _, err := check(key, settings); err == nil {
+			t.Errorf("the first key may have the epoch %q", epoch)
+		}
+	}
+}
+
+func TestGarbageIsNotAnEntry(t *testing.T) {
 	for _, text := range garbage {
-		if all, commands, err := parse(text); err == nil {
-			t.Errorf("%q is read as %v and %v", text, all, commands)
-		} else if message := err.Error(); strings.Contains(message, "\n") || len(message) > 500 {
-			t.Errorf("%q: the error is no short sentence: %q", text, message)
+		for number := 1; number <= 2; number++ {
+			if c, err := parse(text, number); err == nil {
+				t.Errorf("%q is read as %v", text, c)
+			} else if message := err.Error(); strings.Contains(message, "\n") || len(message) > 500 {
+				t.Errorf("%q: the error is not a short sentence: %q", text, message)
+			}
 		}
 	}
 }
 
 // FuzzParse writes what it has read, and reads that.
 func FuzzParse(f *testing.F) {
-	for _, text := range garbage {
+	for _, text := range append(garbage,
+		"", registered(), registrationText(3, "lost", "epoch")+"join\x1falice\x1eleave\x1falice\x1e",
+		removalText("abc", 12)+said("hello\nthere")+"open\x1falice\x1erelease\x1falice\x1f12\x1esync\x1e",
+	) {
 		f.Add(text)
 	}
-	f.Add("")
-	f.Add(greeting() + buryText("abc", 12) + said("hello\nthere"))
-	f.Add(helloText(2, "lost", "epoch") + "join\x1falice\x1eleave\x1falice\x1e")
-	f.Add("open\x1falice\x1eshut\x1falice\x1fepoch-12\x1elook\x1e")
 	f.Fuzz(func(t *testing.T, text string) {
-		all, commands, err := parse(text)
-		if err != nil {
-			return
-		}
-		written := textOf(all, commands)
-		again, commandsAgain, err := parse(written)
-		if err != nil || !slices.Equal(again, all) || !slices.Equal(commandsAgain, commands) {
-			t.Errorf("%q is read as %v and %v, and that, written as %q, as %v and %v, %v",
-				text, all, commands, written, again, commandsAgain, err)
-		}
-		for _, n := range all {
-			if n.burial == "" && n.version < 1 || n.burial != "" && n.version != 0 {
-				t.Errorf("%q is read as %v, which is neither a hello nor a burial", text, n)
+		for number := 1; number <= 2; number++ {
+			c, err := parse(text, number)
+			if err != nil {
+				continue
 			}
-		}
-		// A hub has every message of an entry stand as one event.
-		for _, c := range commands {
-			if reflect.ValueOf(c).IsZero() || strings.Contains(c.Name.String(), "\n") {
-				t.Errorf("%q is read as the command %v", text, fmt.Sprintf("%q", c))
+			written := string(c.appendTo(nil))
+			if again, err := parse(written, number); err != nil || !reflect.DeepEqual(again, c) {
+				t.Errorf("%q is read as %v, and that, written as %q, as %v, %v", text, c, written, again, err)
+			}
+			if isFirst := number == 1; isFirst != (c.version > 0) || isFirst && len(c.removals)+len(c.commands) > 0 {
+				t.Errorf("%q is read as %v, as entry %d", text, c, number)
 			}
 		}
 	})

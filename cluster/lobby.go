@@ -12,39 +12,39 @@ import (
 	"lobby/etcd"
 )
 
-// maxEpochs is how many epochs a process remembers. There is a new one only when etcd was restored
+// maxEpochs bounds how many epochs a process remembers. A new one starts only when etcd is restored
 // or emptied.
 const maxEpochs = 16
 
-// Lobby is what a process knows of its lobby from one life of its node to the next. It belongs to
-// one goroutine.
+// Lobby is what a process remembers of its lobby between its successive nodes. It belongs to one
+// goroutine.
 type Lobby struct {
 	log      *etcd.Log
 	settings Settings
 	warn     func(string)
 
-	seen   etcd.Entry // the last that a node of this process has read or appended, without its text
-	epochs []string   // of the events that its streams had, each once, the last maxEpochs
+	seen   etcd.Entry // the last entry that its nodes have read or appended, without its text
+	epochs []string   // the last maxEpochs epochs of which it has sent events to its clients
 }
 
-// NewLobby returns a Lobby that is kept in log. It calls warn with a sentence for each thing that
-// an operator should know.
+// NewLobby returns a Lobby whose log is log. It calls warn with a sentence for everything that an
+// operator should know.
 func NewLobby(log *etcd.Log, settings Settings, warn func(string)) *Lobby {
 	return &Lobby{log: log, settings: settings, warn: warn}
 }
 
-// ErrSettings is wrapped by errors that no waiting will cure: the lobby has other settings, or is
-// of another version.
-var ErrSettings = errors.New("this node does not fit the lobby")
+// ErrSettings is matched by errors that waiting does not cure: the lobby has other settings or
+// another version.
+var ErrSettings = errors.New("this node's settings do not match the lobby's")
 
-// Begin begins a life: it finds out where the lobby is. The error is ErrSettings, etcd.ErrRefused
-// if etcd does not let this process in, or that the log cannot be reached or read now.
+// Begin returns a new node that starts from what is now in the log. The error matches ErrSettings,
+// or etcd.ErrRefused if etcd rejects this process, or says why the log cannot be used now.
 func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
-	proposal, err := json.Marshal(lobbyKey{version, chain.RandomEpoch(), l.settings.History, l.settings.MaxUsers})
+	key, err := json.Marshal(lobbyKey{version, chain.RandomEpoch(), l.settings})
 	if err != nil {
 		return nil, err
 	}
-	session, err := l.log.Begin(ctx, string(proposal), l.seen)
+	session, err := l.log.Begin(ctx, string(key), l.seen)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +58,8 @@ func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 	return n, nil
 }
 
-// End remembers what a node has seen, when its life is over, and reports whether the node was one
-// of the lobby's.
+// End remembers what a node has seen, once its Run has returned. It reports whether the node was
+// ever part of the lobby.
 func (l *Lobby) End(n *Node) (wasKnown bool) {
 	if !n.isKnown {
 		return false
@@ -72,24 +72,21 @@ func (l *Lobby) End(n *Node) (wasKnown bool) {
 	return true
 }
 
-// check returns what the lobby's first key says, or ErrSettings if the node does not fit it.
-func check(text string, settings Settings) (lobbyKey, error) {
-	var key lobbyKey
-	if err := json.Unmarshal([]byte(text), &key); err != nil {
-		return key, fmt.Errorf("the lobby's first key is damaged: %w", err)
+// check parses the lobby's first key. The error matches ErrSettings if the node does not fit it.
+func check(text string, settings Settings) (key lobbyKey, err error) {
+	err = json.Unmarshal([]byte(text), &key)
+	if err == nil && !isEpoch(key.Epoch) {
+		err = fmt.Errorf("%q is not a valid epoch", key.Epoch)
 	}
 	switch {
-	case !isEpoch(key.Epoch):
-		return key, fmt.Errorf("the lobby's first key is damaged: %q is no epoch", key.Epoch)
+	case err != nil:
+		return key, fmt.Errorf("the lobby's first key is damaged: %w", err)
 	case key.Version != version:
-		return key, fmt.Errorf("%w: it is of version %d and this program of version %d; use the same version on all machines",
+		return key, fmt.Errorf("%w: the lobby has version %d, this program %d; use one on all machines",
 			ErrSettings, key.Version, version)
-	case key.History != settings.History:
-		return key, fmt.Errorf("%w: its first node was started with -history %d; use that, not %d",
-			ErrSettings, key.History, settings.History)
-	case key.MaxUsers != settings.MaxUsers:
-		return key, fmt.Errorf("%w: its first node was started with -max-users %d; use that, not %d",
-			ErrSettings, key.MaxUsers, settings.MaxUsers)
+	case key.Settings != settings:
+		return key, fmt.Errorf("%w: its first node was started with -history %d -max-users %d; use those",
+			ErrSettings, key.History, key.MaxUsers)
 	}
 	return key, nil
 }

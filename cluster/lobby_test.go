@@ -1,7 +1,6 @@
 package cluster
 
-// What belongs here: what a process remembers from one life of its node to the next, and what it
-// wants of the lobby.
+// What belongs here: what a process remembers between its nodes, and Begin.
 
 import (
 	"encoding/base64"
@@ -16,16 +15,16 @@ import (
 	"lobby/etcd"
 )
 
-// emptyLog is an etcd that has nothing of the lobby, so that whoever asks puts the first key. But
-// it has the one entry that it is asked for, with this revision.
+// emptyLog is an etcd without the lobby's first key, so that each node puts one. But it has the
+// entry lobby/log/a/1, with this revision.
 type emptyLog struct{ revision atomic.Int64 }
 
 func (l *emptyLog) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(w, `{"header":{"revision":"9"},"succeeded":true,"responses":[{},{"response_range":{}},`+
-		`{"response_range":{"kvs":[{"key":"eA==","create_revision":"%d"}]}}]}`, l.revision.Load())
+		`{"response_range":{"kvs":[{"key":"bG9iYnkvbG9nL2EvMQ==","create_revision":"%d"}]}}]}`, l.revision.Load())
 }
 
-// openLobby returns a lobby whose log answers all requests with handler.
+// openLobby returns a lobby whose etcd is handler.
 func openLobby(t *testing.T, handler http.Handler) *Lobby {
 	t.Helper()
 	server := httptest.NewServer(handler)
@@ -37,7 +36,7 @@ func openLobby(t *testing.T, handler http.Handler) *Lobby {
 	return NewLobby(etcd.New(config), settings, func(string) {})
 }
 
-func mustBeginLife(t *testing.T, l *Lobby) *Node {
+func mustBegin(t *testing.T, l *Lobby) *Node {
 	t.Helper()
 	n, err := l.Begin(t.Context())
 	if err != nil {
@@ -46,12 +45,12 @@ func mustBeginLife(t *testing.T, l *Lobby) *Node {
 	return n
 }
 
-func TestFirstNodeSetsTheLobbyUp(t *testing.T) {
+func TestFirstNodePutsTheFirstKey(t *testing.T) {
 	l := openLobby(t, new(emptyLog))
 	epochs := make(map[string]bool)
 	for range 10 {
-		n := mustBeginLife(t, l)
-		if want := (lobbyKey{version, n.key.Epoch, settings.History, settings.MaxUsers}); n.key != want {
+		n := mustBegin(t, l)
+		if want := (lobbyKey{version, n.key.Epoch, settings}); n.key != want {
 			t.Errorf("the first key says %v, want %v", n.key, want)
 		}
 		if epochs[n.epoch] || len(n.epoch) < 8 || n.epoch != n.key.Epoch {
@@ -61,46 +60,45 @@ func TestFirstNodeSetsTheLobbyUp(t *testing.T) {
 	}
 }
 
-// TestLossIsNoticedInTheNextLife has a node begin in a log that lacks what the one before has seen.
-func TestLossIsNoticedInTheNextLife(t *testing.T) {
+func TestNextNodeNoticesALoss(t *testing.T) {
 	log := new(emptyLog)
 	l := openLobby(t, log)
-	live := func(found, seen int64, isKnown bool, wantLost string) {
+	next := func(found, seen int64, isKnown bool, wantLost string) {
 		t.Helper()
 		log.revision.Store(found)
-		n := mustBeginLife(t, l)
+		n := mustBegin(t, l)
 		if n.lost != wantLost {
-			t.Errorf("if entry %d is found, the node has lost %q, want %q", found, n.lost, wantLost)
+			t.Errorf("if the entry has revision %d, the node has lost %q, want %q", found, n.lost, wantLost)
 		}
 		n.seen, n.epoch, n.isKnown = etcd.Entry{Revision: seen, Node: "a", Number: 1}, fmt.Sprint("epoch", seen), isKnown
 		l.End(n)
 	}
-	live(0, 20, true, "")
-	live(20, 30, false, "") // nobody has had an event of this epoch from this process
-	live(29, 29, false, "epoch20")
-	live(20, 30, true, "")
-	live(0, 29, true, "epoch20 epoch30") // the backup may be older than either
+	next(0, 20, true, "")
+	next(20, 30, false, "") // its clients have had no event of this epoch
+	next(29, 29, false, "epoch20")
+	next(20, 30, true, "")
+	next(0, 29, true, "epoch20 epoch30") // the backup may be older than either
 	last := int64(29)
 	for n := range int64(maxEpochs) {
-		live(last, 40+n, true, "")
+		next(last, 40+n, true, "")
 		last = 40 + n
 	}
 	var remembered []string
 	for n := range maxEpochs {
 		remembered = append(remembered, fmt.Sprint("epoch", 40+n))
 	}
-	live(0, 99, true, strings.Join(remembered, " "))
+	next(0, 99, true, strings.Join(remembered, " "))
 }
 
 func TestBeginSaysWhetherWaitingHelps(t *testing.T) {
 	first := strings.Replace(firstKey, `"history":10`, `"history":11`, 1)
 	l := openLobby(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, `{"header":{"revision":"9"},"responses":[{"response_range":{"kvs":[`+
-			`{"key":"eA==","value":%q,"version":"1","create_revision":"1","mod_revision":"1"}]}},{"response_range":{}}]}`,
+			`{"key":"bG9iYnkvbG9iYnk=","value":%q,"version":"1","create_revision":"1","mod_revision":"1"}]}},{"response_range":{}}]}`,
 			base64.StdEncoding.EncodeToString([]byte(first)))
 	}))
 	if _, err := l.Begin(t.Context()); !errors.Is(err, ErrSettings) {
-		t.Errorf("in a lobby with another history, Begin says %v", err)
+		t.Errorf("in a lobby with another -history, Begin says %v", err)
 	}
 	l = openLobby(t, http.NotFoundHandler())
 	if _, err := l.Begin(t.Context()); err == nil || errors.Is(err, ErrSettings) {

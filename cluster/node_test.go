@@ -1,6 +1,6 @@
 package cluster
 
-// What belongs here: how a node begins, and how what its hub wants comes back to it as turns.
+// What belongs here: how a node becomes ready, and how its hub's commands come back as steps.
 
 import (
 	"fmt"
@@ -10,123 +10,124 @@ import (
 	"time"
 
 	"lobby/chat"
+	"lobby/room"
 )
 
-func TestNodeIsReadyWhenItsHelloIsRead(t *testing.T) {
+func TestNodeIsReadyWhenItsRegistrationIsRead(t *testing.T) {
 	const delay = 50 * time.Millisecond
-	inBubble(t, func(b *bubble) {
-		l := b.newLife("a")
-		l.Delay = always(delay)
-		b.begin(l)
-		b.sleepUntil(2*delay - 1) // one delay on the way into the log, one on the way out
-		if l.readyAt != 0 {
-			t.Errorf("the node was ready %v before its hello was read", 2*delay-l.readyAt)
+	inLobby(t, func(l *testLobby) {
+		m := l.newMachine("a")
+		m.Delay = always(delay)
+		l.start(m)
+		l.sleepUntil(2*delay - 1) // one delay on the way into the log, one on the way out
+		if m.readyAt != 0 {
+			t.Errorf("the node was ready %v before its registration was read", 2*delay-m.readyAt)
 		}
-		b.sleepUntil(2 * delay)
-		if l.readyAt != 2*delay {
-			t.Error("the node is not ready although its hello was read")
+		l.sleepUntil(2 * delay)
+		if m.readyAt != 2*delay {
+			t.Error("the node is not ready although its registration was read")
 		}
-		l.expect("load first-0")
+		m.expect("restore first-0")
 	})
 }
 
-func TestNodeIsReadyWhenItsHubHasAllThatWasInTheLog(t *testing.T) {
+func TestNodeIsReadyWhenItsHubHasAppliedTheWholeLog(t *testing.T) {
 	const pause = time.Second
-	inBubble(t, func(b *bubble) {
-		b.put("x", 1, greeting())
-		b.put("x", 2, said("one")+said("two"))
-		b.put("y", 1, greeting())
-		b.put("y", 2, buryText("x", 2))
-		b.put("y", 3, said("three"))
-		l := b.newLife("a")
-		l.pages = 3
-		l.onTurn = func(*life, string) { time.Sleep(pause) }
-		b.begin(l)
-		b.sleepUntil(10 * time.Second)
-		l.expect("load first-0", "x: say alice one", "x: say alice two",
-			"bury x", "bury x after 1", "bury x after 2", "y: say alice three")
-		if want := l.when("y: say alice three"); l.readyAt != want || want != 6*pause {
-			t.Errorf("the node was ready after %v, and the hub had everything after %v", l.readyAt, want)
+	inLobby(t, func(l *testLobby) {
+		l.put("x", 1, registered())
+		l.put("x", 2, said("one")+said("two"))
+		l.put("y", 1, registered())
+		l.put("y", 2, removalText("x", 2))
+		l.put("y", 3, said("three"))
+		m := l.newMachine("a")
+		m.pages = 3
+		m.onStep = func(*machine, string) { time.Sleep(pause) }
+		l.start(m)
+		l.sleepUntil(10 * time.Second)
+		m.expect("restore first-0", "x: say alice one", "x: say alice two",
+			"remove x", "remove x after 1", "remove x after 2", "y: say alice three")
+		if want := m.when("y: say alice three"); m.readyAt != want || want != 6*pause {
+			t.Errorf("the node was ready after %v, and the hub had everything after %v", m.readyAt, want)
 		}
-		b.mustLive(l)
+		l.mustRun(m)
 	})
 }
 
-func TestLongLogDoesNotEndALife(t *testing.T) {
+func TestReadingALongLogDoesNotEndTheNode(t *testing.T) {
 	const entries, delay = 500, 20 * time.Millisecond
-	inBubble(t, func(b *bubble) {
-		b.put("x", 1, greeting())
+	inLobby(t, func(l *testLobby) {
+		l.put("x", 1, registered())
 		for n := range entries - 1 {
-			b.put("x", n+2, said(fmt.Sprint(n)))
+			l.put("x", n+2, said(fmt.Sprint(n)))
 		}
-		l := b.newLife("a")
-		l.Delay = always(delay)
-		b.begin(l)
-		const whole = (entries + 1) * delay // and the hello
-		b.sleepUntil(whole - 1)
-		if l.readyAt != 0 {
-			t.Errorf("the node was ready after %v", l.readyAt)
+		m := l.newMachine("a")
+		m.Delay = always(delay)
+		l.start(m)
+		const whole = (entries + 1) * delay // with the registration
+		l.sleepUntil(whole - 1)
+		if m.readyAt != 0 {
+			t.Errorf("the node was ready after %v", m.readyAt)
 		}
-		b.sleepUntil(whole)
-		if l.readyAt != whole || len(l.state) != entries-1 {
+		l.sleepUntil(whole)
+		if m.readyAt != whole || len(m.state) != entries-1 {
 			t.Errorf("the node was ready after %v, want %v, and its hub has had %d commands, want %d",
-				l.readyAt, whole, len(l.state), entries-1)
+				m.readyAt, whole, len(m.state), entries-1)
 		}
-		b.sleepUntil(time.Minute)
-		b.mustLive(l)
+		l.sleepUntil(time.Minute)
+		l.mustRun(m)
 	})
 }
 
-func TestCommandsComeBackToAllInOneOrder(t *testing.T) {
-	inBubble(t, func(b *bubble) {
-		a, c := b.newLife("a"), b.newLife("c")
+func TestCommandsComeBackToAllHubsInOneOrder(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		a, c := l.newMachine("a"), l.newMachine("c")
 		a.Delay, c.Delay = always(30*time.Millisecond), always(7*time.Millisecond)
-		b.begin(a)
-		b.begin(c)
-		b.sleepUntil(100 * time.Millisecond)
+		l.start(a)
+		l.start(c)
+		l.sleepUntil(100 * time.Millisecond)
 		for n := range 100 {
 			time.Sleep(3 * time.Millisecond)
 			a.say(fmt.Sprint(n))
 			c.say(fmt.Sprint(n))
 		}
-		b.sleepUntil(time.Second)
-		b.mustAgree(a, c)
-		for _, l := range []*life{a, c} {
+		l.sleepUntil(time.Second)
+		l.mustAgree(a, c)
+		for _, m := range []*machine{a, c} {
 			var got, want []string
 			for n := range 100 {
-				want = append(want, fmt.Sprintf("%s: say alice %d", l.name, n))
+				want = append(want, fmt.Sprintf("%s: say alice %d", m.name, n))
 			}
 			for _, what := range a.state {
-				if strings.HasPrefix(what, l.name) {
+				if strings.HasPrefix(what, m.name) {
 					got = append(got, what)
 				}
 			}
 			if !slices.Equal(got, want) {
-				t.Errorf("the commands of node %s came back as %q", l.name, got)
+				t.Errorf("the commands of node %s came back as %q", m.name, got)
 			}
 		}
 	})
 }
 
-func TestCommandsThatComeMeanwhileAreGathered(t *testing.T) {
-	inBubble(t, func(b *bubble) {
-		a := b.newLife("a")
+func TestCommandsAreGatheredWhileAnEntryIsAppended(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		a := l.newMachine("a")
 		a.Delay = always(10 * time.Millisecond)
-		b.begin(a)
-		b.sleepUntil(100 * time.Millisecond)
+		l.start(a)
+		l.sleepUntil(100 * time.Millisecond)
 		text := strings.Repeat("x", chat.MaxText)
 		for range 200 {
 			a.say(text)
 		}
-		b.sleepUntil(500 * time.Millisecond)
+		l.sleepUntil(500 * time.Millisecond)
 		var got []int
-		for _, e := range b.entries(0)[1:] {
+		for _, e := range l.entries(0)[1:] {
 			got = append(got, strings.Count(string(e.Text), "\x1e"))
 			if full := len(e.Text) - len(said(text)); full >= maxEntry {
 				t.Errorf("an entry had %d bytes before the last command was added", full)
 			}
 		}
-		// The first command leaves alone, and then as many at a time as it takes to fill an entry.
+		// The first entry has one command, and each other one has as many as fit.
 		full := (maxEntry + len(said(text)) - 1) / len(said(text))
 		want := []int{1, full, full, full, full, full, full, 199 - 6*full}
 		if !slices.Equal(got, want) {
@@ -138,12 +139,12 @@ func TestCommandsThatComeMeanwhileAreGathered(t *testing.T) {
 	})
 }
 
-func TestBeatComesEverySecond(t *testing.T) {
-	inBubble(t, func(b *bubble) {
-		a := b.mustBegin("a")
-		b.sleepUntil(2500 * time.Millisecond)
-		a.say("hello") // takes no beat's place
-		b.sleepUntil(5 * time.Second)
+func TestHeartbeatIsSentEverySecond(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		a := l.mustStart("a")
+		l.sleepUntil(2500 * time.Millisecond)
+		a.say("hello") // does not replace a heartbeat
+		l.sleepUntil(5 * time.Second)
 		want := []appended{
 			{0, a.appends[0].text}, {1 * time.Second, ""}, {2 * time.Second, ""}, {2500 * time.Millisecond, said("hello")},
 			{3 * time.Second, ""}, {4 * time.Second, ""}, {5 * time.Second, ""},
@@ -151,109 +152,107 @@ func TestBeatComesEverySecond(t *testing.T) {
 		if !slices.Equal(a.appends, want) {
 			t.Errorf("the entries are %v, want %v", a.appends, want)
 		}
-		a.expect("load first-0", "a: say alice hello")
+		a.expect("restore first-0", "a: say alice hello")
 	})
 }
 
-// A beat that is due is not added to those that wait already, and one entry is on its way at a
-// time.
-func TestSlowLogGetsFewerBeats(t *testing.T) {
-	inBubble(t, func(b *bubble) {
-		a := b.newLife("a")
+// Heartbeats do not queue up, and one entry is appended at a time.
+func TestSlowLogGetsFewerHeartbeats(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		a := l.newMachine("a")
 		a.Delay = always(1200 * time.Millisecond)
-		b.begin(a)
-		b.sleepUntil(20 * time.Second)
+		l.start(a)
+		l.sleepUntil(20 * time.Second)
 		for i, e := range a.appends {
 			if want := time.Duration(i) * 2400 * time.Millisecond; e.at != want {
 				t.Errorf("entry %d was sent after %v, want %v", i+1, e.at, want)
 			}
 		}
-		b.mustLive(a)
+		l.mustRun(a)
 	})
 }
 
-func TestNodeNeverMakesItsHubWait(t *testing.T) {
-	inBubble(t, func(b *bubble) {
-		b.put("x", 1, greeting())
-		b.put("x", 2, said("one"))
-		b.put("y", 1, greeting())
-		b.put("y", 2, buryText("x", 2))
-		l := b.newLife("a")
-		l.pages = 20
-		// The hub sends something before it goes on with any turn or part of one.
-		l.onTurn = func(l *life, what string) {
+func TestHubNeverWaitsToSendACommand(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		l.put("x", 1, registered())
+		l.put("x", 2, said("one"))
+		l.put("y", 1, registered())
+		l.put("y", 2, removalText("x", 2))
+		m := l.newMachine("a")
+		m.pages = 20
+		// The hub sends a command before it continues with any step or page.
+		m.onStep = func(m *machine, what string) {
 			if !strings.HasPrefix(what, "a: ") {
-				l.Commands() <- chat.Command{Do: chat.Look}
+				m.Commands() <- room.Command{Verb: room.Sync}
 			}
 		}
-		b.begin(l)
-		b.sleepUntil(time.Second)
-		if got := strings.Count(fmt.Sprint(l.turns), "a: look"); got != 22 {
-			t.Errorf("%d commands came back, want 22: %v", got, l.turns)
+		l.start(m)
+		l.sleepUntil(time.Second)
+		if got := strings.Count(fmt.Sprint(m.steps), "a: sync"); got != 22 {
+			t.Errorf("%d commands came back, want 22: %v", got, m.steps)
 		}
-		b.mustLive(l)
+		l.mustRun(m)
 	})
 }
 
-// TestNodeReadsNoFasterThanItsHub keeps a node from filling the memory with what its hub has no
-// time for.
+// Otherwise a slow hub's steps could fill the memory.
 func TestNodeReadsNoFasterThanItsHub(t *testing.T) {
-	inBubble(t, func(b *bubble) {
-		b.put("x", 1, greeting())
+	inLobby(t, func(l *testLobby) {
+		l.put("x", 1, registered())
 		for n := range 100 {
-			b.put("x", n+2, said(fmt.Sprint(n)))
+			l.put("x", n+2, said(fmt.Sprint(n)))
 		}
-		a := b.newLife("a")
-		a.onTurn = func(*life, string) { time.Sleep(time.Second) }
-		b.begin(a)
-		b.sleepUntil(5*time.Second + time.Second/2)
-		// The hub has had the state and five entries. One more waits for it, and one for that.
-		if len(a.turns) != 6 || a.read > 1+5+2 {
-			t.Errorf("the hub has had %d turns, and the node has read %d entries", len(a.turns), a.read)
+		a := l.newMachine("a")
+		a.onStep = func(*machine, string) { time.Sleep(time.Second) }
+		l.start(a)
+		l.sleepUntil(5*time.Second + time.Second/2)
+		// The hub has had the snapshot and five entries. One more waits in the node, one in the log.
+		if len(a.steps) != 6 || a.read > 1+5+2 {
+			t.Errorf("the hub has had %d steps, and the node has read %d entries", len(a.steps), a.read)
 		}
 	})
 }
 
-func TestPartsOfATurnFollowEachOther(t *testing.T) {
-	inBubble(t, func(b *bubble) {
-		a := b.newLife("a")
+func TestPagesOfAStepFollowEachOther(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		a := l.newMachine("a")
 		a.pages = 30
-		a.onTurn = func(_ *life, what string) {
-			if strings.HasPrefix(what, "bury") {
-				time.Sleep(10 * time.Millisecond) // so that more comes out of the log meanwhile
+		a.onStep = func(_ *machine, what string) {
+			if strings.HasPrefix(what, "remove") {
+				time.Sleep(10 * time.Millisecond) // so that more comes out of the log in between
 			}
 		}
-		b.begin(a)
-		b.put("x", 1, greeting())
-		b.put("y", 1, greeting())
-		b.put("x", 2, said("before"))
-		b.put("y", 2, buryText("x", 2)+said("with it"))
-		b.put("y", 3, said("after"))
-		want := []string{"load first-0", "x: say alice before", "bury x"}
+		l.start(a)
+		l.put("x", 1, registered())
+		l.put("y", 1, registered())
+		l.put("x", 2, said("before"))
+		l.put("y", 2, removalText("x", 2)+said("with it"))
+		l.put("y", 3, said("after"))
+		want := []string{"restore first-0", "x: say alice before", "remove x"}
 		for n := range 29 {
-			want = append(want, fmt.Sprint("bury x after ", n+1))
+			want = append(want, fmt.Sprint("remove x after ", n+1))
 		}
-		b.sleepUntil(time.Second / 2)
+		l.sleepUntil(time.Second / 2)
 		a.expect(append(want, "y: say alice with it", "y: say alice after")...)
 	})
 }
 
 func TestNodeEndsWithItsContext(t *testing.T) {
-	inBubble(t, func(b *bubble) {
-		a := b.mustBegin("a")
+	inLobby(t, func(l *testLobby) {
+		a := l.mustStart("a")
 		a.kill()
 		if a.reason == nil || a.reason.Error() != "context canceled" {
-			t.Errorf("the life has ended: %v", a.reason)
+			t.Errorf("the node has ended: %v", a.reason)
 		}
-		a.expect("load first-0") // and no End: the hub has stopped before
+		a.expect("restore first-0") // and no end, because the hub has stopped before
 	})
 }
 
-func TestNodesHaveNamesOfTheirOwn(t *testing.T) {
-	inBubble(t, func(b *bubble) {
+func TestEveryNodeHasAUniqueName(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
 		names := make(map[string]bool)
 		for range 100 {
-			node, err := NewNode(b.log.Open().Session, nil, settings, nil)
+			node, err := NewNode(l.log.Open().Session, nil, settings, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

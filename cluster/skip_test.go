@@ -1,11 +1,12 @@
 package cluster
 
-// What belongs here: what others put into the log that does not count, and who does not fit
-// together.
+// What belongs here: entries that do not count, because others have forged or damaged them, and
+// nodes that do not fit the lobby.
 
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,97 +15,93 @@ import (
 	"lobby/etcd"
 )
 
-// garbage is what may stand in an entry without being one.
+// garbage is texts that are not those of an entry, neither a node's first nor another.
 var garbage = []string{
 	"garbage",
 	"\x00\xff",
-	"say\x1falice\x1fhello",                     // without an end
-	said("hello") + "say\x1falice",              // the end is missing of the last one
-	"shout\x1falice\x1fhello\x1e",               // no such verb
-	"say\x1falice\x1e",                          // a field is missing
-	"say\x1falice\x1fhello\x1fbob\x1e",          // a field too many
-	"join\x1f\x1e",                              // nobody
-	"join\x1fal\nice\x1e",                       // a name that would end a line
-	"say\x1fal\u2028ice\x1fhello\x1e",           // another
-	"say\x1falice\x1fhello\rUser bob left\x1e",  // a text that would
-	"say\x1falice\x1f\xff\x1e",                  // not UTF-8
-	"\x1e",                                      // an empty record
-	"hello\x1e",                                 // a hello that says nothing
-	"hello\x1fone\x1f\x1fepoch\x1e",             // without a number
-	"hello\x1f0\x1f\x1fepoch\x1e",               // of a version that never was
-	"bury\x1fx\x1e",                             // which entry?
-	"bury\x1fx\x1f\x1e",                         // which entry?
-	"bury\x1f\x1f1\x1e",                         // whom?
-	"bury\x1fx\x1f1\x1f\x1e",                    // a field too many
-	said("hello") + greeting(),                  // news come first
-	said("hello") + buryText("x", 1),            // news come first
-	greeting() + said("hello") + "join\x1f\x1e", // all of it or nothing
+	"say\x1falice\x1fhello",                    // without an end
+	said("hello") + "say\x1falice",             // the last one without an end
+	"shout\x1falice\x1fhello\x1e",              // no such verb
+	"say\x1falice\x1fhello\x1fbob\x1e",         // a field too many
+	"join\x1f\x1e",                             // no name
+	"join\x1fal\nice\x1e",                      // a name with a line break
+	"say\x1falice\x1fhello\rUser bob left\x1e", // a text with one
+	"say\x1falice\x1f\xff\x1e",                 // not UTF-8
+	"\x1e",                                     // an empty record
+	"register\x1e",                             // fields are missing
+	"register\x1f2\x1f\x1fepoch",               // without an end
+	"register\x1fone\x1f\x1fepoch\x1e",         // not a number
+	"register\x1f0\x1f\x1fepoch\x1e",           // no such version
+	"remove\x1fx\x1e",                          // a field is missing
+	"remove\x1fx\x1f\x1e",                      // a field is empty
+	"remove\x1f\x1f1\x1e",                      // a field is empty
+	"remove\x1fx\x1f1\x1f\x1e",                 // a field too many
+	"remove\x1fx\x1f1",                         // without an end
+	said("hello") + registered(),               // a registration comes first
+	said("hello") + removalText("x", 1),        // removals come first
+	removalText("x", 1) + "join\x1f\x1e",       // all of it counts or nothing
 }
 
 func TestGarbageIsSkippedByAll(t *testing.T) {
-	inBubble(t, func(b *bubble) {
-		a, c := b.mustBegin("a"), b.mustBegin("c")
-		b.put("x", 1, greeting())
+	inLobby(t, func(l *testLobby) {
+		a, c := l.mustStart("a"), l.mustStart("c")
+		l.put("x", 1, registered())
 		for i, text := range garbage {
-			b.put(fmt.Sprint("stranger", i), 1, text) // which no node knows
+			l.put(fmt.Sprint("stranger", i), 1, text) // which is not a registration
 			y := fmt.Sprint("y", i)
-			b.put(y, 1, greeting())
-			b.put(y, 2, text) // which is the next one of its node, but is none
-			b.put(y, 3, said("void, since there was no entry 2"))
-			b.put("x", i+2, said(fmt.Sprint(i)))
+			l.put(y, 1, registered())
+			l.put(y, 2, text)
+			l.put(y, 3, said("void, because entry 2 did not count"))
+			l.put("x", i+2, said(fmt.Sprint(i)))
 		}
-		b.sleepUntil(5 * time.Second)
-		want := []string{"load first-0"}
+		l.sleepUntil(5 * time.Second)
+		want := []string{"restore first-0"}
 		for i := range garbage {
 			want = append(want, fmt.Sprintf("x: say alice %d", i))
 		}
-		a.expect(want...)
-		c.expect(want...)
-		b.mustLive(a, c)
-
-		d := b.mustBegin("d") // alike, if all of it is old
-		d.expect(want...)
+		d := l.mustStart("d") // to which all of it is old
 		a.say("hello")
-		for _, l := range []*life{a, c, d} {
-			l.expect(append(want, "a: say alice hello")...)
+		for _, m := range []*machine{a, c, d} {
+			m.expect(append(want, "a: say alice hello")...)
 		}
+		l.mustRun(a, c, d)
 	})
 }
 
-func TestEntryOfNobodyIsSkipped(t *testing.T) {
-	inBubble(t, func(b *bubble) {
-		b.put("x", 1, said("without a hello"))
-		b.put("x", 2, said("more"))
-		b.put("y", 1, buryText("x", 1)+greeting()) // begins with something else
-		b.put("y", 2, said("hello"))
-		a := b.mustBegin("a")
-		b.put("z", 1, "")
-		b.put("z", 2, greeting()) // which is no node's first entry
-		b.put("z", 3, said("hello"))
-		a.expect("load first-0")
-		b.mustLive(a)
+func TestEntriesOfAnUnregisteredNodeAreSkipped(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		l.put("x", 1, said("without a registration"))
+		l.put("x", 2, said("more"))
+		l.put("y", 1, removalText("x", 1)+registered())
+		l.put("y", 2, said("hello"))
+		a := l.mustStart("a")
+		l.put("z", 1, "")
+		l.put("z", 2, registered()) // not the first entry
+		l.put("z", 3, said("hello"))
+		a.expect("restore first-0")
+		l.mustRun(a)
 	})
 }
 
-func TestHelloMayComeAgain(t *testing.T) {
-	inBubble(t, func(b *bubble) {
-		a := b.mustBegin("a")
-		b.put("x", 1, greeting())
-		b.put("x", 2, greeting()+said("one")) // news to nobody
-		b.put("x", 3, said("two"))
-		a.expect("load first-0", "x: say alice one", "x: say alice two")
-		b.mustLive(a)
+func TestSecondRegistrationIsSkipped(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		a := l.mustStart("a")
+		l.put("x", 1, registered())
+		l.put("x", 2, registrationText(version, "first", "second"))
+		l.put("x", 3, said("void"))
+		a.expect("restore first-0")
+		l.mustRun(a)
 	})
 }
 
-func TestStrangersAreHeardOfOnceASecond(t *testing.T) {
-	inBubble(t, func(b *bubble) {
-		a := b.mustBegin("a")
+func TestSkippedEntriesCauseOneWarningASecond(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		a := l.mustStart("a")
 		n := 0
 		put := func(at time.Duration) {
 			n++
-			b.sleepUntil(at)
-			b.put("x", n, "garbage")
+			l.sleepUntil(at)
+			l.put("x", n, "garbage")
 		}
 		for at := 2500 * time.Millisecond; at < 4500*time.Millisecond; at += 100 * time.Millisecond {
 			put(at)
@@ -112,74 +109,113 @@ func TestStrangersAreHeardOfOnceASecond(t *testing.T) {
 		}
 		put(5500*time.Millisecond - 1)
 		put(10 * time.Second)
-		b.sleepUntil(11 * time.Second)
-		want := []time.Duration{2500 * time.Millisecond, 3500 * time.Millisecond, 5500*time.Millisecond - 1, 10 * time.Second}
-		for i, warning := range a.warnings {
-			if i >= len(want) || warning.at != want[i] || strings.ContainsAny(warning.what, "\n\r") {
-				t.Errorf("warning %d came after %v: %s", i, warning.at, warning.what)
-			}
+		l.sleepUntil(11 * time.Second)
+		want := []time.Duration{
+			2500 * time.Millisecond, 3500 * time.Millisecond, 5500*time.Millisecond - 1, 10 * time.Second,
 		}
-		if len(a.warnings) != len(want) {
-			t.Errorf("there were %d warnings, want %d", len(a.warnings), len(want))
+		var got []time.Duration
+		for _, warning := range a.warnings {
+			got = append(got, warning.at)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("there were warnings after %v, want %v", got, want)
 		}
 	})
 }
 
 func TestWarningsSayWhatWasSkipped(t *testing.T) {
-	inBubble(t, func(b *bubble) {
-		a := b.mustBegin("a")
-		for i, test := range []struct{ text, want string }{
-			{"gar\nbage", `"gar\nbage" is no command`},
-			{strings.Repeat("long", 1000), `"` + strings.Repeat("long", 25) + `" is no command`},
-			{"bury\x1f\x1f1\x1e", "it is no entry of a lobby"},
-			{said("hello"), "its node was given up or has never begun"},
-			{greeting(), "its node was given up or has never begun"},
+	inLobby(t, func(l *testLobby) {
+		a := l.mustStart("a")
+		l.put("y", 1, registered())
+		for i, test := range []struct {
+			node   string
+			number int
+			text   string
+			want   string
+		}{
+			{"x", 1, "gar\nbage", `"gar\nbage" is not a valid registration`},
+			{"x", 2, registered(), "its node has not registered or was removed"},
+			{"y", 2, strings.Repeat("long", 1000), `"` + strings.Repeat("long", 25) + `" is not a valid command`},
+			{"y", 3, removalText("", 1), "the next entry of its node is 2"},
+			{"z", 1, registered(), ""},
+			{"z", 2, removalText("", 1), `"remove\x1f\x1f1" is not a valid removal`},
 		} {
-			want := fmt.Sprintf("skipped entry %d of \"x\" in the lobby's log: %s", i+1, test.want)
-			b.sleepUntil(time.Duration(i) * warnPause)
-			b.put("x", i+1, test.text)
+			l.sleepUntil(time.Duration(i) * warnPause)
+			l.put(test.node, test.number, test.text)
 			synctest.Wait()
-			if len(a.warnings) != i+1 || a.warnings[i].what != want {
-				t.Errorf("after %.50q the warnings are %v, want %q in the end", test.text, a.warnings, want)
+			want := fmt.Sprintf("skipped entry %d of %q in the lobby's log: %s", test.number, test.node, test.want)
+			if last := a.warnings[len(a.warnings)-1].what; test.want != "" && last != want {
+				t.Errorf("after %.50q the last warning is %q, want %q", test.text, last, want)
 			}
 		}
-		b.put("y", 1, greeting())
-		b.put("y", 2, "garbage")
-		b.sleepUntil(time.Minute / 6)
-		b.put("y", 3, "")
+	})
+}
+
+// A stranger writes in the name of a running node.
+func TestForgedEntryOfTheNodeItselfEndsIt(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		a := l.mustStart("a")
+		l.put("a", 2, "")
+		a.mustEnd(ErrForged, 0)
+	})
+}
+
+// A stranger is faster than the node, whose hub would take the stranger's commands for its own.
+func TestForgedCommandsAnswerNoRequests(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		a := l.mustStart("a")
+		a.holdsAppends.Store(true)
+		a.say("mine")
 		synctest.Wait()
-		want := `skipped entry 3 of "y" in the lobby's log: the next entry of its node is 2`
-		if last := a.warnings[len(a.warnings)-1].what; last != want {
-			t.Errorf("the last warning is %q, want %q", last, want)
-		}
+		l.put("a", 2, said("forged")+said("forged, too"))
+		a.expect("restore first-0", "end 1")
+		a.mustEnd(ErrForged, 1)
 	})
 }
 
 func TestNodeOfALaterVersionEndsTheOthers(t *testing.T) {
-	inBubble(t, func(b *bubble) {
-		a := b.mustBegin("a")
-		b.put("x", 1, helloText(version+1, "", "other"))
-		a.mustEnd(ErrVersion, 0)
-		if !errors.Is(a.reason, ErrSettings) {
-			t.Error("the end of the life does not tell that waiting is useless")
+	for _, rest := range []string{"", "capabilities\x1fall of them\x1e"} {
+		inLobby(t, func(l *testLobby) {
+			a := l.mustStart("a")
+			l.put("x", 1, registrationText(version+1, "", "other")+rest)
+			a.mustEnd(ErrVersion, 0)
+			if !errors.Is(a.reason, ErrSettings) {
+				t.Error("the reason does not say that waiting is useless")
+			}
+		})
+	}
+}
+
+// There is nothing but garbage in the log for longer than the log may be quiet.
+func TestNodeReadsALogThatDoesNotCount(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		for n := range 500 {
+			l.put("x", n+1, "garbage")
+		}
+		a := l.newMachine("a")
+		a.Delay = always(20 * time.Millisecond)
+		l.start(a)
+		l.sleepUntil(time.Minute / 2)
+		l.mustRun(a)
+		if a.readyAt == 0 {
+			t.Error("the node was never ready")
 		}
 	})
 }
 
-// TestNodeDoesNotFitTheLobby gives a node first keys that are not like its settings.
 func TestNodeDoesNotFitTheLobby(t *testing.T) {
+	const mismatch = "this node's settings do not match the lobby's: "
 	for _, test := range []struct {
 		key, want string
 		isFinal   bool
 	}{
 		{key: firstKey},
 		{key: strings.Replace(firstKey, `"history":10`, `"history":11`, 1), isFinal: true,
-			want: "this node does not fit the lobby: its first node was started with -history 11; use that, not 10"},
+			want: mismatch + "its first node was started with -history 11 -max-users 20; use those"},
 		{key: strings.Replace(firstKey, `"maxUsers":20`, `"maxUsers":21`, 1), isFinal: true,
-			want: "this node does not fit the lobby: its first node was started with -max-users 21; use that, not 20"},
-		{key: strings.Replace(firstKey, `"version":1`, `"version":2`, 1), isFinal: true,
-			want: "this node does not fit the lobby: it is of version 2 and this program of version 1; " +
-				"use the same version on all machines"},
+			want: mismatch + "its first node was started with -history 10 -max-users 21; use those"},
+		{key: strings.Replace(firstKey, `"version":2`, `"version":3`, 1), isFinal: true,
+			want: mismatch + "the lobby has version 3, this program 2; use one on all machines"},
 		{key: "garbage", want: "the lobby's first key is damaged: "},
 		{key: "", want: "the lobby's first key is damaged: "},
 	} {

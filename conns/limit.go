@@ -185,6 +185,9 @@ func respond(conn *net.TCPConn, refuse func(io.Writer)) {
 	io.Copy(io.Discard, io.LimitReader(conn, maxDropped))
 }
 
+// Connections returns the number of connections that have a place.
+func (l *Limited) Connections() int { return len(l.places) }
+
 // Crowded reports whether more than half of the places are in use. A server that then responds with
 // "Connection: close" keeps places free of idle connections.
 func (l *Limited) Crowded() bool {

@@ -1,3 +1,5 @@
+// Tests that clients that other people wrote receive every event exactly once, also if they lose
+// their connection, and a gap if the server has started over.
 package e2e
 
 import (
@@ -24,14 +26,7 @@ import (
 	"gopkg.in/cenkalti/backoff.v1"
 )
 
-// clientPatience bounds the wait for one thing that a client does. Some wait
-// for seconds before they reconnect, longer each time.
-const clientPatience = time.Minute
-
-// A client that someone else wrote gets every message once and in order, also
-// where the connection is lost on the way, and is told by a gap when the server
-// that it resumes at has no history of what it read.
-func TestClientsOfOthers(t *testing.T) {
+func TestClientsReceiveEachEventOnceOrAGap(t *testing.T) {
 	t.Parallel()
 	for _, c := range clientsOfOthers(t) {
 		t.Run(c.name, func(t *testing.T) {
@@ -41,13 +36,14 @@ func TestClientsOfOthers(t *testing.T) {
 			if c.wholeEvents {
 				lost = "alice: message 0500\n\n"
 			}
-			flags := []string{"-grace", "10m", "-keepalive", "200ms"} // bob is never away for so long, and gets comments
+			// Bob does not leave meanwhile, and his client receives comments.
+			flags := []string{"-grace", "10m", "-keepalive", "200ms"}
 			s := start(t, flags...)
 			relay := newRelay(t, s.addr, lost)
 			bob := read.from(t, relay.url+"/chat/bob")
-			bob.expectData(t, "User bob connected to the chat.")
+			bob.expectData(t, arrives("bob"))
 
-			want := []event{s.makes(t, "POST", "/users/alice", "", "User alice connected to the chat.")}
+			want := []event{s.makes(t, "POST", "/users/alice", "", arrives("alice"))}
 			for n := range 1000 {
 				want = append(want, s.says(t, "alice", fmt.Sprintf("message %04d", n)))
 			}
@@ -71,22 +67,23 @@ func TestClientsOfOthers(t *testing.T) {
 				if e := bob.next(t); e.name != "gap" || e.data == "" {
 					t.Fatalf("after %s got %+v, want a gap", end.how, e)
 				}
-				bob.expectData(t, "User bob connected to the chat.")
-				want := []event{s.makes(t, "POST", "/users/alice", "", "User alice connected to the chat.")}
+				bob.expectData(t, arrives("bob"))
+				want := []event{s.makes(t, "POST", "/users/alice", "", arrives("alice"))}
 				for n := range 10 {
-					want = append(want, s.says(t, "alice", fmt.Sprintf("message %d\n\n\t  after %s: ¡olé! 🙂", n, end.how)))
+					text := fmt.Sprintf("message %d\n\n\t  after %s: ¡olé! 🙂", n, end.how)
+					want = append(want, s.says(t, "alice", text))
 				}
-				want = append(want, s.makes(t, "DELETE", "/users/alice", "", "User alice disconnected from the chat."))
+				want = append(want, s.makes(t, "DELETE", "/users/alice", "", leaves("alice")))
 				bob.expect(t, want...)
 			}
 		})
 	}
 }
 
-// An opening block has an id and no data. A client that takes that id resumes from it, and any
-// other misses what comes before it is back, as docs/clients.md says of each; unless it has opened
-// its stream with ?lastEventId=, which it then asks for again.
-func TestClientsThatAreCutBeforeAnEvent(t *testing.T) {
+// An opening block has an id but no data. A client that takes that id resumes from it. Any other
+// client misses the events until it is back, unless its stream has ?lastEventId= in the address.
+// docs/clients.md says which clients take the id.
+func TestClientsThatLoseTheirConnectionBeforeAnEvent(t *testing.T) {
 	t.Parallel()
 	for _, c := range clientsOfOthers(t) {
 		for _, query := range []bool{false, true} {
@@ -94,19 +91,19 @@ func TestClientsThatAreCutBeforeAnEvent(t *testing.T) {
 				t.Parallel()
 				read := c.new(t)
 				s := start(t)
-				s.do(t, "POST", "/users/bob", "") // so that his stream's opening is no event
-				id, path := s.do(t, "GET", "/users", "").header.Get("Last-Event-ID"), "/chat/bob"
+				s.do(t, "POST", "/users/bob", "") // His stream then causes no event.
+				id, path := s.lastID(t), "/chat/bob"
 				if query {
 					path += "?lastEventId=" + id
 				}
 				relay := newRelay(t, s.addr, "id: "+id+"\n\n")
 				bob := read.from(t, relay.url+path)
 				await(t, relay.lost, "the connection to be lost")
-				missed := s.says(t, "bob", "anyone there?")
+				missed := s.says(t, "bob", "anyone present?")
 				relay.down.Store(false)
 
 				var first event
-				eventually(t, "the client to be back", func() bool {
+				eventually(t, time.Minute, "the client to be back", func() bool {
 					s.says(t, "bob", "anyone?")
 					select {
 					case first = <-bob.events:
@@ -116,7 +113,7 @@ func TestClientsThatAreCutBeforeAnEvent(t *testing.T) {
 					}
 				})
 				if got, want := first == missed, query || c.takesIDs(t); got != want {
-					t.Errorf("the first event is %+v; whether it is the one that was missed: %t, want %t",
+					t.Errorf("got %+v first, which is the missed event: %t, want %t",
 						first, got, want)
 				}
 			})
@@ -124,60 +121,33 @@ func TestClientsThatAreCutBeforeAnEvent(t *testing.T) {
 	}
 }
 
-// takesIDs reports whether docs/clients.md says that the version of c that is used here takes the
-// id of a block without data.
+// takesIDs reports whether docs/clients.md says that the version of c used here takes the id of a
+// block without data.
 func (c otherClient) takesIDs(t *testing.T) bool {
 	t.Helper()
 	used := readFile(t, "go.mod") + readFile(t, "testdata/node/package.json")
-	row := regexp.MustCompile(`(?m)^\| ` + regexp.QuoteMeta(c.name) + ` \|[^|]*\| ([0-9.]+) \| (yes|no) \|`)
+	row := regexp.MustCompile(
+		`(?m)^\| ` + regexp.QuoteMeta(c.name) + ` \|[^|]*\| ([0-9.]+) \| (yes|no) \|`)
 	for _, fields := range row.FindAllStringSubmatch(readFile(t, "../docs/clients.md"), -1) {
 		if strings.Contains(used, fields[1]) {
 			return fields[2] == "yes"
 		}
 	}
-	t.Fatalf("docs/clients.md has no row for %s in the version of these tests", c.name)
+	t.Fatalf("docs/clients.md has no row for %s in the version used here", c.name)
 	return false
 }
 
-// makes makes a request that makes an event, and returns that event, which is
-// to have data.
-func (s *server) makes(t testing.TB, method, path, body, data string) event {
-	t.Helper()
-	r := s.do(t, method, path, body)
-	if r.status >= 300 {
-		t.Fatalf("%s %s: %d %s", method, path, r.status, r.body)
-	}
-	return event{r.header.Get("Last-Event-ID"), "message", data}
-}
-
-// says makes name say text, and returns the event that this makes.
-func (s *server) says(t testing.TB, name, text string) event {
-	t.Helper()
-	return s.makes(t, "POST", "/chat/"+name, text, name+": "+text)
-}
-
-// await waits until something comes from c, or fails the test.
-func await(t testing.TB, c <-chan struct{}, what string) {
-	t.Helper()
-	select {
-	case <-c:
-	case <-time.After(clientPatience):
-		t.Fatalf("waited too long for %s", what)
-	}
-}
-
-// otherClient is a client that someone else wrote.
+// otherClient is a client that other people wrote.
 type otherClient struct {
 	name string // in docs/clients.md
 	new  func(*testing.T) client
 
-	// wholeEvents reports whether a connection may be lost only between events: the client takes
-	// the end of a connection for the end of an event, so it would dispatch half an event and
-	// resume after it.
+	// wholeEvents tells to cut connections only between events: this client takes the end of a
+	// connection for the end of an event, dispatches half an event, and resumes after it.
 	wholeEvents bool
 }
 
-// clientsOfOthers returns the clients that a test and its subtests use.
+// clientsOfOthers returns the clients for a test and its subtests.
 func clientsOfOthers(t *testing.T) []otherClient {
 	node := nodeClients(t)
 	return []otherClient{
@@ -190,14 +160,14 @@ func clientsOfOthers(t *testing.T) []otherClient {
 	}
 }
 
-// client reads the stream at url until ctx is done, comes back to it as often
-// as the client of someone else does by itself, and dispatches what that hands
-// on to those who use it. The error says why it gave up before ctx was done.
+// client reads the stream at url until ctx is done, reconnects as often as the other people's
+// client does by itself, and dispatches what that client delivers. The error says why it ended
+// before ctx was done.
 type client func(ctx context.Context, url string, dispatch func(event)) error
 
 // reading is a client at work.
 type reading struct {
-	events chan event // has room for all that a test makes, so that no client is held up
+	events chan event // has room for all events of a test
 }
 
 // from makes the client read the stream at url until the test ends.
@@ -214,7 +184,7 @@ func (c client) from(t *testing.T, url string) reading {
 			}
 		})
 		if ctx.Err() == nil {
-			t.Errorf("the client gave up: %v", err)
+			t.Errorf("the client ended: %v", err)
 		}
 	}()
 	return r
@@ -226,13 +196,13 @@ func (r reading) next(t *testing.T) event {
 	select {
 	case e := <-r.events:
 		return e
-	case <-time.After(clientPatience):
-		t.Fatal("the client got nothing for too long")
+	case <-time.After(time.Minute):
+		t.Fatal("the client got nothing for a minute")
 		return event{}
 	}
 }
 
-// expect reads events and fails the test unless they are those of want.
+// expect fails the test unless the next events are those of want.
 func (r reading) expect(t *testing.T, want ...event) {
 	t.Helper()
 	for _, w := range want {
@@ -242,7 +212,7 @@ func (r reading) expect(t *testing.T, want ...event) {
 	}
 }
 
-// expectData reads an event and fails the test unless it is a message with that data.
+// expectData fails the test unless the next event is a message with that data.
 func (r reading) expectData(t *testing.T, data string) {
 	t.Helper()
 	if e := r.next(t); e.name != "message" || e.data != data {
@@ -250,7 +220,7 @@ func (r reading) expectData(t *testing.T, data string) {
 	}
 }
 
-// nodeClients returns clients by the names of their npm packages, each in a process of its own. The
+// nodeClients returns clients by the names of their npm packages. Each runs in its own process. The
 // packages are installed once for all subtests of t.
 func nodeClients(t *testing.T) func(name string) func(*testing.T) client {
 	dir := t.TempDir()
@@ -277,7 +247,7 @@ func nodeClients(t *testing.T) func(name string) func(*testing.T) client {
 	}
 }
 
-// newNodeClient returns the client of the npm package name, as the script uses it.
+// newNodeClient returns the client of the npm package name, which the script runs.
 func newNodeClient(script, name string) client {
 	return func(ctx context.Context, url string, dispatch func(event)) error {
 		node := exec.CommandContext(ctx, "node", script, name, url)
@@ -300,16 +270,17 @@ func newNodeClient(script, name string) client {
 	}
 }
 
-// newLaunchDarklyClient returns github.com/launchdarkly/eventsource. It
-// dispatches blocks without data too, which the standard says are no events.
+// newLaunchDarklyClient returns github.com/launchdarkly/eventsource. It also dispatches blocks
+// without data, which are not events in the standard.
 func newLaunchDarklyClient(*testing.T) client {
 	return func(ctx context.Context, url string, dispatch func(event)) error {
 		goOn := func(error) (result launchdarkly.StreamErrorHandlerResult) { return }
-		stream, err := launchdarkly.SubscribeWithURL(url, launchdarkly.StreamOptionErrorHandler(goOn))
+		stream, err := launchdarkly.SubscribeWithURL(
+			url, launchdarkly.StreamOptionErrorHandler(goOn))
 		if err != nil {
 			return err
 		}
-		defer stream.Close() // which does not end Events where an event is on its way
+		defer stream.Close() // does not close Events while an event is on its way
 		for {
 			select {
 			case e := <-stream.Events:
@@ -323,8 +294,7 @@ func newLaunchDarklyClient(*testing.T) client {
 	}
 }
 
-// newTmaxmaxClient returns github.com/tmaxmax/go-sse. It dispatches blocks
-// without data too.
+// newTmaxmaxClient returns github.com/tmaxmax/go-sse. It also dispatches blocks without data.
 func newTmaxmaxClient(*testing.T) client {
 	return func(ctx context.Context, url string, dispatch func(event)) error {
 		req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
@@ -341,13 +311,13 @@ func newTmaxmaxClient(*testing.T) client {
 	}
 }
 
-// newR3labsClient returns github.com/r3labs/sse. It dispatches blocks without
-// data too, comments among them, and waits as it likes, whatever retry says.
+// newR3labsClient returns github.com/r3labs/sse. It also dispatches blocks without data, comments
+// among them, and ignores retry.
 func newR3labsClient(*testing.T) client {
 	return func(ctx context.Context, url string, dispatch func(event)) error {
 		c := r3labs.NewClient(url)
 		c.ReconnectStrategy = backoff.WithContext(backoff.NewExponentialBackOff(), ctx)
-		for { // it does not come back by itself after the proper end of a stream
+		for { // It does not reconnect by itself after the proper end of a stream.
 			err := c.SubscribeRawWithContext(ctx, func(e *r3labs.Event) {
 				if len(e.Data) > 0 {
 					dispatch(event{string(e.ID), string(e.Event), string(e.Data)})
@@ -360,17 +330,17 @@ func newR3labsClient(*testing.T) client {
 	}
 }
 
-// relay stands between clients and the server, and loses the connection of the
-// first client in the middle of its stream.
+// relay stands between clients and the server, and cuts the first client's connection in the middle
+// of its stream.
 type relay struct {
 	url    string
-	lost   chan struct{} // closed when the connection was lost
-	missed chan struct{} // gets something when a client did not get through
-	down   atomic.Bool   // none gets through; so since the connection was lost
+	lost   chan struct{} // closed when the connection has been cut
+	missed chan struct{} // receives when a client could not reach the server
+	down   atomic.Bool   // whether no client can reach the server; set when the connection is cut
 }
 
-// newRelay starts a relay to the server at addr, which loses the first
-// connection as soon as the client was sent what ends with until. The test ends it.
+// newRelay starts a relay to the server at addr. It cuts the first connection as soon as the client
+// has been sent the text until. It ends with the test.
 func newRelay(t *testing.T, addr, until string) *relay {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -378,7 +348,10 @@ func newRelay(t *testing.T, addr, until string) *relay {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { listener.Close() })
-	r := &relay{url: "http://" + listener.Addr().String(), lost: make(chan struct{}), missed: make(chan struct{}, 1)}
+	r := &relay{
+		url: "http://" + listener.Addr().String(), lost: make(chan struct{}),
+		missed: make(chan struct{}, 1),
+	}
 	go func() {
 		for first := true; ; first = false {
 			conn, err := listener.Accept()
@@ -391,8 +364,8 @@ func newRelay(t *testing.T, addr, until string) *relay {
 	return r
 }
 
-// pass connects a client with the server at addr, until one of them ends it
-// or, where it is the first client, it was sent what ends with until.
+// pass connects a client with the server at addr, until one of them ends the connection or, if it
+// is the first client, it has been sent the text until.
 func (r *relay) pass(conn net.Conn, addr string, first bool, until string) {
 	defer conn.Close()
 	up, err := net.Dial("tcp", addr)
@@ -402,7 +375,7 @@ func (r *relay) pass(conn net.Conn, addr string, first bool, until string) {
 	if err != nil || r.down.Load() {
 		select {
 		case r.missed <- struct{}{}:
-		default: // nobody took note of the last one yet
+		default: // The last one has not been received yet.
 		}
 		return
 	}
@@ -432,22 +405,4 @@ func (r *relay) pass(conn net.Conn, addr string, first bool, until string) {
 		}
 		passed = seen[max(0, len(seen)-len(until)):]
 	}
-}
-
-// needs fails or skips the test where program is not in the PATH.
-func needs(t testing.TB, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		missing(t, "%s is not in the PATH", program)
-	}
-}
-
-// missing fails the test where everything should be there, with the variable
-// CI set to true, and else skips it, for what format says.
-func missing(t testing.TB, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatalf(format, args...)
-	}
-	t.Skipf(format, args...)
 }

@@ -1,5 +1,5 @@
-// Here is how a test of several machines finds out whether what happened is one history: clients
-// that act at random, followers that read all the time, and how everything must fit together.
+// Checks that what many clients do and read on several nodes is one linearizable history: a crowd
+// of clients that act at random, followers that read streams, and how all of it must fit together.
 package e2e
 
 import (
@@ -9,22 +9,26 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 )
 
-// actor is a client that makes random operations at one node for as long as that one answers with
-// success, and then at the next.
+// longHistory lets a test read everything that happened in it.
+var longHistory = []string{"-history", "1000000"}
+
+// actor is a client that makes random operations at one node for as long as they succeed there, and
+// then at the next node.
 type actor struct {
-	name   string // the first part of the names of its users and of its texts
+	name   string // the first part of the names of its users
 	number int
 	nodes  []*server
-	at     int // the number of the node that it asks
+	at     int // the index of the node that it asks
 	random *rand.Rand
 	http   http.Client
-	guest  string // the user whom nobody else knows, while there is one
+	guest  string // the present user whom no other actor knows; empty if there is none
 	done   []operation
 }
 
@@ -56,24 +60,24 @@ func (a *actor) act() {
 	var err error
 	o.response, err = a.nodes[a.at].request(&a.http, method, path, o.text)
 	if o.end = time.Now(); err != nil {
-		o.response = response{body: err.Error()} // with the status 0
+		o.response = response{body: err.Error()} // with status 0
 	}
 	a.done = append(a.done, o)
 	if !o.isAnswered() {
 		a.at = (a.at + 1) % len(a.nodes)
-		time.Sleep(20 * time.Millisecond) // it may be that no node is there
+		time.Sleep(20 * time.Millisecond) // perhaps no node is listening
 	}
 }
 
-// isAnswered reports whether it is known what the operation did.
+// isAnswered reports whether the response says what the operation did.
 func (o operation) isAnswered() bool { return o.status >= 200 && o.status < 500 }
 
-// isUnique reports whether nobody else can have made the event that this operation makes.
+// isUnique reports whether no other operation can have caused the event that this one causes.
 func (o operation) isUnique() bool {
 	return o.kind == "say" || o.kind == "join" && strings.Contains(o.name, "-guest-")
 }
 
-// wouldMake returns the data of the event that the operation makes if it succeeds.
+// wouldMake returns the data of the event that the operation causes if it succeeds.
 func (o operation) wouldMake() string {
 	if o.kind == "join" {
 		return arrives(o.name)
@@ -81,7 +85,7 @@ func (o operation) wouldMake() string {
 	return o.name + ": " + o.text
 }
 
-// crowd is actors that act at the same time.
+// crowd is a group of actors that act at the same time.
 type crowd struct {
 	actors []*actor
 	began  time.Time
@@ -90,18 +94,19 @@ type crowd struct {
 	acting sync.WaitGroup
 }
 
-// startCrowd starts so many actors, spread over the nodes, which pause after each operation. They
-// end with the test at the latest.
+// startCrowd starts actors that are spread over the nodes and pause after each operation. They stop
+// when the test ends, if not earlier.
 func startCrowd(
 	t *testing.T, name string, nodes []*node, actors int, pause time.Duration,
 ) *crowd {
 	t.Helper()
 	c := &crowd{began: time.Now()}
 	c.ctx, c.halt = context.WithCancel(context.Background())
+	seed := seed(t)
 	for i := range actors {
 		a := &actor{
 			name: name, number: i, nodes: servers(nodes), at: i % len(nodes),
-			random: rand.New(rand.NewPCG(18, uint64(i))),
+			random: rand.New(rand.NewPCG(seed, uint64(i))),
 			http:   http.Client{Transport: &http.Transport{}, Timeout: time.Minute},
 		}
 		c.actors = append(c.actors, a)
@@ -120,7 +125,15 @@ func startCrowd(
 	return c
 }
 
-// stop lets the actors end what they are doing, and returns all that they did.
+// servers returns the nodes as servers that clients can ask, even after a restart of their process.
+func servers(nodes []*node) (all []*server) {
+	for _, n := range nodes {
+		all = append(all, n.server)
+	}
+	return all
+}
+
+// stop lets the actors finish their operations and returns all that they made.
 func (c *crowd) stop() (done []operation) {
 	c.halt()
 	c.acting.Wait()
@@ -130,23 +143,26 @@ func (c *crowd) stop() (done []operation) {
 	return done
 }
 
-// silence returns how long an actor was without a success, at most. The crowd must have stopped.
-func (c *crowd) silence() (longest time.Duration) {
+// mustSucceedWithin fails the test if an actor went without success for longer than limit. The
+// crowd must have stopped.
+func (c *crowd) mustSucceedWithin(t *testing.T, limit time.Duration) {
+	t.Helper()
+	longest := time.Duration(0)
 	for _, a := range c.actors {
 		last := c.began
-		for _, o := range a.done {
-			if o.isAnswered() {
+		for i, o := range a.done {
+			if o.isAnswered() || i == len(a.done)-1 {
 				longest, last = max(longest, o.end.Sub(last)), o.end
 			}
 		}
-		if n := len(a.done); n > 0 {
-			longest = max(longest, a.done[n-1].end.Sub(last))
-		}
 	}
-	return longest
+	t.Logf("at most %v without success", longest)
+	if longest > limit+slack {
+		t.Errorf("nothing succeeded for %v, want at most %v", longest, limit)
+	}
 }
 
-// statuses counts the operations by status, which is 0 if there was no answer.
+// statuses counts the operations by status, which is 0 without a response.
 func statuses(operations []operation) map[int]int {
 	counts := map[int]int{}
 	for _, o := range operations {
@@ -155,95 +171,109 @@ func statuses(operations []operation) map[int]int {
 	return counts
 }
 
-// mustSucceed fails the test if one of the operations got no answer or an error of the server's.
-func mustSucceed(t *testing.T, operations []operation) {
+// mustSucceed fails the test unless each operation has a response below 500 or one of the allowed
+// statuses, which are 0, 503 and 504. It returns the operations.
+func mustSucceed(t *testing.T, operations []operation, allowed ...int) []operation {
 	t.Helper()
-	mustHaveNo5xx(t, operations)
+	const unknown = "It is not yet known whether this request took effect; a stream will tell."
 	for _, o := range operations {
-		if o.status == 0 {
-			t.Errorf("%v, of %v: want an answer", o, statuses(operations))
-			return
+		if o.isAnswered() {
+			continue
 		}
-	}
-}
-
-// mustHaveNo5xx fails the test if one of the operations got an error of the server's.
-func mustHaveNo5xx(t *testing.T, operations []operation) {
-	t.Helper()
-	for _, o := range operations {
-		if o.status >= 500 {
-			t.Errorf("%v, of %v: want no 5xx", o, statuses(operations))
-			return
+		if !slices.Contains(allowed, o.status) || o.status != 0 && !o.isError(o.status) ||
+			o.status == 504 && strings.TrimSuffix(o.body, "\n") != unknown {
+			t.Errorf("%v with %v; the statuses are %v, of those that failed only %v are allowed",
+				o, o.header, statuses(operations), allowed)
+			break
 		}
-	}
-}
-
-// mustBeClear fails the test if an operation got an error of the server's that is not 503 or 504 as
-// the contract has them.
-func mustBeClear(t *testing.T, operations []operation) {
-	t.Helper()
-	const unknown = "It is not known yet whether this happened; a stream will tell."
-	for _, o := range operations {
-		switch {
-		case o.status < 500:
-		case !o.isError(503) && !(o.isError(504) && strings.TrimSuffix(o.body, "\n") == unknown):
-			t.Errorf("%v with %v: want 503 or 504 as the contract has them", o, o.header)
-			return
-		default:
+		if o.status != 0 {
 			o.mustAskToRetry(t)
 		}
 	}
+	return operations
+}
+
+// finish stops the crowd. It fails the test unless all operations succeeded, the nodes have one
+// history that explains them, and each follower has read it and never left. It returns the history.
+func finish(t *testing.T, nodes []*node, c *crowd, followers ...*follower) []event {
+	t.Helper()
+	operations := mustSucceed(t, c.stop())
+	events := mustBeOneHistory(t, nodes, operations)
+	mustHaveStayed(t, events, followers...)
+	t.Logf("%d operations, %d events", len(operations), len(events))
+	return events
 }
 
 // mustBeOneHistory fails the test unless all nodes have the same events, from the first of the
-// epoch on, and these are what the operations say. It returns the events.
+// epoch on, and these explain the operations. It returns the events.
 func mustBeOneHistory(t *testing.T, nodes []*node, operations []operation) []event {
 	t.Helper()
-	mustSay := func() string {
-		nodes[0].do(t, "POST", "/users/auditor", "")
-		r := nodes[0].do(t, "POST", "/chat/auditor", "that is all")
-		if r.status != 200 {
-			t.Fatalf("say: got %d %q, want 200", r.status, r.body)
-		}
-		return r.header.Get("Last-Event-ID")
+	nodes[0].do(t, "POST", "/users/auditor", "")
+	r := nodes[0].do(t, "POST", "/chat/auditor", "that is all")
+	if r.status != 200 {
+		t.Fatalf("say: got %d %q, want 200", r.status, r.body)
 	}
-	last := mustSay()
+	last := r.header.Get("Last-Event-ID")
 	epoch := epochOf(last)
-	var texts []string
-	for _, n := range nodes {
-		texts = append(texts, n.rawAfter(t, epoch+"-0", last))
-		if texts[0] != texts[len(texts)-1] {
-			at := 0
-			for at < min(len(texts[0]), len(texts[len(texts)-1])) &&
-				texts[0][at] == texts[len(texts)-1][at] {
-				at++
-			}
-			from := max(0, at-200)
-			t.Fatalf("the streams of %s and %s differ:\n%.400s\n-----\n%.400s", nodes[0].addr, n.addr,
-				texts[0][from:], texts[len(texts)-1][from:])
-		}
-	}
+	blocks := mustHaveSameBlocks(t, nodes, epoch+"-0", last)
 	var events []event
-	reader := sseReader{r: bufio.NewReader(strings.NewReader(texts[0]))}
-	for {
+	reader := sseReader{r: bufio.NewReader(strings.NewReader(strings.Join(blocks, "")))}
+	for range blocks {
 		e, err := reader.next()
 		if err != nil {
-			break
+			t.Fatalf("after %d events of %d blocks: %v", len(events), len(blocks), err)
 		}
 		events = append(events, e)
 	}
 	mustFollow(t, epoch, 1, events)
-	mustComeAndGo(t, events)
 	if want := numberOf(epoch, last); len(events) != want {
 		t.Fatalf("the streams have %d events, want %d", len(events), want)
 	}
+	mustAlternate(t, events)
 	mustExplain(t, epoch, events, operations)
 	return events
 }
 
-// mustComeAndGo fails the test unless, from the first event of an epoch on, only those who are not
-// there arrive, and only those who are there speak and leave.
-func mustComeAndGo(t *testing.T, events []event) {
+// mustHaveSameBlocks returns the blocks of a stream from the event after the id first up to the one
+// with the id last, and fails the test unless they are the same on all nodes.
+func mustHaveSameBlocks(t *testing.T, nodes []*node, first, last string) (want []string) {
+	t.Helper()
+	for _, n := range nodes {
+		blocks := n.blocksAfter(t, first, last)
+		if want == nil {
+			want = blocks
+		}
+		for i, block := range blocks {
+			if i >= len(want) || block != want[i] {
+				t.Fatalf("block %d of %s is %q, but that of %s is %q",
+					i, n.addr, block, nodes[0].addr, want[min(i, len(want)-1)])
+			}
+		}
+	}
+	return want
+}
+
+// blocksAfter reads a stream from the event after the id first up to the one with the id last, and
+// returns its blocks unchanged, except for comments and the opening block, which must not be a gap.
+func (n *node) blocksAfter(t *testing.T, first, last string) (blocks []string) {
+	t.Helper()
+	st := n.subscribe(t, "/chat/auditor?lastEventId="+first)
+	defer st.body.Close()
+	st.mustOpen(t)
+	for {
+		block := st.block(t)
+		if !strings.HasPrefix(block, ":") {
+			blocks = append(blocks, block)
+		}
+		if strings.HasPrefix(block, "id: "+last+"\n") {
+			return blocks
+		}
+	}
+}
+
+// mustAlternate fails the test unless, from the first event of an epoch on, only users who are not
+// present arrive, and only users who are present speak and leave.
+func mustAlternate(t *testing.T, events []event) {
 	t.Helper()
 	users := map[string]bool{}
 	for _, e := range events {
@@ -251,51 +281,25 @@ func mustComeAndGo(t *testing.T, events []event) {
 		if !speaks {
 			name, _, _ = strings.Cut(strings.TrimPrefix(e.data, "User "), " ")
 		}
-		if comes := e.data == arrives(name); users[name] == comes {
-			t.Fatalf("%+v, and the user was there: %v", e, users[name])
+		if arrival := e.data == arrives(name); users[name] == arrival {
+			t.Fatalf("%+v happened while the user's presence was %v", e, users[name])
 		}
 		fold(users, e.data)
 	}
 }
 
-// rawAfter returns, as they stand, the blocks of a stream of all events after the id first, up to
-// the one with the id last. Comments are left out, and the opening block, which must be no gap.
-func (n *node) rawAfter(t *testing.T, first, last string) string {
-	t.Helper()
-	st := n.subscribe(t, "/chat/auditor?lastEventId="+first)
-	defer st.body.Close()
-	defer st.closeAfter(time.Minute)()
-	st.mustOpen(t)
-	var all strings.Builder
-	for block := ""; ; {
-		line, err := st.r.ReadString('\n')
-		if err != nil {
-			t.Fatalf("%s: after %d bytes of the history: %v", n.addr, all.Len(), err)
-		}
-		if block += line; line != "\n" {
-			continue
-		}
-		if !strings.HasPrefix(block, ":") {
-			all.WriteString(block)
-		}
-		if strings.HasPrefix(block, "id: "+last+"\n") {
-			return all.String()
-		}
-		block = ""
-	}
-}
-
-// mustExplain fails the test unless the events, which begin with the first of the epoch, are what
-// the operations say: each change that was answered with success is the event that the answer
-// names, each list is what the events up to the one that it names add up to, what was refused is
-// nowhere, nothing is there twice, and the order is that of real time.
+// mustExplain fails the test unless the events, which begin with the first of the epoch, explain
+// the operations. This is linearizability, because each response names the event after which its
+// operation took effect: a change that succeeded is the event that its response names, a list is
+// what the events up to that one add up to, rejected changes are absent, nothing happened twice,
+// and no operation takes less into account than one that had ended before it began.
 func mustExplain(t *testing.T, epoch string, events []event, operations []operation) {
 	t.Helper()
-	times := map[string]int{} // how often there is an event with that data
+	times := map[string]int{} // the number of events with that data
 	for _, e := range events {
 		times[e.data]++
 	}
-	at := make([][]operation, len(events)+1) // by the number of the event that the answer names
+	at := make([][]operation, len(events)+1) // by the number of the event that the response names
 	var answered []operation
 	for _, o := range operations {
 		if o.isUnique() {
@@ -307,7 +311,7 @@ func mustExplain(t *testing.T, epoch string, events []event, operations []operat
 				most = 1
 			}
 			if n := times[o.wouldMake()]; n < least || n > most {
-				t.Fatalf("%v: its event is there %d times", o, n)
+				t.Fatalf("%v: its event occurs %d times", o, n)
 			}
 		}
 		if !o.isAnswered() {
@@ -331,49 +335,50 @@ func mustExplain(t *testing.T, epoch string, events []event, operations []operat
 			if o.made() != "" {
 				made++
 			}
-			err := error(nil)
-			if o.kind != "list" {
-				err = o.check(users, data)
-			} else if o.body != list { // or it has been checked
-				err, list = o.check(users, data), o.body
+			if o.kind == "list" && o.body == list {
+				continue // its twin has been checked
 			}
-			if err != nil {
+			if err := o.check(users, data); err != nil {
 				t.Fatalf("%v: %v", o, err)
+			}
+			if o.kind == "list" {
+				list = o.body
 			}
 		}
 		if made > 1 {
-			t.Fatalf("event %d was made by more than one of %v", n, operations)
+			t.Fatalf("event %d was caused by more than one of %v", n, operations)
 		}
 	}
 	mustKeepRealTime(t, epoch, answered)
 }
 
-// follower is a client that reads a stream all the time. When its stream ends, it resumes at the
-// next node from the last id that it got.
+// follower is a client that reads a stream. When the stream ends, it resumes at the next node,
+// after the last id that it received.
 type follower struct {
 	name  string
 	nodes []*server
-	hops  *rand.Rand // nil, or it leaves each stream after 0.1 to 1 s by itself
-	http  http.Client
+	hops  *rand.Rand // if not nil, it leaves each stream after 0.1 to 1 s
 
 	ctx     context.Context
 	halt    func()
 	reading sync.WaitGroup
-	mu      sync.Mutex // of what follows
-	lastID  string
-	seen    []sighting
-	opened  int    // streams
-	at      string // the address of the node that it has a stream of; empty between two streams
-	ends    []ending
+	http    http.Client
+
+	mu     sync.Mutex // protects the fields below
+	lastID string
+	seen   []sighting
+	opened int    // the number of streams so far
+	at     string // the address of the node that it has a stream from; empty between two streams
+	ends   []ending
 }
 
-// sighting is an event that a follower got, gaps included, and when.
+// sighting is an event, or a gap, that a follower received, and when.
 type sighting struct {
 	event
 	at time.Time
 }
 
-// ending is how a stream ended that the follower did not leave by itself.
+// ending is the end of a stream that the follower did not leave on its own.
 type ending struct {
 	node string // its address
 	at   time.Time
@@ -389,25 +394,24 @@ func followEach(t *testing.T, nodes []*node) (followers []*follower) {
 	return followers
 }
 
-// follow starts a follower, first at the first of the nodes, and waits until it has a stream. It
-// ends with the test at the latest.
+// follow starts a follower at the first of the nodes and waits until it has a stream.
 func follow(t *testing.T, name string, nodes ...*node) *follower {
 	t.Helper()
-	f := &follower{name: name, nodes: servers(nodes)}
-	f.start(t)
-	return f
+	return hop(t, name, nil, nodes...)
 }
 
-func (f *follower) start(t *testing.T) {
+// hop is follow for a follower that leaves each stream after a random time, unless hops is nil. It
+// stops when the test ends, if not earlier.
+func hop(t *testing.T, name string, hops *rand.Rand, nodes ...*node) *follower {
 	t.Helper()
+	f := &follower{name: name, nodes: servers(nodes), hops: hops}
 	f.http.Transport = &http.Transport{ResponseHeaderTimeout: 20 * time.Second}
 	f.ctx, f.halt = context.WithCancel(context.Background())
 	f.reading.Go(func() {
 		for at := 0; f.ctx.Err() == nil; at++ {
-			server := f.nodes[at%len(f.nodes)]
-			err := f.read(server)
+			err := f.read(f.nodes[at%len(f.nodes)])
 			if err != io.EOF && err != context.DeadlineExceeded {
-				select { // it may be that no node is there
+				select { // perhaps no node is listening
 				case <-f.ctx.Done():
 				case <-time.After(20 * time.Millisecond):
 				}
@@ -416,7 +420,14 @@ func (f *follower) start(t *testing.T) {
 		f.http.CloseIdleConnections()
 	})
 	t.Cleanup(f.stop)
-	within(t, 10*time.Second+slack, "the stream of "+f.name, func() bool { return f.streams() > 0 })
+	eventually(t, startLimit, "the stream of "+f.name, func() bool { return f.streams() > 0 })
+	return f
+}
+
+// rotate returns the nodes with the i-th first.
+func rotate(nodes []*node, i int) []*node {
+	i %= len(nodes)
+	return slices.Concat(nodes[i:], nodes[:i])
 }
 
 // read reads one stream until it ends.
@@ -450,7 +461,7 @@ func (f *follower) read(s *server) error {
 	for {
 		e, err := reader.next()
 		f.mu.Lock()
-		if reader.lastID != "" { // the opening block's too, which has no data
+		if reader.lastID != "" { // that of the opening block too, which has no data
 			f.lastID = reader.lastID
 		}
 		switch {
@@ -475,39 +486,59 @@ func (f *follower) stop() {
 	f.reading.Wait()
 }
 
-// streams returns how many streams the follower has had so far.
+// streams returns how many streams the follower has had.
 func (f *follower) streams() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.opened
 }
 
-// isAt reports whether the follower has a stream of s.
+// isAt reports whether the follower has a stream from s.
 func (f *follower) isAt(s *server) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.at == s.addr
 }
 
-// endings returns how the follower's streams at s ended so far.
-func (f *follower) endings(s *server) (ends []ending) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, e := range f.ends {
-		if e.node == s.addr {
-			ends = append(ends, e)
+// firstEnd waits until one of the follower's streams from s has ended since then, and returns how
+// the first of them ended.
+func (f *follower) firstEnd(
+	t *testing.T, s *server, since time.Time, limit time.Duration,
+) (end ending) {
+	t.Helper()
+	eventually(t, limit, "a stream of "+f.name+" from "+s.addr+" to end", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		i := slices.IndexFunc(f.ends, func(e ending) bool {
+			return e.node == s.addr && !e.at.Before(since)
+		})
+		if i >= 0 {
+			end = f.ends[i]
 		}
-	}
-	return ends
+		return i >= 0
+	})
+	return end
 }
 
-// sightingOf waits until the follower has got an event with that data since then, and returns it.
+// mustEndProperly fails the test unless each of the followers has had a stream from s end since
+// then, properly.
+func mustEndProperly(t *testing.T, s *server, since time.Time, followers ...*follower) {
+	t.Helper()
+	for _, f := range followers {
+		if end := f.firstEnd(t, s, since, slack); end.err != io.EOF {
+			t.Errorf("a stream of %s from %s ended with %v, want a proper end", f.name, s.addr, end.err)
+		}
+	}
+}
+
+// sightingOf waits until the follower has received an event with that data since then, and returns
+// it.
 func (f *follower) sightingOf(
 	t *testing.T, data string, since time.Time, limit time.Duration,
 ) (found sighting) {
 	t.Helper()
-	checked := 0 // of what was seen
-	within(t, limit, fmt.Sprintf("%s to read %q", f.name, data), func() bool {
+	checked := 0 // of the events seen
+	eventually(t, limit, fmt.Sprintf("%s to read %q", f.name, data), func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for ; checked < len(f.seen); checked++ {
@@ -521,13 +552,13 @@ func (f *follower) sightingOf(
 	return found
 }
 
-// mustHaveRead waits until the follower has got the last of the events, which begin with the first
-// of the epoch, stops it, and fails the test unless it got each since its first once, in order,
-// without a gap.
+// mustHaveRead waits until the follower has received the last of the events, which begin with the
+// first of the epoch, and stops it. It fails the test unless the follower received each event since
+// its own first one once, in order, and without a gap.
 func (f *follower) mustHaveRead(t *testing.T, events []event) {
 	t.Helper()
 	last := events[len(events)-1]
-	within(t, 10*time.Second+slack, f.name+" to read "+last.id, func() bool {
+	eventually(t, startLimit, f.name+" to read "+last.id, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return len(f.seen) > 0 && f.seen[len(f.seen)-1].event == last
@@ -540,56 +571,52 @@ func (f *follower) mustHaveRead(t *testing.T, events []event) {
 	want := events[first-1:]
 	for i, s := range f.seen {
 		if i >= len(want) || s.event != want[i] {
-			t.Fatalf("%s, over %d streams, got %+v as number %d of its events, want %+v",
+			t.Fatalf("%s, over %d streams, received %+v as event %d, want %+v",
 				f.name, f.opened, s.event, i, want[min(i, len(want)-1)])
 		}
 	}
-	if len(f.seen) != len(want) {
-		t.Fatalf("%s got %d events, want %d", f.name, len(f.seen), len(want))
-	}
 }
 
-// count returns how many of the events have that data.
-func count(events []event, data string) (n int) {
-	for _, e := range events {
-		if e.data == data {
-			n++
-		}
-	}
-	return n
-}
-
-// mustHaveStayed fails the test unless the followers have read all events, and none is about their
-// coming and going but one arrival each.
+// mustHaveStayed fails the test unless the followers have read all events and have each arrived
+// once and never left.
 func mustHaveStayed(t *testing.T, events []event, followers ...*follower) {
 	t.Helper()
 	for _, f := range followers {
 		f.mustHaveRead(t, events)
-		mustBeNoNews(t, events, f.name)
+		mustArriveAndLeave(t, events, f.name, 1, 0)
 	}
 }
 
-// mustHaveLivedOnce fails the test unless each node is in its first life and each follower has its
-// first stream.
-func mustHaveLivedOnce(t *testing.T, nodes []*node, followers ...*follower) {
+// mustArriveAndLeave fails the test unless the user arrived and left that many times.
+func mustArriveAndLeave(t *testing.T, events []event, user string, arrivals, departures int) {
+	t.Helper()
+	came, left := 0, 0
+	for _, e := range events {
+		switch e.data {
+		case arrives(user):
+			came++
+		case leaves(user):
+			left++
+		}
+	}
+	if came != arrivals || left != departures {
+		t.Errorf("%s arrived %d times and left %d times, want %d and %d",
+			user, came, left, arrivals, departures)
+	}
+}
+
+// mustNotHaveStartedOver fails the test unless each node has listened without interruption and each
+// follower still has its first stream.
+func mustNotHaveStartedOver(t *testing.T, nodes []*node, followers ...*follower) {
 	t.Helper()
 	for i, n := range nodes {
-		if n.lives() != 1 {
-			t.Errorf("node %d has had %d lives, want 1", i, n.lives())
+		if n.starts() != 1 {
+			t.Errorf("node %d has started %d times, want 1", i, n.starts())
 		}
 	}
 	for _, f := range followers {
 		if f.streams() != 1 {
 			t.Errorf("%s has had %d streams, want 1", f.name, f.streams())
 		}
-	}
-}
-
-// mustBeNoNews fails the test unless the user arrived once and never left.
-func mustBeNoNews(t *testing.T, events []event, user string) {
-	t.Helper()
-	came, left := count(events, arrives(user)), count(events, leaves(user))
-	if came != 1 || left != 0 {
-		t.Errorf("%s came %d times and left %d times, want one arrival alone", user, came, left)
 	}
 }

@@ -1,4 +1,4 @@
-// Here belongs what a node needs to be let in by etcd: passwords and certificates.
+// Tests that nodes use the passwords and certificates that etcd requires.
 package e2e
 
 import (
@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"math/big"
 	"net"
 	"net/http"
@@ -22,37 +21,39 @@ import (
 	"time"
 )
 
-// A node without the right password says so in one line.
-func TestEtcdAsksForAPassword(t *testing.T) {
+// The commands in docs/several-machines.md make a user of etcd whom a node of that lobby can be.
+// Other users and other lobbies are rejected, in one line that shows no password.
+func TestEtcdRequiresAPassword(t *testing.T) {
 	t.Parallel()
 	e := startEtcd(t, 1)
-	endpoint := "http://" + e.members[0].client
-	for _, args := range [][]string{
-		{"user", "add", "root:secret"}, {"user", "grant-role", "root", "root"},
-		{"user", "add", "joe:word"}, {"role", "add", "lobby"},
-		{"role", "grant-permission", "lobby", "--prefix=true", "readwrite", "lobby/"},
-		{"user", "grant-role", "joe", "lobby"}, {"auth", "enable"},
+	_, commands, _ := strings.Cut(readFile(t, clusterPage), "\n    etcdctl user add root:")
+	commands, _, _ = strings.Cut(commands, "\n\n")
+	if !strings.HasSuffix(commands, "etcdctl auth enable") {
+		t.Fatalf("%s does not say how to enable passwords", clusterPage)
+	}
+	needs(t, "etcdctl")
+	cmd := exec.Command("bash", "-ec", "etcdctl user add root:"+commands)
+	cmd.Env = append(os.Environ(), "ETCDCTL_API=3", "ETCDCTL_ENDPOINTS="+e.url())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", commands, err, out)
+	}
+	as := func(user string) string { return strings.Replace(e.url(), "//", "//"+user, 1) }
+	mustBeOneLobby(t, startNode(t, as("lobby:PASSWORD@")), startNode(t, as("root:ROOTPASSWORD@")))
+	for url, word := range map[string]string{
+		e.url():                         "password",
+		as("lobby:WRONG@"):              "password",
+		as("other:WRONG@"):              "password",
+		as("lobby:PASSWORD@") + "/blue": "blue/",
 	} {
-		etcdctl(t, append([]string{"--endpoints", endpoint}, args...)...)
-	}
-	as := func(user string) *node {
-		return newNode(t, strings.Replace(e.url(), "http://", "http://"+user+"@", 1))
-	}
-	for _, user := range []string{"joe:word", "root:secret"} {
-		n := as(user)
-		n.start(t)
-		n.mustServe(t, 1, 10*time.Second+slack)
-		mustSayEverywhere(t, []*node{n})
-	}
-	for _, n := range []*node{as("joe:wrong"), as("nobody:word"), newNode(t, e.url())} {
-		mustSayWhyNot(t, n, "password")
-		if regexp.MustCompile(`:(wrong|word)`).MatchString(n.errs.String()) {
+		n := newNode(t, url)
+		n.mustBeTurnedAway(t, word)
+		if regexp.MustCompile(`WRONG|lobby:PASSWORD`).MatchString(n.errs.String()) {
 			t.Errorf("%q shows a password", n.errs)
 		}
 	}
 }
 
-// authority signs certificates, and writes everything into files.
+// authority signs certificates and writes them to files.
 type authority struct {
 	dir  string
 	key  *ecdsa.PrivateKey
@@ -69,7 +70,7 @@ func newAuthority(t *testing.T, dir, name string) *authority {
 	return a
 }
 
-// issue makes the files NAME.pem and NAME-key.pem, for servers and clients on this machine.
+// issue writes the files NAME.pem and NAME-key.pem, for servers and clients on this machine.
 func (a *authority) issue(t *testing.T, name string) {
 	t.Helper()
 	a.sign(t, name, &x509.Certificate{
@@ -79,7 +80,7 @@ func (a *authority) issue(t *testing.T, name string) {
 	})
 }
 
-// sign makes a certificate. The first one signs itself.
+// sign makes a certificate and writes it to files. The first one signs itself.
 func (a *authority) sign(
 	t *testing.T, name string, c *x509.Certificate,
 ) (*ecdsa.PrivateKey, *x509.Certificate) {
@@ -114,22 +115,22 @@ func (a *authority) sign(
 	return key, cert
 }
 
-// A node speaks TLS, trusts the authority that it is told to, and shows its own certificate.
-// Without these it says in one line what is wrong, and ends.
-func TestEtcdAsksForACertificate(t *testing.T) {
+// A node speaks TLS, trusts the authority that it is told to trust, and presents its own
+// certificate. Otherwise it says in one line what is wrong, and exits.
+func TestEtcdRequiresACertificate(t *testing.T) {
 	t.Parallel()
-	needs(t, "etcd")
 	dir := t.TempDir()
 	ours, others := newAuthority(t, dir, "ca"), newAuthority(t, dir, "other-ca")
 	ours.issue(t, "server")
 	ours.issue(t, "node")
 	others.issue(t, "stranger")
 	file := func(name string) string { return filepath.Join(dir, name) }
-	e := &etcd{program: "etcd", scheme: "https", flags: []string{
+	e := newEtcd(t, 3)
+	e.scheme = "https"
+	e.flags = []string{
 		"--cert-file", file("server.pem"), "--key-file", file("server-key.pem"),
 		"--trusted-ca-file", file("ca.pem"), "--client-cert-auth",
-	}}
-	e.prepare(t, 3)
+	}
 	own, err := tls.LoadX509KeyPair(file("node.pem"), file("node-key.pem"))
 	if err != nil {
 		t.Fatal(err)
@@ -140,52 +141,45 @@ func TestEtcdAsksForACertificate(t *testing.T) {
 		RootCAs: roots, Certificates: []tls.Certificate{own},
 	}
 	e.start(t)
-	e.mustWork(t)
 	ca := []string{"-etcd-ca", file("ca.pem")}
 	pair := func(name string) []string {
 		return []string{"-etcd-cert", file(name + ".pem"), "-etcd-key", file(name + "-key.pem")}
 	}
-	var nodes []*node
-	for range 2 {
-		nodes = append(nodes, startNode(t, e, append(pair("node"), ca...)...))
-	}
-	mustSayEverywhere(t, nodes)
+	nodes := startNodes(t, e, 2, append(pair("node"), ca...)...)
+	mustBeOneLobby(t, nodes...)
 	e.kill(e.leader(t))
-	mustSayEverywhere(t, nodes)
+	mustBeOneLobby(t, nodes...)
 
 	for name, args := range map[string][]string{
-		"no certificate":         ca,
-		"a stranger's":           append(pair("stranger"), ca...),
-		"an authority of others": append(pair("node"), "-etcd-ca", file("other-ca.pem")),
-		"no authority":           pair("node"),
+		"no certificate":           ca,
+		"a stranger's certificate": append(pair("stranger"), ca...),
+		"another authority":        append(pair("node"), "-etcd-ca", file("other-ca.pem")),
+		"no authority":             pair("node"),
 	} {
-		t.Run(name, func(t *testing.T) { mustSayWhyNot(t, newNode(t, e.url(), args...), "certificate") })
+		t.Run(name, func(t *testing.T) {
+			newNode(t, e.url(), args...).mustBeTurnedAway(t, "certificate")
+		})
 	}
 	for pattern, args := range map[string][]string{
 		"-etcd-ca":   {"-etcd-ca", file("none.pem")},
 		"-etcd-cert": {"-etcd-cert", file("none.pem"), "-etcd-key", file("node-key.pem")},
 		"-etcd-key":  {"-etcd-cert", file("node.pem")},
 	} {
-		args = append([]string{"-addr", "127.0.0.1:0", "-etcd", e.url()}, args...)
-		_, stderr, status := run(t, args...)
-		if status == 0 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, pattern) {
-			t.Errorf("%q: got %d and %q, want an error and one line with %s", args, status, stderr, pattern)
-		}
+		mustExit(t, 2, pattern, append(args, "-addr", "127.0.0.1:0", "-etcd", e.url())...)
 	}
 }
 
-// mustSayWhyNot fails the test unless the node ends with a line that says why etcd does not let it
-// in, which has that word.
-func mustSayWhyNot(t *testing.T, n *node, word string) {
+// mustBeTurnedAway fails the test unless the node exits with status 1 and one line that has the
+// word and says why etcd rejects it.
+func (n *node) mustBeTurnedAway(t *testing.T, word string) {
 	t.Helper()
 	n.start(t)
-	var failure *exec.ExitError
-	exit, ended := n.wait(10*time.Second + slack)
-	if !ended || !errors.As(exit, &failure) || failure.ExitCode() != 1 {
-		t.Errorf("the node has ended: %v, with %v, want status 1", ended, exit)
+	exit, ended := n.wait(startLimit)
+	if !ended || n.cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("the node ended: %v, with %v, want status 1", ended, exit)
 	}
-	n.mustHaveSaid(t)
-	if said := n.errs.String(); n.lives() > 0 || !strings.Contains(said, word) {
-		t.Errorf("the node has said %q and %q, want why it is not let in", n.out, said)
+	n.mustHaveWarnedOnce(t)
+	if printed := n.errs.String(); n.starts() > 0 || !strings.Contains(printed, word) {
+		t.Errorf("the node printed %q and %q, want a line with %q", n.out, printed, word)
 	}
 }

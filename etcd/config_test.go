@@ -1,6 +1,6 @@
 package etcd
 
-// Tests of what the flags say: URLs and certificates. Those of TLS use real sockets.
+// What belongs here: tests of what the flags say, URLs and certificates. Those of TLS use sockets.
 
 import (
 	"crypto/ecdsa"
@@ -33,44 +33,49 @@ func ExampleParseURLs() {
 	fmt.Println(err)
 	// Output:
 	// blue [http://10.0.0.1:2379 http://10.0.0.2:2379] <nil>
-	// URL 1 of etcd does not begin with http:// or https://; write one such as http://10.0.0.1:2379
+	// etcd URL 1 does not begin with http:// or https://; an example is http://10.0.0.1:2379
 }
 
-func TestParseURLs(t *testing.T) {
+func TestURLsNameEndpointsAndLobby(t *testing.T) {
 	for list, want := range map[string]Config{
-		"http://h:1":                        {Endpoints: []string{"http://h:1"}, Name: "lobby"},
-		"http://h:1/":                       {Endpoints: []string{"http://h:1"}, Name: "lobby"},
-		"http://h/etcd/eu/blue/":            {Endpoints: []string{"http://h/etcd/eu"}, Name: "blue"},
-		"HTTPS://h:1/blue/":                 {Endpoints: []string{"https://h:1"}, Name: "blue"},
-		"http://[::1]:1/A.b_c-9":            {Endpoints: []string{"http://[::1]:1"}, Name: "A.b_c-9"},
-		"http://h:1, https://i/lobby":       {Endpoints: []string{"http://h:1", "https://i"}, Name: "lobby"},
-		"http://a:p%2Cw@h,http://a:p%2Cw@i": {Endpoints: []string{"http://h", "http://i"}, Name: "lobby", User: "a", Password: "p,w"},
+		"http://h:1":                  {Endpoints: []string{"http://h:1"}, Name: "lobby"},
+		"http://h:1/":                 {Endpoints: []string{"http://h:1"}, Name: "lobby"},
+		"http://h/etcd/eu/blue/":      {Endpoints: []string{"http://h/etcd/eu"}, Name: "blue"},
+		"HTTPS://h:1/blue/":           {Endpoints: []string{"https://h:1"}, Name: "blue"},
+		"http://[::1]:1/A.b_c-9":      {Endpoints: []string{"http://[::1]:1"}, Name: "A.b_c-9"},
+		"http://h:1, https://i/lobby": {Endpoints: []string{"http://h:1", "https://i"}, Name: "lobby"},
+		"http://a:p%2Cw@h,http://a:p%2Cw@i": {
+			Endpoints: []string{"http://h", "http://i"}, Name: "lobby", User: "a", Password: "p,w",
+		},
 	} {
 		if got, err := ParseURLs(list); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %+v, %v", list, got, err)
 		}
 	}
+}
+
+func TestInvalidURLIsExplained(t *testing.T) {
 	for list, want := range map[string]string{
-		"":                                    "URL 1 of etcd is empty",
-		"http://h:1,":                         "URL 2 of etcd is empty",
+		"":                                    "etcd URL 1 is empty",
+		"http://h:1,":                         "etcd URL 2 is empty",
 		"h:1":                                 "http:// or https://",
 		"10.0.0.1:2379":                       "http://",
 		"ftp://h":                             "http:// or https://",
 		"http:h:1":                            "http://",
 		"http://:2379":                        "no host",
 		"http:///blue":                        "no host",
-		"http://h:port":                       "cannot be read",
-		"http://a:sec/ret@h":                  "cannot be read",
+		"http://h:port":                       "is not valid",
+		"http://a:sec/ret@h":                  "is not valid",
 		"http://h/a b":                        "names the lobby",
 		"http://h/ä":                          "names the lobby",
 		"http://h/a%2Fb":                      "names the lobby",
-		"http://h?x":                          "more than a path",
-		"http://h?":                           "more than a path",
-		"http://h#x":                          "more than a path",
+		"http://h?x":                          "a query or a fragment",
+		"http://h?":                           "a query or a fragment",
+		"http://h#x":                          "a query or a fragment",
 		"http://a@h":                          "USER:PASSWORD",
 		"http://:secret@h":                    "USER:PASSWORD",
-		"http://h/a,http://i/b":               "the same name",
-		"http://h/a,http://i":                 "the same name",
+		"http://h/a,http://i/b":               "use one name",
+		"http://h/a,http://i":                 "use one name",
 		"http://a:secret@h,http://i":          "the same in each",
 		"http://a:secret@h,http://a:pin@i":    "the same in each",
 		"http://a:secret@h,http://b:secret@i": "the same in each",
@@ -80,14 +85,14 @@ func TestParseURLs(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", list, err, want)
 		} else if text := err.Error(); strings.Contains(text, "sec") || strings.ContainsAny(text, "\n") {
-			t.Errorf("%s: %q has several lines, or tells the password", list, text)
+			t.Errorf("%s: %q has several lines or contains the password", list, text)
 		}
 	}
 }
 
-// pki has a CA, and files with it and with a certificate of a client.
+// pki is a CA that also serves as a client's certificate.
 type pki struct {
-	ca, cert, key string // names of files
+	ca, cert, key string // file names
 	pool          *x509.CertPool
 }
 
@@ -121,7 +126,7 @@ func newPKI(t *testing.T) pki {
 	return p
 }
 
-func TestLoadTLS(t *testing.T) {
+func TestCertificateFilesAreChecked(t *testing.T) {
 	p := newPKI(t)
 	if config, err := LoadTLS("", "", ""); config != nil || err != nil {
 		t.Errorf("without files: %v, %v", config, err)
@@ -131,7 +136,7 @@ func TestLoadTLS(t *testing.T) {
 	}
 	for _, test := range []struct{ ca, cert, key, want string }{
 		{"missing", "", "", "-etcd-ca"},
-		{p.key, "", "", "-etcd-ca: there is no certificate"},
+		{p.key, "", "", "contains no certificate"},
 		{"", p.cert, "", "belong together"},
 		{p.ca, "", p.key, "belong together"},
 		{"", p.key, p.cert, "-etcd-cert and -etcd-key"},
@@ -142,7 +147,7 @@ func TestLoadTLS(t *testing.T) {
 	}
 }
 
-func TestCertificates(t *testing.T) {
+func TestTLSErrorsNameTheFlag(t *testing.T) {
 	p := newPKI(t)
 	pair, err := tls.LoadX509KeyPair(p.cert, p.key)
 	if err != nil {
@@ -163,7 +168,7 @@ func TestCertificates(t *testing.T) {
 		{etcd.URL, p.ca, "", "", "-etcd-cert and -etcd-key"},
 		{etcd.URL, "", p.cert, p.key, "-etcd-ca"},
 		{etcd.URL, "", "", "", "-etcd-ca"},
-		{strings.Replace(plain.URL, "http:", "https:", 1), "", "", "", "write http://"},
+		{strings.Replace(plain.URL, "http:", "https:", 1), "", "", "", "use http://"},
 	} {
 		config, err := ParseURLs(test.url)
 		if err != nil {

@@ -1,29 +1,28 @@
-// Package etcd keeps a log in etcd: entries that all who read them get in the same order, and that
-// outlive every machine but a majority of the etcd servers.
+// Package etcd keeps a log in etcd. All readers get its entries in the same order, and the entries
+// survive as long as a majority of the etcd servers does.
 //
-// etcd is a map from keys to values that several servers keep alike. It counts its changes: the
-// number of a change is its revision, and each key knows the revision of its last change. So a log
-// needs nothing but keys. Entry 7 of the node n1 in the lobby called lobby is the key
-// lobby/log/n1/7, which is never changed after it was put, and the entries in the order of their
-// revisions are the log. Old revisions of keys are not needed, so nothing is lost when etcd forgets
-// them (a compaction).
+// etcd is a replicated key-value store. It numbers its changes: the number of a change is its
+// revision, and each key records the revision of its last change. So a log needs nothing but keys.
+// Entry 7 of the node n1 in the lobby called lobby is the key lobby/log/n1/7, which never changes,
+// and the log is these keys in the order of their revisions. It needs no old revisions of keys, so
+// nothing is lost when etcd discards those (a compaction).
 //
-//	lobby/lobby       the settings, put by the first node; who put them anew began another log
+//	lobby/lobby       the settings, put by the first node; recreating this key starts a new log
 //	lobby/log/n1/7    entry 7 of the node n1
 //	lobby/nodes/n1    the number of the last entry of the node n1
-//	lobby/state       which saved state is the newest, so that not all entries need be kept
-//	lobby/state/ID/1  the first piece of the saved state ID
+//	lobby/state       says which snapshot is the newest, so that older entries can be removed
+//	lobby/state/ID/1  the first piece of the snapshot ID
 //
-// Five calls are all there is to it. etcd takes them as HTTP with JSON, in which keys and values
-// are base64: bG9iYnkvbG9nLw== is lobby/log/, and bG9iYnkvbG9nMA== is lobby/log0, where the keys
-// that begin with lobby/log/ end.
+// The package uses four calls. Their form is JSON over HTTP, with keys and values in base64:
+// bG9iYnkvbG9nLw== is lobby/log/, and bG9iYnkvbG9nMA== is lobby/log0, the end of the range of keys
+// that begin with lobby/log/.
 //
-// Appending is a transaction. If the node has put no entry yet (else: exactly n-1 entries), it puts
-// the entry and the node's number together. So whatever becomes of the answer, the same transaction
-// can be sent again, to any server, at any time: the second one finds its condition false and
-// changes nothing. The answer says so, and with which revision the entry stands in the log. The
-// first entry of a node has a second condition, that lobby/state is as the node has seen it, because
-// the node's key may be gone when the transaction comes again.
+// Appending is a transaction. If the node has put exactly n-1 entries so far, the transaction puts
+// entry n and the node's new number. It is therefore idempotent: if a response is lost, the same
+// transaction can be sent again, to any server, at any time. If it has been carried out before, its
+// condition now fails, it changes nothing, and the response gives the entry's revision. A node's
+// first entry has a second condition, that lobby/state is as the node has read it, because the
+// node's key may have been removed by the time that the transaction arrives again.
 //
 //	curl http://127.0.0.1:2379/v3/kv/txn -d '{
 //	  "compare": [{"target": "VERSION", "key": "bG9iYnkvbm9kZXMvbjE=", "version": 0},
@@ -32,33 +31,32 @@
 //	              {"request_put": {"key": "bG9iYnkvbm9kZXMvbjE=", "value": "MQ=="}}],
 //	  "failure": [{"request_range": {"key": "bG9iYnkvbm9kZXMvbjE="}}]}'
 //
-// Reading is a range, sorted by revision, of what is there:
+// Reading begins with ranges, sorted by revision, which return the entries so far:
 //
-//	curl http://127.0.0.1:2379/v3/kv/range -d '{
+//	curl http://127.0.0.1:2379/v3/kv/txn -d '{"success": [{"request_range": {
 //	  "key": "bG9iYnkvbG9nLw==", "range_end": "bG9iYnkvbG9nMA==", "min_mod_revision": 1,
-//	  "sort_target": "MOD", "sort_order": "ASCEND", "limit": 64}'
+//	  "sort_target": "MOD", "sort_order": "ASCEND", "limit": 64}}]}'
 //
-// and then a watch of what comes, from the revision after the one in the range's answer. A watch is
-// an answer without an end, a line for each few entries:
+// It continues with a watch, from the revision after that of the last response. The response to a
+// watch has no end. It has one line for every few entries:
 //
 //	curl -N http://127.0.0.1:2379/v3/watch -d '{"create_request": {
 //	  "key": "bG9iYnkvbG9nLw==", "range_end": "bG9iYnkvbG9nMA==", "start_revision": 2}}'
 //
-// A watch that breaks, for whatever reason, is followed by a range and another watch at the next
-// server. A watch that falls silent shows in what Append gets: entries that the watch does not
-// bring.
+// A watch that breaks, for whatever reason, is followed by a range and a watch at the next server.
+// A stalled watch is noticed because it does not deliver what Append knows to be in the log.
 //
-// Now and then somebody saves a state, which is what the entries up to some revision lead to. Then
-// those that came before the former state are removed, and etcd forgets that they were there:
+// From time to time a node saves a snapshot, the state that the entries up to some revision lead
+// to. Then the entries before the previous snapshot are removed, and etcd discards their revisions:
 //
 //	curl http://127.0.0.1:2379/v3/kv/compaction -d '{"revision": 2}'
 //
-// If etcd has users, a header Authorization of each call is a token, which this call gets:
+// If etcd has users, each call carries a token in its Authorization header. This call returns one:
 //
 //	curl http://127.0.0.1:2379/v3/auth/authenticate -d '{"name": "alice", "password": "secret"}'
 //
-// No goroutine shares anything but two channels. Append, Save and Entries each have a client, which
-// asks one server (an endpoint) until it fails or lets it wait, and then the next. The channels say
-// how far etcd has come: no answer may be older than what was seen before, or etcd was restored from
-// a backup.
+// The goroutines share only two channels. Append, SaveSnapshot and Entries each have a client that
+// sends its requests to one server (an endpoint) until that fails or is slow, and then to the next.
+// The channels carry how far etcd has come: a response that is older than an earlier one shows that
+// etcd was restored from a backup.
 package etcd

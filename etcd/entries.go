@@ -12,22 +12,21 @@ import (
 )
 
 const (
-	// firstPage and maxPage are how many entries are asked for at once. After a page of less than
-	// smallPage bytes it is twice as many, because etcd reads the whole log for each page; each time
-	// that it has to be asked for again a quarter, because somebody may have put large values into
-	// the lobby's keys.
+	// firstPage and maxPage bound how many entries are asked for at once. The number doubles after a
+	// page of less than smallPage bytes, because etcd scans the whole log for each page. Each time
+	// that a page is asked for again, it is divided by four, because someone may have put large
+	// values into the lobby's keys.
 	firstPage = 64
 	maxPage   = 512
 	smallPage = 1 << 20
 
-	// lagTime is how long a watch may lack what an append has acknowledged.
-	lagTime = 2 * time.Second
+	// maxLag is how long a watch may lack an entry that Append knows to be in the log.
+	maxLag = 2 * time.Second
 
-	// otherLagTime is the same if Append has left the watch's endpoint, which it does not do
-	// without a reason.
-	otherLagTime = 500 * time.Millisecond
+	// maxLagAlone is the same if Append has left the watch's endpoint, which it has a reason to do.
+	maxLagAlone = 500 * time.Millisecond
 
-	// maxNumbers is how many nodes' last numbers are kept at most; beyond it they are learnt anew.
+	// maxNumbers bounds how many nodes' numbers are kept. Beyond it they are forgotten and relearned.
 	maxNumbers = 10_000
 )
 
@@ -40,24 +39,26 @@ type Entry struct {
 }
 
 var (
-	errStopped = errors.New("whoever ranges over the entries has had enough")
-	errHole    = errors.New("a watch has left an entry out")
+	errStopped = errors.New("the caller has stopped reading entries")
+	errMissing = errors.New("the watch left out an entry")
 )
 
-// Entries returns the entries after Session.At, in order and without a hole, and goes on for ever.
-// It survives endpoints that fail. It ends with an error: ctx's, ErrReplaced, ErrRestored or
-// ErrTrimmed. What became of the log shows when a watch begins; while one goes well, Append notices
-// first.
+// Entries yields all entries after Session.At, in order and without gaps, and then each new one as
+// it arrives. It survives endpoints that fail. It ends with ctx's error, or with ErrReplaced,
+// ErrRestored or ErrTrimmed. It detects these only when it starts a watch; while one is running,
+// Append detects them first.
 func (s *Session) Entries(ctx context.Context) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		r := &reader{session: s, client: s.began.clone(), yield: yield, position: s.At, numbers: map[string]int{}}
+		r := &entryReader{
+			session: s, client: s.began.clone(), yield: yield, position: s.At, numbers: map[string]int{},
+		}
 		for {
 			err := r.catchUp(ctx)
 			if err == nil {
 				err = r.watch(ctx)
 			}
 			switch err {
-			case nil, errHole:
+			case nil, errMissing:
 			case errStopped:
 				return
 			default:
@@ -68,67 +69,66 @@ func (s *Session) Entries(ctx context.Context) iter.Seq2[Entry, error] {
 	}
 }
 
-// reader reads the entries for one call of Entries.
-type reader struct {
+// entryReader is the state of one call of Entries.
+type entryReader struct {
 	session  *Session
 	client   *client
 	yield    func(Entry, error) bool
 	position int64           // the revision up to which all entries were yielded
 	last     keyValue        // the entry that was yielded last, without its value
-	numbers  map[string]int  // by node, the highest number up to which no entry was missing
-	acked    acknowledgement // the last of Append
+	numbers  map[string]int  // by node, the number up to which no entry was missing
+	acked    acknowledgement // the latest one from Append
 }
 
-// catchUp yields all entries that are in the log. What it needs to know of the lobby it reads in
-// the same transactions, so a log that was replaced, restored or trimmed never goes unnoticed.
-func (r *reader) catchUp(ctx context.Context) error {
+// catchUp yields all entries that are in the log. Its transactions also read whether the log was
+// replaced, restored or trimmed, so that never goes unnoticed.
+func (r *entryReader) catchUp(ctx context.Context) error {
 	s, log := r.session, r.session.log
 	for limit := firstPage; ; {
-		prefix, lobby := log.key("log/"), log.key("lobby")
-		last := r.last.Key
-		if last == nil {
-			last = lobby // there is no last entry yet, so what is found does not matter
-		}
-		seen := s.see(0)
+		prefix, lobby, state := log.key("log/"), log.key("lobby"), log.key("state")
+		seen := s.observe(0)
 		isFirst := true
-		page, err := insist[transactionAnswer](ctx, r.client, requestTime, "/v3/kv/txn", func() any {
+		page, err := r.client.hedge(ctx, slowAfter, func() transaction {
 			if !isFirst {
 				limit = max(1, limit/4)
 			}
 			isFirst = false
-			return transaction{Success: []operation{
+			t := transaction{Success: []operation{
 				{Range: &rangeRequest{Key: prefix, End: after(prefix), MinModified: r.position + 1,
 					SortTarget: "MOD", SortOrder: "ASCEND", Limit: limit}},
 				get(lobby),
-				get(log.key("state")),
-				{Range: &rangeRequest{Key: last, KeysOnly: true}},
+				get(state),
 			}}
+			if r.last.Key != nil {
+				t.Success = append(t.Success, stat(r.last.Key))
+			}
+			return t
 		})
 		if err != nil {
 			return err
 		}
-		removed := parsePointer(page.read(2).first().Value).Removed
+		removed := parsePointer(page.find(state).Value).Removed
 		switch {
-		case page.read(1).first().Created != s.Created:
+		case page.find(lobby).Created != s.Created:
 			return ErrReplaced
 		case page.Header.Revision < seen:
 			return ErrRestored
 		case removed > r.position:
 			return ErrTrimmed
-		case r.last.Modified > removed && page.read(3).first().Created != r.last.Created:
+		case r.last.Modified > removed && page.find(r.last.Key).Created != r.last.Created:
 			return ErrRestored
 		}
-		entries := page.read(0)
+		entries := page.first()
 		size := 0
 		for _, kv := range entries.KVs {
 			size += len(kv.Value)
-			if err := r.take(ctx, kv); err != nil {
+			if err := r.handle(ctx, kv); err != nil {
 				return err
 			}
 		}
 		if !entries.More {
 			r.position = max(r.position, page.Header.Revision)
-			s.see(r.position)
+			s.observe(r.position)
 			return nil
 		}
 		if size < smallPage {
@@ -137,18 +137,18 @@ func (r *reader) catchUp(ctx context.Context) error {
 	}
 }
 
-// take yields what stands in kv if that is an entry and comes next. Anything else is skipped.
-func (r *reader) take(ctx context.Context, kv keyValue) error {
+// handle yields the entry in kv. It skips what was yielded already, and keys that are not entries.
+func (r *entryReader) handle(ctx context.Context, kv keyValue) error {
 	if kv.Modified <= r.position {
 		return nil
 	}
 	name, _ := strings.CutPrefix(string(kv.Key), string(r.session.log.key("log/")))
-	node, count, _ := strings.Cut(name, "/")
-	number, err := strconv.Atoi(count)
-	isEntry := err == nil && number > 0 && strconv.Itoa(number) == count &&
-		node != "" && !strings.ContainsFunc(node, isNotOfNode)
+	node, digits, _ := strings.Cut(name, "/")
+	number, err := strconv.Atoi(digits)
+	isEntry := err == nil && number > 0 && strconv.Itoa(number) == digits &&
+		node != "" && strings.Trim(node, nodeBytes) == ""
 	if isEntry {
-		if err := r.check(ctx, node, number, kv.Modified); err != nil {
+		if err := r.checkNumber(ctx, node, number, kv.Modified); err != nil {
 			return err
 		}
 	}
@@ -162,27 +162,24 @@ func (r *reader) take(ctx context.Context, kv keyValue) error {
 	return nil
 }
 
-func isNotOfNode(c rune) bool {
-	return !('0' <= c && c <= '9' || 'a' <= c && c <= 'z')
-}
-
-// check looks for a hole before entry number of node, which has come with a revision. etcd promises
-// that a watch leaves nothing out, but a node that missed an entry would differ from the others for
-// ever, so it is worth a question. There may be no entry before this one either: then somebody has
-// put this one there by hand, and it is for the caller to skip it.
-func (r *reader) check(ctx context.Context, node string, number int, revision int64) error {
+// checkNumber returns an error if an entry is missing before entry number of node, which has the
+// revision at. etcd promises that a watch leaves nothing out. But a node that missed an entry would
+// differ from the others forever, so it is worth one request. If etcd has no such entry either,
+// this one was written by hand, and the caller will skip it.
+func (r *entryReader) checkNumber(ctx context.Context, node string, number int, at int64) error {
 	last, isKnown := r.numbers[node]
 	if isKnown && number > last+1 {
 		key := r.session.log.key("log/" + node + "/" + strconv.Itoa(last+1))
-		answer, err := insist[rangeAnswer](ctx, r.client, requestTime, "/v3/kv/range", always(rangeRequest{Key: key, KeysOnly: true}))
+		read := transaction{Success: []operation{stat(key)}}
+		response, err := r.client.hedge(ctx, slowAfter, same(read))
 		if err != nil {
 			return err
 		}
-		if found := answer.first(); found.Version > 0 && found.Modified < revision {
+		if found := response.find(key); found.Version > 0 && found.Modified < at {
 			if found.Modified <= r.position {
-				return ErrTrimmed // what came after it was yielded already
+				return ErrTrimmed // a later entry was yielded already
 			}
-			return errHole
+			return errMissing
 		}
 		return nil
 	}
@@ -199,7 +196,7 @@ type watchRequest struct {
 		End      []byte   `json:"range_end"`
 		Start    int64    `json:"start_revision"`
 		Filters  []string `json:"filters"`
-		Fragment bool     `json:"fragment"` // long answers come in parts
+		Fragment bool     `json:"fragment"` // lets etcd split long messages
 	} `json:"create_request"`
 }
 
@@ -207,16 +204,16 @@ type watchMessage struct {
 	Result struct {
 		Canceled bool `json:"canceled"`
 		Events   []struct {
-			Type string   `json:"type"` // missing for a put
+			Type string   `json:"type"` // absent for a put
 			KV   keyValue `json:"kv"`
 		} `json:"events"`
 	} `json:"result"`
 	Error json.RawMessage `json:"error"`
 }
 
-// watch yields the entries that come into the log. It returns nil when the watch has ended, has
-// failed or lags behind; then it has moved on to another endpoint.
-func (r *reader) watch(ctx context.Context) error {
+// watch yields new entries as they arrive. It returns nil after the watch has ended, failed or
+// fallen behind, and has then moved to another endpoint.
+func (r *entryReader) watch(ctx context.Context) error {
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var request watchRequest
@@ -225,7 +222,7 @@ func (r *reader) watch(ctx context.Context) error {
 	request.Create.Start = r.position + 1
 	request.Create.Filters = []string{"NODELETE"}
 	request.Create.Fragment = true
-	head := time.AfterFunc(requestTime, cancel)
+	head := time.AfterFunc(slowAfter, cancel)
 	response, err := r.client.send(watching, "/v3/watch", request)
 	head.Stop()
 	if err != nil {
@@ -234,16 +231,16 @@ func (r *reader) watch(ctx context.Context) error {
 		return nil
 	}
 	messages := make(chan watchMessage)
-	go receive(watching, response.Body, r.session.log.maxAnswer, messages)
+	go receive(watching, response.Body, r.session.log.maxResponse, messages)
 
-	var awaited int64 // the revision that must have come when late fires; none if it has come
-	late := time.NewTimer(lagTime)
+	var awaited int64 // the revision that must have arrived when late fires
+	late := time.NewTimer(maxLag)
 	late.Stop()
 	for {
 		if r.position >= awaited {
 			late.Stop()
 			if awaited = r.acked.revision; r.position < awaited {
-				late.Reset(r.patience())
+				late.Reset(r.lagAllowed())
 			}
 		}
 		select {
@@ -260,11 +257,11 @@ func (r *reader) watch(ctx context.Context) error {
 				if event.Type == "DELETE" {
 					continue
 				}
-				if err := r.take(ctx, event.KV); err != nil {
+				if err := r.handle(ctx, event.KV); err != nil {
 					return err
 				}
 			}
-			r.session.see(r.position)
+			r.session.observe(r.position)
 			if !ok || message.Result.Canceled || message.Error != nil {
 				r.client.move()
 				pause(ctx)
@@ -274,22 +271,22 @@ func (r *reader) watch(ctx context.Context) error {
 	}
 }
 
-// patience returns how long the watch may lack what was acknowledged last.
-func (r *reader) patience() time.Duration {
+// lagAllowed returns how long the watch may lack the entry that was acknowledged last.
+func (r *entryReader) lagAllowed() time.Duration {
 	if r.acked.endpoint != r.client.at {
-		return otherLagTime
+		return maxLagAlone
 	}
-	return lagTime
+	return maxLag
 }
 
-// receive sends on what comes from a watch, and closes messages when there is no more.
-func receive(ctx context.Context, body io.ReadCloser, maxMessage int64, messages chan<- watchMessage) {
+// receive sends each message of a watch, of at most limit bytes, to messages and finally closes it.
+func receive(ctx context.Context, body io.ReadCloser, limit int64, messages chan<- watchMessage) {
 	defer close(messages)
 	defer body.Close()
 	limited := &io.LimitedReader{R: body}
 	decoder := json.NewDecoder(limited)
 	for {
-		limited.N = maxMessage
+		limited.N = limit
 		var message watchMessage
 		if decoder.Decode(&message) != nil {
 			return

@@ -1,6 +1,6 @@
 package etcd
 
-// Tests of Entries: watches that fail in each way that there is.
+// What belongs here: tests of Entries, most of them with watches that fail.
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-func TestEntriesComeInOrder(t *testing.T) {
+func TestEntriesArriveInOrder(t *testing.T) {
 	inWorld(t, 3, func(t *testing.T, w *world) {
 		one, two := w.mustBegin(), w.mustBegin()
 		mustAppend(t, one, "a", 1, "x")
@@ -23,14 +23,14 @@ func TestEntriesComeInOrder(t *testing.T) {
 		mustAppend(t, two, "b", 2, "z")
 		mustAppend(t, one, "a", 2, "")
 		f.mustRead(t, "b/2=z", "a/2=")
-		// Twice over the same session is twice the same.
+		// A second loop over the same session yields the same entries.
 		follow(t.Context(), one).mustRead(t, "a/1=x", "b/1=y", "b/2=z", "a/2=")
 	})
 }
 
 func TestLongLogIsReadInPages(t *testing.T) {
 	for _, test := range []struct{ entries, size, pages int }{
-		{3 * maxPage, 1, 6}, // of 64, 128, 256, 512, 512 and the rest
+		{3 * maxPage, 1, 6}, // 64, 128, 256, 512, 512 and the rest
 		{firstPage, 1, 1},
 		{3 * firstPage, smallPage / firstPage, 3},
 	} {
@@ -51,17 +51,17 @@ func TestLongLogIsReadInPages(t *testing.T) {
 	}
 }
 
-func TestLargeValuesAreReadOneByOne(t *testing.T) {
+func TestPagesWithLargeValuesGetSmaller(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
-		s.log.maxAnswer = 1 << 16
-		large := strings.Repeat("x", 3<<16/8) // half an answer in base64
+		s.log.maxResponse = 1 << 16
+		large := strings.Repeat("x", 3<<16/8) // half a response, in base64
 		for i := range 3 {
 			w.put(fmt.Sprint("lobby/log/large/", i), large)
 		}
 		mustAppend(t, s, "a", 1, "x")
 		f := follow(t.Context(), s)
-		for range 2 { // large/0 is no entry
+		for range 2 { // large/0 is not an entry
 			if e := f.next(t); e.Node != "large" || len(e.Text) != len(large) {
 				t.Errorf("read %s/%d", e.Node, e.Number)
 			}
@@ -70,7 +70,7 @@ func TestLargeValuesAreReadOneByOne(t *testing.T) {
 	})
 }
 
-func TestKeysThatAreNoEntriesAreSkipped(t *testing.T) {
+func TestKeysThatAreNotEntriesAreSkipped(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		garbage := func() {
@@ -92,66 +92,63 @@ func TestKeysThatAreNoEntriesAreSkipped(t *testing.T) {
 	})
 }
 
-// entry returns a watch's line with an entry that is in the log.
+// entry returns the line of a watch for an entry in the log.
 func (w *world) entry(name string) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return event(w.keys["lobby/log/"+name])
 }
 
-// failWatch makes the first watch at the first member go as script says. script is called when the
-// test has called the function that is returned.
+// failWatch replaces the first watch at the first member by script, which runs once the test calls
+// begin.
 func (w *world) failWatch(script func(c *call)) (begin func()) {
-	mayBegin := make(chan struct{})
+	begun := make(chan struct{})
 	var isSecond atomic.Bool
-	w.set(func() {
-		w.members[0].script = func(c *call, serve func()) {
-			if c.path != "/v3/watch" || isSecond.Swap(true) {
-				serve()
-				return
-			}
-			<-mayBegin
-			script(c)
+	w.script(func(c *call, serve func()) {
+		if c.path != "/v3/watch" || isSecond.Swap(true) {
+			serve()
+			return
 		}
-	})
-	return func() { close(mayBegin) }
+		<-begun
+		script(c)
+	}, 0)
+	return func() { close(begun) }
 }
 
-// In each of these a watch at the first member goes wrong. Whatever it is, the entries go on.
-func TestWatchThatFails(t *testing.T) {
+func TestEntriesContinueAfterAWatchFails(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		most   time.Duration           // after which the entry must have come
-		script func(w *world, c *call) // called when a/2 is in the log
+		most   time.Duration           // within which a/2 must arrive
+		script func(w *world, c *call) // runs once a/2 is in the log
 	}{
-		{"refused", pauseTime, func(w *world, c *call) { c.fail(503, "etcdserver: no leader") }},
-		{"no head", requestTime + pauseTime, func(w *world, c *call) { c.hang() }},
-		{"canceled", pauseTime, func(w *world, c *call) {
+		{"refused", retryDelay, func(w *world, c *call) { c.fail(503, "etcdserver: no leader") }},
+		{"no head", slowAfter + retryDelay, func(w *world, c *call) { c.hang() }},
+		{"canceled", retryDelay, func(w *world, c *call) {
 			c.say(created + `{"result":{"canceled":true,"cancel_reason":"leader lost"}}` + "\n")
 			c.hang()
 		}},
-		{"compacted", pauseTime, func(w *world, c *call) {
+		{"compacted", retryDelay, func(w *world, c *call) {
 			c.say(`{"result":{"created":true,"canceled":true,"compact_revision":"9"}}` + "\n")
 			c.hang()
 		}},
-		{"error in the stream", pauseTime, func(w *world, c *call) {
+		{"error in the stream", retryDelay, func(w *world, c *call) {
 			c.say(created + `{"error":{"grpc_code":14,"http_code":503,"message":"etcdserver: no leader"}}` + "\n")
 			c.hang()
 		}},
-		{"end", pauseTime, func(w *world, c *call) { c.say(created) }},
-		{"connection lost", pauseTime, func(w *world, c *call) { c.say(created); c.abort() }},
-		{"half a message", pauseTime, func(w *world, c *call) {
+		{"end", retryDelay, func(w *world, c *call) { c.say(created) }},
+		{"connection lost", retryDelay, func(w *world, c *call) { c.say(created); c.abort() }},
+		{"half a message", retryDelay, func(w *world, c *call) {
 			line := w.entry("a/2")
 			c.say(created + line[:len(line)-20])
 			c.abort()
 		}},
-		{"half a message, then silence", lagTime, func(w *world, c *call) {
+		{"half a message, then silence", maxLag, func(w *world, c *call) {
 			line := w.entry("a/2")
 			c.say(created + line[:len(line)-20])
 			c.hang()
 		}},
-		{"silence", lagTime, func(w *world, c *call) { c.say(created); c.hang() }},
-		{"endless message", pauseTime, func(w *world, c *call) {
+		{"silence", maxLag, func(w *world, c *call) { c.say(created); c.hang() }},
+		{"endless message", retryDelay, func(w *world, c *call) {
 			c.say(created + `{"result":{"events":[{"kv":{"value":"`)
 			c.say(strings.Repeat("A", 1<<16))
 			c.hang()
@@ -161,7 +158,7 @@ func TestWatchThatFails(t *testing.T) {
 			c.say(created + line + w.entry("a/2"))
 			c.hang()
 		}},
-		{"no JSON", pauseTime, func(w *world, c *call) { c.say("<html>"); c.hang() }},
+		{"no JSON", retryDelay, func(w *world, c *call) { c.say("<html>"); c.hang() }},
 		{"repeated events", 0, func(w *world, c *call) {
 			c.say(created + w.entry("a/1") + w.entry("a/2") + w.entry("a/2") + w.entry("a/1"))
 			c.hang()
@@ -170,18 +167,14 @@ func TestWatchThatFails(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			inWorld(t, 2, func(t *testing.T, w *world) {
 				s := w.mustBegin()
-				s.log.maxAnswer = 1 << 16
+				s.log.maxResponse = 1 << 16
 				mustAppend(t, s, "a", 1, "x")
 				begin := w.failWatch(func(c *call) { test.script(w, c) })
 				f := follow(t.Context(), s)
 				f.mustRead(t, "a/1=x")
 				mustAppend(t, s, "a", 2, "y")
 				begin()
-				start := time.Now()
-				f.mustRead(t, "a/2=y")
-				if took := time.Since(start); took > test.most {
-					t.Errorf("it took %v, want at most %v", took, test.most)
-				}
+				mustTake(t, 0, test.most, func() { f.mustRead(t, "a/2=y") })
 				mustAppend(t, s, "a", 3, "z")
 				f.mustRead(t, "a/3=z")
 				f.mustRest(t)
@@ -190,8 +183,7 @@ func TestWatchThatFails(t *testing.T) {
 	}
 }
 
-// A member whose watches always go wrong is left.
-func TestWatchesThatAlwaysFail(t *testing.T) {
+func TestMemberWhoseWatchesFailIsAvoided(t *testing.T) {
 	for name, script := range map[string]func(c *call){
 		"silence": func(c *call) { c.say(created); c.hang() },
 		"refused": func(c *call) { c.fail(503, "etcdserver: no leader") },
@@ -201,29 +193,29 @@ func TestWatchesThatAlwaysFail(t *testing.T) {
 			inWorld(t, 2, func(t *testing.T, w *world) {
 				s := w.mustBegin()
 				var watches atomic.Int64
-				w.members[0].script = func(c *call, serve func()) {
+				w.script(func(c *call, serve func()) {
 					if c.path == "/v3/watch" {
 						watches.Add(1)
 						script(c)
 						return
 					}
 					serve()
-				}
+				}, 0)
 				f := follow(t.Context(), s)
 				for i := range 10 {
 					mustAppend(t, s, "a", i+1, "x")
 					f.mustRead(t, fmt.Sprintf("a/%d=x", i+1))
 				}
 				if watches.Load() != 1 {
-					t.Errorf("it was asked for a watch %d times", watches.Load())
+					t.Errorf("it received %d requests for a watch", watches.Load())
 				}
 			})
 		})
 	}
 }
 
-// Each append that is acknowledged is no reason to wait longer for those before it.
-func TestSilentWatchWhileAppendsGoOn(t *testing.T) {
+// Later acknowledgements do not extend the wait for an entry.
+func TestSilentWatchIsNoticedWhileAppendsContinue(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		f := follow(t.Context(), s)
@@ -231,22 +223,18 @@ func TestSilentWatchWhileAppendsGoOn(t *testing.T) {
 		f.mustRead(t, "a/1=x")
 		synctest.Wait() // until the watch is open
 		w.set(func() { w.members[0].muted = true })
-		start := time.Now()
 		go func() {
 			for i := range 8 {
 				mustAppend(t, s, "a", i+2, "x")
-				time.Sleep(lagTime / 4)
+				time.Sleep(maxLag / 4)
 			}
 		}()
-		f.mustRead(t, "a/2=x")
-		if took := time.Since(start); took != lagTime {
-			t.Errorf("it took %v, want %v", took, lagTime)
-		}
-		time.Sleep(lagTime)
+		mustTake(t, maxLag, maxLag, func() { f.mustRead(t, "a/2=x") })
+		time.Sleep(maxLag)
 	})
 }
 
-func TestEntriesLeaveAMemberThatIsDown(t *testing.T) {
+func TestEntriesContinueAfterMembersStop(t *testing.T) {
 	inWorld(t, 3, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		f := follow(t.Context(), s)
@@ -260,9 +248,9 @@ func TestEntriesLeaveAMemberThatIsDown(t *testing.T) {
 	})
 }
 
-// The watch is stuck, and so is what Append asks at the same member. Append gets its answer
+// The first member's watch is silent, and its other requests are stuck. Append then gets its response
 // elsewhere, which makes the watch suspect sooner.
-func TestWatchAtAnEndpointThatAppendHasLeft(t *testing.T) {
+func TestWatchIsSuspectAtAnEndpointThatAppendHasLeft(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		f := follow(t.Context(), s)
@@ -271,16 +259,12 @@ func TestWatchAtAnEndpointThatAppendHasLeft(t *testing.T) {
 		f.mustRead(t, "a/1=x")
 		synctest.Wait() // until the watch is open
 		w.set(func() { w.members[0].script, w.members[0].muted = failures["stuck"], true })
-		start := time.Now()
-		mustAppend(t, s, "a", 2, "y")
-		f.mustRead(t, "a/2=y")
-		if took := time.Since(start); took != requestTime+otherLagTime {
-			t.Errorf("it took %v, want %v", took, requestTime+otherLagTime)
-		}
+		mustTake(t, slowAfter, slowAfter, func() { mustAppend(t, s, "a", 2, "y") })
+		mustTake(t, maxLagAlone, maxLagAlone, func() { f.mustRead(t, "a/2=y") })
 	})
 }
 
-func TestHoleInAWatchIsFilled(t *testing.T) {
+func TestEntryMissingFromAWatchIsRead(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		mustAppend(t, s, "a", 1, "x")
@@ -294,8 +278,8 @@ func TestHoleInAWatchIsFilled(t *testing.T) {
 	})
 }
 
-// Once an entry that comes after the hole was yielded, the order is lost.
-func TestHoleThatIsFoundTooLate(t *testing.T) {
+// Once a later entry has been yielded, the order is lost.
+func TestMissingEntryNoticedTooLateEndsTheEntries(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		mustAppend(t, s, "a", 1, "x")
@@ -311,7 +295,7 @@ func TestHoleThatIsFoundTooLate(t *testing.T) {
 	})
 }
 
-func TestEntryThatWasPutByHandIsNoHole(t *testing.T) {
+func TestEntryPutByHandIsNotMistakenForAMissingOne(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		f := follow(t.Context(), s)
@@ -326,7 +310,7 @@ func TestEntryThatWasPutByHandIsNoHole(t *testing.T) {
 		w.put("lobby/log/a/1", "forged")
 		mustAppend(t, s, "a", 4, "end")
 		f.mustRead(t, "a/1=forged", "a/4=end")
-		w.put("lobby/log/a/50", "forged") // two that follow each other, but no real one
+		w.put("lobby/log/a/50", "forged") // two in a row, but not after a real one
 		w.put("lobby/log/a/51", "forged")
 		mustAppend(t, s, "a", 5, "still here")
 		want = []string{"a/50=forged", "a/51=forged", "a/5=still here"}
@@ -337,16 +321,20 @@ func TestEntryThatWasPutByHandIsNoHole(t *testing.T) {
 	})
 }
 
-func TestEntriesSayWhatBecameOfTheLog(t *testing.T) {
+func TestEntriesDetectThatTheLogWasLost(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		prepare func(w *world)
 		want    error
 	}{
 		{"emptied", func(w *world) { w.remove("lobby/") }, ErrReplaced},
-		{"begun anew", func(w *world) { w.remove("lobby/"); w.mustBegin() }, ErrReplaced},
+		{"recreated", func(w *world) { w.remove("lobby/"); w.mustBegin() }, ErrReplaced},
 		{"restored", func(w *world) { w.restore("lobby/log/a/1") }, ErrRestored},
-		{"restored, and has gone on", func(w *world) { w.restore("lobby/log/a/1"); w.put("x", ""); w.put("x", "") }, ErrRestored},
+		{"restored, and then grown", func(w *world) {
+			w.restore("lobby/log/a/1")
+			w.put("x", "")
+			w.put("x", "")
+		}, ErrRestored},
 		{"trimmed", func(w *world) {
 			w.put("lobby/state", fmt.Sprintf(`{"at":%d,"removed":%d}`, w.revision+9, w.revision+1))
 		}, ErrTrimmed},
@@ -355,7 +343,7 @@ func TestEntriesSayWhatBecameOfTheLog(t *testing.T) {
 			w.put("lobby/state", fmt.Sprintf(`{"at":%d,"removed":%d}`, w.revision, w.revision-1))
 		}, context.Canceled},
 		{"nothing", func(w *world) {}, context.Canceled},
-		{"garbage as a state", func(w *world) { w.put("lobby/state", "garbage") }, context.Canceled},
+		{"garbage as a pointer", func(w *world) { w.put("lobby/state", "garbage") }, context.Canceled},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inWorld(t, 1, func(t *testing.T, w *world) {
@@ -392,16 +380,15 @@ func TestCompactionUnderAWatchLosesNothing(t *testing.T) {
 		synctest.Wait()
 		mustAppend(t, s, "a", 1, "x")
 		begin()
-		time.Sleep(pauseTime)
+		time.Sleep(retryDelay)
 		f.mustRead(t, "a/1=x")
 		mustAppend(t, s, "a", 2, "y")
 		f.mustRead(t, "a/2=y")
 	})
 }
 
-// The revision that a watch begins with must not be one that was compacted long ago, or the watch
-// is refused again and again.
-func TestCompactionBetweenEntries(t *testing.T) {
+// If a watch began at a revision that was compacted long ago, it would be canceled again and again.
+func TestWatchBeginsAfterACompaction(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		mustAppend(t, s, "a", 1, "x")
@@ -413,12 +400,12 @@ func TestCompactionBetweenEntries(t *testing.T) {
 		f.mustRead(t, "a/1=x")
 		time.Sleep(time.Minute)
 		if n := w.requests("/v3/watch"); n != 1 {
-			t.Errorf("there were %d watches", n)
+			t.Errorf("there were %d watches, want 1", n)
 		}
 	})
 }
 
-func TestEntriesCanBeLeft(t *testing.T) {
+func TestLeavingTheLoopClosesTheWatch(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		mustAppend(t, s, "a", 1, "x")

@@ -16,38 +16,34 @@ import (
 )
 
 const (
-	// dialTime is how long an endpoint may take to take a connection.
-	dialTime = time.Second
+	// dialTimeout is how long connecting to an endpoint may take.
+	dialTimeout = time.Second
 
-	// requestTime is how long an endpoint may take to answer before the next one is asked too. It is
-	// short because a member whose leader has died does not answer at all until it knows: with 1.5 s
-	// the silence after such a death was often over 3 s.
-	requestTime = 700 * time.Millisecond
+	// slowAfter is how long an endpoint may take to respond before the next one is asked as well. It
+	// is short because a member does not respond at all until it notices that its leader has died:
+	// with 1.5 s the silence after such a death often exceeded 3 s.
+	slowAfter = 700 * time.Millisecond
 
-	// largeTime is the same for a piece of a state, which nobody waits for, and how long an endpoint
-	// may take for any answer.
-	largeTime = 5 * time.Second
+	// requestTimeout is how long to wait for an endpoint's response. For requests that are large or
+	// not urgent, such as the pieces of a snapshot, it takes the place of slowAfter too.
+	requestTimeout = 5 * time.Second
 
-	// pauseTime is how long to wait after an endpoint has failed.
-	pauseTime = 100 * time.Millisecond
+	// retryDelay is how long to wait after an endpoint has failed.
+	retryDelay = 100 * time.Millisecond
 
-	// maxAnswer is enough for a page of the longest entries, which are 128 KiB.
-	maxAnswer = 16 << 20
+	// maxResponse is enough for a page of the longest entries, which are 128 KiB.
+	maxResponse = 16 << 20
 )
 
-// What follows is etcd's API in JSON, as far as it is used here. Keys and values are base64 there,
-// which is what encoding/json makes of []byte, and numbers of 64 bits are strings.
-
-type header struct {
-	Revision int64 `json:"revision,string"`
-}
+// The following types are the parts of etcd's JSON API that this package uses. Keys and values are
+// in base64, which is how encoding/json encodes []byte, and 64-bit numbers are strings.
 
 type keyValue struct {
 	Key      []byte `json:"key"`
 	Value    []byte `json:"value"`
 	Created  int64  `json:"create_revision,string"`
 	Modified int64  `json:"mod_revision,string"`
-	Version  int64  `json:"version,string"` // counts the puts since the key was created
+	Version  int64  `json:"version,string"` // number of puts since the key was created
 }
 
 type rangeRequest struct {
@@ -61,18 +57,9 @@ type rangeRequest struct {
 	KeysOnly    bool   `json:"keys_only,omitempty"`
 }
 
-type rangeAnswer struct {
-	Header header     `json:"header"`
-	KVs    []keyValue `json:"kvs"`
-	More   bool       `json:"more"`
-}
-
-// first returns the first key that was found, or a zero keyValue, whose Version is 0.
-func (a rangeAnswer) first() keyValue {
-	if len(a.KVs) == 0 {
-		return keyValue{}
-	}
-	return a.KVs[0]
+type rangeResponse struct {
+	KVs  []keyValue `json:"kvs"`
+	More bool       `json:"more"` // whether Limit cut it short
 }
 
 type putRequest struct {
@@ -80,80 +67,93 @@ type putRequest struct {
 	Value []byte `json:"value"`
 }
 
-type deleteRequest struct {
-	Key []byte `json:"key"`
-}
-
-// operation is one of a transaction; one of its fields is set.
+// operation is a step of a transaction. Exactly one of its fields is set.
 type operation struct {
-	Range  *rangeRequest  `json:"request_range,omitempty"`
-	Put    *putRequest    `json:"request_put,omitempty"`
-	Delete *deleteRequest `json:"request_delete_range,omitempty"`
+	Range  *rangeRequest `json:"request_range,omitempty"`
+	Put    *putRequest   `json:"request_put,omitempty"`
+	Delete *rangeRequest `json:"request_delete_range,omitempty"`
 }
 
 func get(key []byte) operation        { return operation{Range: &rangeRequest{Key: key}} }
 func put(key, value []byte) operation { return operation{Put: &putRequest{key, value}} }
-func remove(key []byte) operation     { return operation{Delete: &deleteRequest{Key: key}} }
+func remove(key []byte) operation     { return operation{Delete: &rangeRequest{Key: key}} }
 
-// after returns the end of the range of keys that begin with prefix, which ends with a slash.
+// stat is get without the value.
+func stat(key []byte) operation { return operation{Range: &rangeRequest{Key: key, KeysOnly: true}} }
+
+// after returns the end of the range of keys that begin with prefix, whose last byte is a slash.
 func after(prefix []byte) []byte {
 	end := bytes.Clone(prefix)
 	end[len(end)-1]++
 	return end
 }
 
-// compare is a condition of a transaction: that a property of a key has a value. For a key that is
-// not there each property is 0.
+// compare is a condition of a transaction: a property of a key has a certain value. All properties
+// of a key that does not exist are 0.
 type compare struct {
 	Key      []byte `json:"key"`
-	Target   string `json:"target"` // which of these is meant
+	Target   string `json:"target"` // says which of the following counts
 	Version  int64  `json:"version,omitempty"`
 	Created  int64  `json:"create_revision,omitempty"`
 	Modified int64  `json:"mod_revision,omitempty"`
 }
 
-func isVersion(key []byte, version int64) compare {
+func versionIs(key []byte, version int64) compare {
 	return compare{Key: key, Target: "VERSION", Version: version}
 }
 
-func isCreated(key []byte, revision int64) compare {
+func createdIs(key []byte, revision int64) compare {
 	return compare{Key: key, Target: "CREATE", Created: revision}
 }
 
-func isModified(key []byte, revision int64) compare {
+func modifiedIs(key []byte, revision int64) compare {
 	return compare{Key: key, Target: "MOD", Modified: revision}
 }
 
-// transaction does all of Success if all conditions hold, and otherwise all of Failure.
+// transaction executes Success if all conditions hold, and Failure otherwise.
 type transaction struct {
 	Compare []compare   `json:"compare,omitempty"`
 	Success []operation `json:"success,omitempty"`
 	Failure []operation `json:"failure,omitempty"`
 }
 
-type transactionAnswer struct {
-	Header    header `json:"header"`
-	Succeeded bool   `json:"succeeded"`
+type transactionResponse struct {
+	Header struct {
+		Revision int64 `json:"revision,string"`
+	} `json:"header"`
+	Succeeded bool `json:"succeeded"`
 	Responses []struct {
-		Range rangeAnswer `json:"response_range"`
+		Range rangeResponse `json:"response_range"`
 	} `json:"responses"`
 }
 
-// read returns what the i-th operation, a range, has read.
-func (a transactionAnswer) read(i int) rangeAnswer {
-	if i >= len(a.Responses) {
-		return rangeAnswer{}
+// first returns the response to the first operation, which is a range.
+func (r transactionResponse) first() rangeResponse {
+	if len(r.Responses) == 0 {
+		return rangeResponse{}
 	}
-	return a.Responses[i].Range
+	return r.Responses[0].Range
+}
+
+// find returns the key as one of the ranges returned it, or a zero keyValue if none did.
+func (r transactionResponse) find(key []byte) keyValue {
+	for _, response := range r.Responses {
+		for _, kv := range response.Range.KVs {
+			if bytes.Equal(kv.Key, key) {
+				return kv
+			}
+		}
+	}
+	return keyValue{}
 }
 
 type authentication struct {
 	Name     string `json:"name,omitempty"`
 	Password string `json:"password,omitempty"`
-	Token    string `json:"token,omitempty"` // in the answer
+	Token    string `json:"token,omitempty"` // only in the response
 }
 
-// gatewayError is an error that etcd has answered with.
+// gatewayError is an error response of etcd.
 type gatewayError struct {
 	Status  int    `json:"-"`
 	Message string `json:"message"`
@@ -163,111 +163,110 @@ func (e *gatewayError) Error() string {
 	return fmt.Sprintf("%s (status %d)", strings.TrimPrefix(e.Message, "etcdserver: "), e.Status)
 }
 
-var errTooLong = errors.New("the answer is too long")
+var errTooLong = errors.New("the response is too long")
 
-// client asks one endpoint after the other. It belongs to one goroutine; whoever asks at the same
-// time has a client of its own, so that one that waits for an endpoint holds up nobody.
+// client sends requests to one endpoint after another. It belongs to one goroutine, so that no
+// request waits for that of another.
 type client struct {
 	log    *Log
-	at     int      // the index of the endpoint to ask, which is the one that worked last
-	tokens []string // by endpoint, what authenticate got; empty if nothing yet
+	at     int      // index of the current endpoint, which is the last one that worked
+	tokens []string // by endpoint, from authenticate; empty if there is none yet
 }
 
 func (l *Log) client(at int) *client {
 	return &client{l, at, make([]string, len(l.config.Endpoints))}
 }
 
-// clone returns a client for another goroutine. It begins at the same endpoint, and has its tokens,
-// because to make one costs etcd a tenth of a second of processor time.
+// clone returns a client for another goroutine, with the same endpoint and the same tokens, because
+// creating a token costs etcd a tenth of a second of processor time.
 func (c *client) clone() *client {
 	return &client{c.log, c.at, slices.Clone(c.tokens)}
 }
 
-// move makes the next endpoint the one to ask.
+// move makes the next endpoint the current one.
 func (c *client) move() {
 	c.at = (c.at + 1) % len(c.tokens)
 }
 
-// pause waits for pauseTime, or until ctx is done.
+// pause waits for retryDelay, or until ctx is done.
 func pause(ctx context.Context) {
-	timer := time.NewTimer(pauseTime)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-time.After(retryDelay):
 	}
 }
 
-// insist asks one endpoint after the other until one has answered: the next one pauseTime after one
-// has failed, and when one has kept it waiting for as long as patience says. That one may answer
-// still, so slow endpoints are as good as fast ones, and one that stands still holds nothing up.
-// Each gets what request returns at that moment. The only error is that of ctx.
-func insist[Answer any](ctx context.Context, c *client, patience time.Duration, path string, request func() any) (answer Answer, err error) {
+// hedge sends a transaction to one endpoint after another until one of them responds. It goes on to
+// the next one retryDelay after a failure, or if there is no response within the time slow. A slow
+// endpoint may still respond after that, and a stalled one delays nothing for long. Each endpoint
+// is sent what request returns at that moment. The only error is ctx's.
+func (c *client) hedge(
+	ctx context.Context, slow time.Duration, request func() transaction,
+) (response transactionResponse, err error) {
 	type try struct {
-		number int
-		client *client
-		answer Answer
-		err    error
+		number   int
+		client   *client
+		response transactionResponse
+		err      error
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	tries := make(chan try)
 	next := time.NewTimer(0)
 	defer next.Stop()
-	for begun := 0; ; {
+	for started := 0; ; {
 		select {
 		case <-next.C:
-			begun++
-			t, request := try{number: begun, client: c.clone()}, request()
+			started++
+			t, request := try{number: started, client: c.clone()}, request()
 			go func() {
-				t.answer, t.err = ask[Answer](ctx, t.client, largeTime, path, request)
+				t.err = t.client.ask(ctx, requestTimeout, "/v3/kv/txn", request, &t.response)
 				select {
 				case tries <- t:
 				case <-ctx.Done():
 				}
 			}()
 			c.move()
-			next.Reset(patience)
+			next.Reset(slow)
 		case t := <-tries:
 			if t.err == nil {
 				*c = *t.client
-				return t.answer, nil
+				return t.response, nil
 			}
-			if t.number == begun {
-				next.Reset(pauseTime)
+			if t.number == started {
+				next.Reset(retryDelay)
 			}
 		case <-ctx.Done():
-			return answer, ctx.Err()
+			return response, ctx.Err()
 		}
 	}
 }
 
-// always is for insist, if it is to send the same request to all.
-func always(request any) func() any {
-	return func() any { return request }
+// same makes hedge send the same transaction to every endpoint.
+func same(t transaction) func() transaction {
+	return func() transaction { return t }
 }
 
-// ask asks the present endpoint once, for at most the time that patience says.
-func ask[Answer any](ctx context.Context, c *client, patience time.Duration, path string, request any) (answer Answer, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// ask sends the request in to the current endpoint and decodes the response into out.
+func (c *client) ask(ctx context.Context, timeout time.Duration, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	response, err := c.send(ctx, path, request)
+	response, err := c.send(ctx, path, in)
 	if err != nil {
-		return answer, err
+		return err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, c.log.maxAnswer+1))
+	body, err := io.ReadAll(io.LimitReader(response.Body, c.log.maxResponse+1))
 	if err != nil {
-		return answer, err
+		return err
 	}
-	if int64(len(body)) > c.log.maxAnswer {
-		return answer, errTooLong
+	if int64(len(body)) > c.log.maxResponse {
+		return errTooLong
 	}
-	return answer, json.Unmarshal(body, &answer)
+	return json.Unmarshal(body, out)
 }
 
-// send sends a request to the present endpoint, after authenticate if need be, and returns the
-// answer once its head has come with status 200.
+// send is post, preceded by authenticate if that is necessary.
 func (c *client) send(ctx context.Context, path string, request any) (*http.Response, error) {
 	for {
 		isNew := false
@@ -278,8 +277,9 @@ func (c *client) send(ctx context.Context, path string, request any) (*http.Resp
 			}
 		}
 		response, err := c.post(ctx, path, request)
-		// A token ends when it was not used for a while, or when etcd's users change.
-		if c.tokens[c.at] == "" || !hasMessage(err, "invalid auth token", "auth: revision in header is old") {
+		// A token expires when it has not been used for a while, or when etcd's users change.
+		const invalid, old = "invalid auth token", "auth: revision in header is old"
+		if c.tokens[c.at] == "" || !hasMessage(err, invalid, old) {
 			return response, err
 		}
 		c.tokens[c.at] = ""
@@ -289,39 +289,40 @@ func (c *client) send(ctx context.Context, path string, request any) (*http.Resp
 	}
 }
 
-// authenticate gets a token from the present endpoint.
+// authenticate gets a token from the current endpoint.
 func (c *client) authenticate(ctx context.Context) error {
 	response, err := c.post(ctx, "/v3/auth/authenticate",
 		authentication{Name: c.log.config.User, Password: c.log.config.Password})
 	if hasMessage(err, "authentication is not enabled") {
-		c.tokens[c.at] = "none" // etcd looks at no token then
+		c.tokens[c.at] = "none" // etcd then ignores tokens
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	var answer authentication
-	if err := json.NewDecoder(io.LimitReader(response.Body, 1<<16)).Decode(&answer); err != nil {
+	var granted authentication
+	if err := json.NewDecoder(io.LimitReader(response.Body, 1<<16)).Decode(&granted); err != nil {
 		return err
 	}
-	c.tokens[c.at] = answer.Token
+	c.tokens[c.at] = granted.Token
 	return nil
 }
 
-// post sends a request to the present endpoint, and returns the answer once its head has come with
-// status 200.
+// post sends a request to the current endpoint and returns the response once its head has arrived
+// with status 200. Any other status is an error.
 func (c *client) post(ctx context.Context, path string, request any) (*http.Response, error) {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.log.config.Endpoints[c.at]+path, bytes.NewReader(body))
+	url := c.log.config.Endpoints[c.at] + path
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	// A member that has no leader says so at once, instead of waiting for one.
+	// A member that has no leader then says so at once, instead of waiting for one.
 	r.Header.Set("Grpc-Metadata-hasleader", "true")
 	if token := c.tokens[c.at]; token != "" {
 		r.Header.Set("Authorization", token)
@@ -340,61 +341,57 @@ func (c *client) post(ctx context.Context, path string, request any) (*http.Resp
 	return nil, failure
 }
 
-// hasMessage reports whether etcd has answered with one of these messages.
+// hasMessage reports whether err is an error response of etcd with one of these messages.
 func hasMessage(err error, messages ...string) bool {
-	if failure, ok := errors.AsType[*gatewayError](err); ok {
-		for _, message := range messages {
-			if strings.Contains(failure.Message, message) {
-				return true
-			}
-		}
-	}
-	return false
+	failure, ok := errors.AsType[*gatewayError](err)
+	return ok && slices.ContainsFunc(messages, func(message string) bool {
+		return strings.Contains(failure.Message, message)
+	})
 }
 
-// ErrRefused is what errors are that do not pass by waiting: etcd asks for another password or
-// another certificate.
+// ErrRefused is matched by errors that waiting does not cure, because etcd requires a different
+// password or certificate.
 var ErrRefused = errors.New("etcd refuses")
 
-// refusal is an ErrRefused with a sentence of its own.
+// refusal is an error that matches ErrRefused and has its own text.
 type refusal string
 
 func (r refusal) Error() string        { return string(r) }
 func (r refusal) Is(target error) bool { return target == ErrRefused }
 
-// explain returns a refusal if that is what err is, and otherwise err.
+// explain turns an error of the current endpoint into one that tells an operator what to do.
 func (c *client) explain(err error) error {
-	config := c.log.config
+	user, endpoint := c.log.config.User, c.log.config.Endpoints[c.at]
+	refuse := func(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
+	isDenied := hasMessage(err, "permission denied")
 	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
 	switch {
-	case err == nil:
-		return nil
 	case hasMessage(err, "invalid user ID or password"):
-		return refusal("etcd does not accept the user and the password; write the right ones as USER:PASSWORD@ in each URL")
+		return refuse("etcd rejects the user or the password; correct USER:PASSWORD@ in each URL")
 	case hasMessage(err, "CommonName of client"):
-		return refusal("etcd takes no certificate with a common name where it asks for passwords; " +
-			"name one without, such as one made with openssl req -subj /O=lobby, with -etcd-cert")
-	case hasMessage(err, "user name is empty") || hasMessage(err, "permission denied") && config.User == "":
-		return refusal("etcd asks for a user and a password; write them as USER:PASSWORD@ in each URL")
-	case hasMessage(err, "permission denied"):
-		return refusal(fmt.Sprintf("etcd does not let the user %q have the keys that begin with %q; "+
-			"grant a role that may read and write them", config.User, c.log.key("")))
+		return refuse("with passwords, etcd rejects a certificate that has a common name; " +
+			"set -etcd-cert to one without, for example from openssl req -subj /O=lobby")
+	case hasMessage(err, "user name is empty"), isDenied && user == "":
+		return refuse("etcd requires a user and a password; add USER:PASSWORD@ to each URL")
+	case isDenied:
+		return refuse("etcd does not let the user %q read and write the keys that begin with %q; "+
+			"grant a role that may", user, c.log.key(""))
 	case isCertificate:
-		return refusal(fmt.Sprintf("the certificate of %s is not trusted (%v); name the file of its CA with -etcd-ca",
-			config.Endpoints[c.at], rootOf(err)))
+		return refuse("the certificate of %s is not trusted (%v); set -etcd-ca to the file of its CA",
+			endpoint, rootOf(err))
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return refusal(fmt.Sprintf("%s does not speak https; write http:// in its URL", config.Endpoints[c.at]))
+		return refuse("%s does not speak https; use http:// in its URL", endpoint)
 	case strings.Contains(err.Error(), "remote error: tls: "):
-		return refusal(fmt.Sprintf("%s asks for a certificate that it trusts (%v); name one with -etcd-cert and -etcd-key",
-			config.Endpoints[c.at], rootOf(err)))
+		return refuse("%s requires a certificate that it trusts (%v); set -etcd-cert and -etcd-key",
+			endpoint, rootOf(err))
 	}
-	return fmt.Errorf("%s: %w", config.Endpoints[c.at], rootOf(err))
+	return fmt.Errorf("%s: %w", endpoint, rootOf(err))
 }
 
-// rootOf returns what is wrong without the request that it was wrong with.
+// rootOf returns the innermost error, without the URL that net/http adds.
 func rootOf(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		return errors.New("no answer in time")
+		return errors.New("no response in time")
 	}
 	for {
 		inner := errors.Unwrap(err)

@@ -1,8 +1,8 @@
 package etcd
 
-// An etcd in memory for the tests of this package: several members that share one store, each of
-// which a test can make misbehave. It runs in synctest bubbles, over connections in memory. The
-// tests themselves are in the other files.
+// What belongs here: an etcd in memory for the tests of this package, and helpers. It consists of
+// several members that share one store, and a test can make each of them misbehave. It runs in
+// synctest bubbles, over connections in memory.
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ import (
 	"time"
 )
 
-// change is what etcd keeps of a put or of a removal, which has no Value.
+// change is a put, or a removal, which has no Value.
 type change struct {
 	kv      keyValue
 	removed bool
@@ -40,13 +40,13 @@ type world struct {
 	keys      map[string]keyValue
 	history   []change
 	changed   chan struct{} // closed at the next change
-	password  string        // of the user alice; empty if etcd asks for none
+	password  string        // alice's; empty if etcd requires none
 	tokens    map[string]bool
-	asked     []string // "MEMBER PATH" of each request that was served
-	watches   int      // how many are open
+	asked     []string // the path of each request that was served
+	watches   int      // number of open watches
 }
 
-// testPiece is how many bytes the pieces of states have in the tests.
+// testPiece is the size of a snapshot's pieces in the tests.
 const testPiece = 1000
 
 // member is an endpoint.
@@ -54,12 +54,12 @@ type member struct {
 	world  *world
 	conns  chan net.Conn
 	closed chan struct{}
-	open   []net.Conn // all connections that it has taken
-	down   bool       // refuses connections
-	gone   bool       // takes no connection, and refuses none
-	muted  bool       // its watches bring nothing
+	open   []net.Conn // all connections that it has accepted
+	down   bool       // whether it refuses connections
+	gone   bool       // whether connecting to it never ends
+	muted  bool       // whether its watches are silent
 
-	// script, unless nil, serves a request in the member's place. It may call serve.
+	// script, unless nil, handles a request instead of serve, which it may call.
 	script func(call *call, serve func())
 }
 
@@ -71,13 +71,13 @@ type call struct {
 	r    *http.Request
 }
 
-// hang waits until the client has gone.
+// hang waits until the client has disconnected.
 func (c *call) hang() { <-c.r.Context().Done() }
 
-// abort closes the connection without an answer, or in the middle of it.
+// abort closes the connection before the response is complete.
 func (c *call) abort() { panic(http.ErrAbortHandler) }
 
-// fail answers as etcd's gateway does.
+// fail sends an error response as etcd does.
 func (c *call) fail(status int, message string) {
 	c.w.WriteHeader(status)
 	fmt.Fprintf(c.w, `{"error":%q,"code":14,"message":%[1]q}`, message)
@@ -99,7 +99,7 @@ func inWorld(t *testing.T, n int, test func(t *testing.T, w *world)) {
 	})
 }
 
-// listener is a member as its server sees it.
+// listener accepts a member's connections for its http.Server.
 type listener struct{ member *member }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -125,7 +125,7 @@ func (w *world) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	if gone {
 		select {
 		case <-ctx.Done():
-		case <-time.After(dialTime):
+		case <-time.After(dialTimeout):
 		}
 		return nil, errors.New("no connection in time")
 	}
@@ -142,7 +142,7 @@ func (w *world) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	return here, nil
 }
 
-// newLog returns a log of the lobby called lobby in the cluster, of a process of its own.
+// newLog returns the log of the lobby called lobby, as a new process would open it.
 func (w *world) newLog() *Log {
 	config := Config{Name: "lobby", dial: w.dial}
 	for i := range w.members {
@@ -157,7 +157,7 @@ func (w *world) newLog() *Log {
 	return log
 }
 
-// mustBegin returns a session whose requests all go to the first member at first.
+// mustBegin returns a session whose current endpoint is the first member.
 func (w *world) mustBegin() *Session {
 	w.t.Helper()
 	s, err := w.newLog().Begin(w.t.Context(), "settings", Entry{})
@@ -168,14 +168,25 @@ func (w *world) mustBegin() *Session {
 	return s
 }
 
-// set changes the world while requests may be served.
+// set changes the world while requests are being served.
 func (w *world) set(change func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	change()
 }
 
-// stop ends members with all their connections.
+// script sets the script of these members, or of all if there are none.
+func (w *world) script(script func(c *call, serve func()), members ...int) {
+	w.set(func() {
+		for i, m := range w.members {
+			if len(members) == 0 || slices.Contains(members, i) {
+				m.script = script
+			}
+		}
+	})
+}
+
+// stop makes members close all their connections and refuse new ones.
 func (w *world) stop(members ...int) {
 	w.set(func() {
 		for _, i := range members {
@@ -210,8 +221,7 @@ func (w *world) remove(prefix string) {
 	w.wake()
 }
 
-// list returns "KEY=VALUE" of the keys that begin with prefix, sorted by their modification
-// revisions.
+// list returns "KEY=VALUE" for each key that begins with prefix, in the order of their last changes.
 func (w *world) list(prefix string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -222,12 +232,12 @@ func (w *world) list(prefix string) []string {
 	return list
 }
 
-// requests counts the requests that were served with this path.
+// requests returns how many requests with this path were served.
 func (w *world) requests(path string) (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, asked := range w.asked {
-		if strings.HasSuffix(asked, " "+path) {
+		if asked == path {
 			n++
 		}
 	}
@@ -239,9 +249,8 @@ func (w *world) wake() {
 	w.changed = make(chan struct{})
 }
 
-// find does a range.
-func (w *world) find(r rangeRequest) (a rangeAnswer) {
-	a.Header.Revision = w.revision
+// find executes a range.
+func (w *world) find(r rangeRequest) (a rangeResponse) {
 	for key, kv := range w.keys {
 		isIn := key == string(r.Key) || r.End != nil && key >= string(r.Key) && key < string(r.End)
 		if isIn && kv.Modified >= r.MinModified && (r.MaxModified == 0 || kv.Modified <= r.MaxModified) {
@@ -263,8 +272,8 @@ func (w *world) find(r rangeRequest) (a rangeAnswer) {
 	return a
 }
 
-// apply does an operation that belongs to the present revision, and returns what it has read.
-func (w *world) apply(o operation) (read rangeAnswer) {
+// apply executes an operation at the current revision and returns what it read.
+func (w *world) apply(o operation) (read rangeResponse) {
 	switch {
 	case o.Range != nil:
 		return w.find(*o.Range)
@@ -282,11 +291,11 @@ func (w *world) apply(o operation) (read rangeAnswer) {
 			w.history = append(w.history, change{keyValue{Key: kv.Key, Modified: w.revision}, true})
 		}
 	}
-	return rangeAnswer{}
+	return rangeResponse{}
 }
 
-// transact does a transaction.
-func (w *world) transact(t transaction) (a transactionAnswer) {
+// transact executes a transaction.
+func (w *world) transact(t transaction) (a transactionResponse) {
 	a.Succeeded = true
 	for _, c := range t.Compare {
 		kv := w.keys[string(c.Key)]
@@ -304,7 +313,7 @@ func (w *world) transact(t transaction) (a transactionAnswer) {
 	}
 	for _, o := range operations {
 		a.Responses = append(a.Responses, struct {
-			Range rangeAnswer `json:"response_range"`
+			Range rangeResponse `json:"response_range"`
 		}{w.apply(o)})
 	}
 	a.Header.Revision = w.revision
@@ -328,7 +337,7 @@ func (m *member) serve(c *call) {
 	w := m.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.asked = append(w.asked, fmt.Sprint(slices.Index(w.members, m), " ", c.path))
+	w.asked = append(w.asked, c.path)
 	if w.password != "" && c.path != "/v3/auth/authenticate" && !w.tokens[c.r.Header.Get("Authorization")] {
 		message := "etcdserver: invalid auth token"
 		if c.r.Header.Get("Authorization") == "" {
@@ -337,15 +346,13 @@ func (m *member) serve(c *call) {
 		c.fail(http.StatusUnauthorized, message)
 		return
 	}
-	var answer any
+	var response any
 	switch c.path {
-	case "/v3/kv/range":
-		answer = w.find(decode[rangeRequest](c.body))
 	case "/v3/kv/txn":
-		answer = w.transact(decode[transaction](c.body))
+		response = w.transact(decode[transaction](c.body))
 	case "/v3/kv/compaction":
-		w.compacted = decode[compaction](c.body).Revision
-		answer = struct{}{}
+		w.compacted = decode[struct{ Revision int64 }](c.body).Revision
+		response = struct{}{}
 	case "/v3/auth/authenticate":
 		asked := decode[authentication](c.body)
 		if w.password == "" {
@@ -358,12 +365,12 @@ func (m *member) serve(c *call) {
 		}
 		token := fmt.Sprint("token", len(w.asked))
 		w.tokens[token] = true
-		answer = authentication{Token: token}
+		response = authentication{Token: token}
 	case "/v3/watch":
 		m.watch(c)
 		return
 	}
-	json.NewEncoder(c.w).Encode(answer)
+	json.NewEncoder(c.w).Encode(response)
 }
 
 func decode[T any](body []byte) (value T) {
@@ -373,7 +380,7 @@ func decode[T any](body []byte) (value T) {
 	return value
 }
 
-// event returns a line of a watch that brings these keys.
+// event returns a line of a watch with these keys.
 func event(kvs ...keyValue) string {
 	var lines []string
 	for _, kv := range kvs {
@@ -385,13 +392,13 @@ func event(kvs ...keyValue) string {
 
 const created = `{"result":{"header":{"revision":"1"},"created":true}}` + "\n"
 
-// say writes to the client at once.
+// say writes and flushes text.
 func (c *call) say(text string) {
 	io.WriteString(c.w, text)
 	c.w.(http.Flusher).Flush()
 }
 
-// watch serves a watch until the client goes. It is called, and returns, with w.mu held.
+// watch serves a watch until the client disconnects. The caller holds w.mu.
 func (m *member) watch(c *call) {
 	w := m.world
 	w.watches++
@@ -429,7 +436,7 @@ func (m *member) watch(c *call) {
 	}
 }
 
-// follow ranges over the entries of s in a goroutine.
+// follow ranges over the entries of s in a new goroutine.
 func follow(ctx context.Context, s *Session) follower {
 	f := make(follower, 10_000)
 	go func() {
@@ -440,7 +447,7 @@ func follow(ctx context.Context, s *Session) follower {
 	return f
 }
 
-// follower brings what Entries brings.
+// follower delivers what Entries yields.
 type follower chan item
 
 type item struct {
@@ -448,7 +455,7 @@ type item struct {
 	err error
 }
 
-// next returns what comes next, and fails the test if nothing does.
+// next returns the next item. It fails the test if there is none for a minute.
 func (f follower) next(t *testing.T) item {
 	t.Helper()
 	select {
@@ -460,7 +467,7 @@ func (f follower) next(t *testing.T) item {
 	}
 }
 
-// mustRead fails the test unless the next entries are these, each "NODE/NUMBER=TEXT".
+// mustRead fails the test unless these entries follow, each "NODE/NUMBER=TEXT".
 func (f follower) mustRead(t *testing.T, want ...string) {
 	t.Helper()
 	for _, want := range want {
@@ -482,16 +489,26 @@ func (f follower) mustEnd(t *testing.T, want error) {
 	}
 }
 
-// mustRest fails the test if there is something to read.
+// mustRest fails the test if there is another item.
 func (f follower) mustRest(t *testing.T) {
 	t.Helper()
 	synctest.Wait()
 	if len(f) > 0 {
-		t.Fatalf("read also %v", <-f)
+		t.Fatalf("also read %v", <-f)
 	}
 }
 
-// mustAppend appends and returns the entry's revision.
+// mustTake fails the test unless do takes from least to most of the bubble's time.
+func mustTake(t *testing.T, least, most time.Duration, do func()) {
+	t.Helper()
+	start := time.Now()
+	do()
+	if took := time.Since(start); took < least || took > most {
+		t.Errorf("it took %v, want %v to %v", took, least, most)
+	}
+}
+
+// mustAppend appends an entry and returns its revision.
 func mustAppend(t *testing.T, s *Session, node string, number int, text string) int64 {
 	t.Helper()
 	revision, err := s.Append(t.Context(), node, number, []byte(text))

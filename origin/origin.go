@@ -34,6 +34,12 @@ func (h Host) IsLoopback() bool {
 		ip.Is4() && ip.IsLoopback() || ip == netip.IPv6Loopback()
 }
 
+// IsAddress reports whether h is an IP address and not a name.
+func (h Host) IsAddress() bool {
+	_, err := netip.ParseAddr(string(h))
+	return err == nil
+}
+
 // ParseHost parses a host name or address, with or without a port. Errors say what to write
 // instead.
 func ParseHost(s string) (Host, error) {

@@ -115,7 +115,7 @@ func TestParseCommandsRejectsWhatCouldBeTakenForSomethingElse(t *testing.T) {
 	}
 }
 
-// FuzzParseCommands writes what it has read, which must be the same text, and syncs for a name or a text
+// FuzzParseCommands writes what it has read, which must be the same text, and looks for a name or a text
 // that a client could take for several lines.
 func FuzzParseCommands(f *testing.F) {
 	for _, s := range []string{

@@ -33,8 +33,11 @@ type Config struct {
 
 // Errors of commands.
 var (
-	ErrNotPresent   = errors.New("the user is not present")
+	// ErrNotPresent is the error of Leave and Say.
+	ErrNotPresent = errors.New("the user is not present")
+	// ErrTooManyUsers is the error of Join.
 	ErrTooManyUsers = errors.New("there are too many users; try again later")
+	// ErrTooManyLists is the error of List.
 	ErrTooManyLists = errors.New("too many user lists are being sent; try again later")
 )
 
@@ -42,9 +45,17 @@ var (
 type Room struct {
 	Chain  *chain.Chain  // the events; Restore and NewEpoch replace it
 	Roster roster.Roster // the names of the users, sorted
+	Counts *Counts       // what has happened since New; nil if nobody asks
 
 	config Config
 	users  map[string]*user // the present users, by name
+}
+
+// Counts counts what happens in a Room, for whoever operates it.
+type Counts struct {
+	Arrivals, Departures, Messages int // events
+	Lags                           int // times that a stream had fallen behind
+	Gaps                           int // times that a stream started or continued with a gap
 }
 
 // user is a user who is present.
@@ -93,8 +104,8 @@ const (
 
 // Result is what came of a Command.
 type Result struct {
-	ID    chain.ID     // the last event that the result reflects: the command's own, if it caused one
-	Err   error        // ErrTooManyUsers of Join, ErrTooManyLists of List, ErrNotPresent of Leave and Say
+	ID    chain.ID     // the last event that the result reflects: its own, if it caused one
+	Err   error        // one of the errors above
 	IsNew bool         // of Join: whether the user was not present before
 	List  *roster.List // of List: the users; its Return must be called once it has been sent
 	Start chain.Start  // of Open and Watch: where the stream starts
@@ -136,10 +147,13 @@ func (r *Room) Apply(node string, c Command) (result Result) {
 			result.Err = ErrNotPresent
 		} else {
 			r.Chain.Append(c.Name.String(), ": ", c.Text.String())
+			if r.Counts != nil {
+				r.Counts.Messages++
+			}
 		}
 	case Open:
 		// The start comes first, so that the stream begins with its own user's arrival.
-		result.Start = r.Chain.After(c.LastEventID)
+		result.Start = r.after(c.LastEventID)
 		if u == nil {
 			u = r.add(c.Name)
 		}
@@ -153,7 +167,7 @@ func (r *Room) Apply(node string, c Command) (result Result) {
 			r.removeStreams(u, node, 1)
 		}
 	case Watch:
-		result.Start = r.Chain.After(c.LastEventID)
+		result.Start = r.after(c.LastEventID)
 	case List:
 		if result.List = r.Roster.Take(c.Form); result.List == nil {
 			result.Err = ErrTooManyLists
@@ -162,6 +176,26 @@ func (r *Room) Apply(node string, c Command) (result Result) {
 	result.ID = r.Chain.LastID()
 	return result
 }
+
+// after returns where a stream starts.
+func (r *Room) after(lastEventID string) chain.Start {
+	start := r.Chain.After(lastEventID)
+	if r.Counts != nil && start.IsGap() {
+		r.Counts.Gaps++
+	}
+	return start
+}
+
+// CatchUp returns where a stream that has fallen behind continues.
+func (r *Room) CatchUp(lastEventID string) chain.Start {
+	if r.Counts != nil {
+		r.Counts.Lags++
+	}
+	return r.after(lastEventID)
+}
+
+// Users returns the number of present users.
+func (r *Room) Users() int { return len(r.users) }
 
 // IsCurrent reports whether a visit still lasts.
 func (r *Room) IsCurrent(v Visit) bool {
@@ -185,6 +219,9 @@ func (r *Room) removeStreams(u *user, node string, count int) {
 
 func (r *Room) add(name chat.Name) *user {
 	r.Chain.Append("User ", name.String(), " connected to the chat.")
+	if r.Counts != nil {
+		r.Counts.Arrivals++
+	}
 	u := &user{Visit: Visit{name, r.Chain.LastID().Seq()}}
 	r.users[name.String()] = u
 	r.Roster.Add(name.String())
@@ -196,4 +233,7 @@ func (r *Room) remove(u *user) {
 	delete(r.users, name)
 	r.Roster.Remove(name)
 	r.Chain.Append("User ", name, " disconnected from the chat.")
+	if r.Counts != nil {
+		r.Counts.Departures++
+	}
 }

@@ -79,7 +79,8 @@ func TestResultsSayWhatHappened(t *testing.T) {
 	} {
 		result := r.Apply("", test.command)
 		if result.ID.Seq() != test.seq || result.IsNew != test.isNew || result.Err != test.err {
-			t.Errorf("command %d (%s): got event %v, new %t, %v", i, test.command.Verb, result.ID, result.IsNew, result.Err)
+			t.Errorf("command %d (%s): got event %v, new %t, %v",
+				i, test.command.Verb, result.ID, result.IsNew, result.Err)
 		}
 	}
 	want := []string{

@@ -19,9 +19,9 @@ type Snapshot struct {
 // Presence is a present user in a Snapshot.
 type Presence struct {
 	Name    string         `json:"name"`
-	Arrival uint64         `json:"arrival"`           // number of the event with which the user arrived
+	Arrival uint64         `json:"arrival"`           // the visit's
 	Stays   bool           `json:"stays,omitempty"`   // whether the user stays until Leave
-	Streams map[string]int `json:"streams,omitempty"` // number of streams that keep the user present, by node
+	Streams map[string]int `json:"streams,omitempty"` // how many keep the user present, by node
 }
 
 // maxPage is the number of users in a page of a Snapshot or of a RemoveNode. The owner can serve

@@ -15,7 +15,7 @@ import (
 type Roster struct {
 	chunks  []*chunk // sorted; none is empty, except a single one
 	total   sums
-	current [len(layouts)]*taken // by Form: what Take returns until the next change; nil if not made
+	current [len(layouts)]*taken // by Form: what Take returns; nil since a change
 
 	gen       int // generation: how many long Lists have been made
 	copiedGen int // generation in which the slice of chunks was copied

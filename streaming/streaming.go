@@ -5,18 +5,24 @@
 // and sent with up to three write(2)s. So [Send] lets net/http send the header, hijacks the
 // connection, and returns; a goroutine that only waits and writes sends the rest. This more than
 // halves the memory per idle client, and each piece of the body needs one writev(2).
+//
+// Where nobody may hijack the connection, over HTTP/2 and under middleware, the handler sends the
+// body itself.
 package streaming
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 )
 
 const (
 	writeTimeout = 10 * time.Second // for one write
+	maxWrite     = 64 << 10         // bytes of several pieces that are sent together
 	maxHeard     = 64 << 10         // bytes that the client may send; all are discarded
 
 	// overrunTime passes between the client's last allowed byte and the end of the stream, so that
@@ -28,7 +34,9 @@ const (
 	slowWrite = 100 * time.Millisecond
 )
 
-// Body is the source of a response body. Send calls its methods from one goroutine at a time.
+// Body is the source of a response body. Send calls its methods from one goroutine at a time. A Body
+// may also have the method More(limit int) []byte, which returns further bytes without waiting, or
+// nil if none are ready or there are more than limit. Send writes them together with those of Next.
 type Body interface {
 	// Next waits for the next bytes and returns them. The slice must not be modified afterwards. An
 	// error ends the body cleanly.
@@ -38,13 +46,15 @@ type Body interface {
 }
 
 // Send sends w's header and then body, until body ends, the client disconnects, or a write takes
-// longer than 10 s. The first Next must return immediately. When Send returns, the header and the
-// first bytes have been sent, and the handler must return. Send panics if w does not belong to an
-// http.Server that speaks HTTP/1.
+// longer than 10 s. The first Next must return immediately. When Send returns, at least the header
+// and the first bytes have been sent, and the handler must return. CanSend must be true for w.
 func Send(w http.ResponseWriter, r *http.Request, body Body) {
 	// The body of an HTTP/1.1 response is chunked, so the client sees where it ends. The connection
 	// ends there too, since net/http no longer has it: the client must not send another request.
-	w.Header().Set("Connection", "close")
+	// Over HTTP/2, this header would end the connection, with all that happens on it.
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
 	rc := http.NewResponseController(w)
 	rc.SetWriteDeadline(time.Now().Add(writeTimeout))
 	// r.Context() is canceled when the client half-closes the connection, even if it still waits.
@@ -56,20 +66,29 @@ func Send(w http.ResponseWriter, r *http.Request, body Body) {
 		body.Close()
 		return
 	}
+	hijacker, ok := w.(http.Hijacker)
+	if _, isWrapped := w.(wrapper); !ok || isWrapped { // a wrapper may change what is written
+		sendInPlace(w, r, body)
+		return
+	}
 	// From here on, only the body uses the connection, and returning frees net/http's goroutine and
 	// buffers. The header has already told the client whether the body is chunked.
-	conn, buffered, err := rc.Hijack()
+	conn, buffered, err := hijacker.Hijack()
 	if err != nil {
-		body.Close()
-		panic(err)
+		sendInPlace(w, r, body)
+		return
 	}
 	s := &sender{conn: conn, chunked: r.ProtoAtLeast(1, 1), heard: buffered.Reader.Buffered()}
+	if body, ok := body.(interface{ More(limit int) []byte }); ok {
+		s.more = body.More
+	}
 	go s.sendAll(body)
 }
 
 // sender sends one body.
 type sender struct {
 	conn      net.Conn
+	more      func(limit int) []byte // the body's; may be nil
 	chunked   bool
 	heard     int       // bytes that the client has sent
 	deadline  time.Time // of the next write
@@ -77,7 +96,7 @@ type sender struct {
 
 	// What one send needs, kept for the next.
 	size   []byte
-	parts  [3][]byte
+	parts  [][]byte
 	unsent net.Buffers
 }
 
@@ -115,8 +134,8 @@ func (s *sender) awaitLeave() {
 
 var crlf = []byte("\r\n")
 
-// send sends data. In HTTP/1.1 that is one chunk (RFC 9112, section 7.1), and an empty one ends the
-// body.
+// send sends data, and what more the body has ready. In HTTP/1.1 that is one chunk (RFC 9112,
+// section 7.1), and an empty one ends the body.
 func (s *sender) send(data []byte) error {
 	begun := time.Now()
 	s.extendDeadline(begun)
@@ -140,13 +159,26 @@ func (s *sender) send(data []byte) error {
 }
 
 func (s *sender) write(data []byte) error {
-	if !s.chunked {
-		_, err := s.conn.Write(data)
+	size := len(data)
+	s.parts = append(s.parts[:0], nil, data)
+	for s.more != nil && size > 0 {
+		more := s.more(maxWrite - size)
+		if len(more) == 0 {
+			break
+		}
+		s.parts, size = append(s.parts, more), size+len(more)
+	}
+	s.unsent = s.parts[1:]
+	if s.chunked {
+		s.size = append(strconv.AppendInt(s.size[:0], int64(size), 16), crlf...)
+		s.parts[0] = s.size
+		s.parts = append(s.parts, crlf)
+		s.unsent = s.parts
+	}
+	if _, ok := s.conn.(*tls.Conn); ok { // on which each write would become a record
+		_, err := s.conn.Write(slices.Concat(s.unsent...))
 		return err
 	}
-	s.size = append(strconv.AppendInt(s.size[:0], int64(len(data)), 16), crlf...)
-	s.parts = [...][]byte{s.size, data, crlf}
-	s.unsent = s.parts[:]
 	_, err := s.unsent.WriteTo(s.conn) // in one writev(2)
 	return err
 }
@@ -163,7 +195,11 @@ func (s *sender) extendDeadline(now time.Time) {
 // enableUserTimeout switches the connection's user timeout, if it has one. If that fails, a slow
 // client may lose its stream, and resumes.
 func (s *sender) enableUserTimeout(on bool) {
-	if conn, ok := s.conn.(interface{ EnableUserTimeout(on bool) error }); ok {
+	conn := s.conn
+	if overTLS, ok := conn.(*tls.Conn); ok {
+		conn = overTLS.NetConn()
+	}
+	if conn, ok := conn.(interface{ EnableUserTimeout(on bool) error }); ok {
 		conn.EnableUserTimeout(on)
 	}
 }

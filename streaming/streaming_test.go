@@ -5,6 +5,7 @@ package streaming
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -93,6 +94,41 @@ func TestBodyIsChunkedOverHTTP11AndPlainOverHTTP10(t *testing.T) {
 			t.Errorf("%s: got %q, %v, want it to end in %q", c.proto, response, err, c.want)
 		}
 		<-b.closed
+	}
+}
+
+// eager is a body that also returns pieces without waiting.
+type eager struct{ *body }
+
+func (e eager) More(limit int) []byte {
+	select {
+	case piece := <-e.pieces:
+		return []byte(piece)
+	default:
+		return nil
+	}
+}
+
+func TestPiecesThatAreReadyAreSentTogether(t *testing.T) {
+	for _, c := range []struct {
+		chunked bool
+		want    string
+	}{
+		{true, "c\r\none two four\r\n"},
+		{false, "one two four"},
+	} {
+		client, conn := net.Pipe()
+		e := eager{newBody()}
+		s := &sender{conn: conn, chunked: c.chunked, more: e.More}
+		e.pieces <- " two"
+		e.pieces <- " four"
+		go func() {
+			s.send([]byte("one"))
+			conn.Close()
+		}()
+		if got, err := io.ReadAll(client); string(got) != c.want || err != nil {
+			t.Errorf("chunked %v: got %q, %v, want %q", c.chunked, got, err, c.want)
+		}
 	}
 }
 
@@ -188,18 +224,6 @@ func TestBodyIsClosedIfTheHeaderCannotBeSent(t *testing.T) {
 	}
 }
 
-func TestSendPanicsIfTheConnectionCannotBeHijacked(t *testing.T) {
-	b := newBody()
-	b.pieces <- "one"
-	defer func() {
-		<-b.closed
-		if recover() == nil {
-			t.Error("Send returned")
-		}
-	}()
-	Send(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), b)
-}
-
 // patient is a connection whose writes take as long as it says. It records how its user timeout is
 // switched.
 type patient struct {
@@ -262,3 +286,42 @@ func TestUserTimeoutIsOnAfterAFailedWrite(t *testing.T) {
 type failing struct{ *patient }
 
 func (failing) Write([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
+
+func TestEachPieceIsOneRecordOverTLS(t *testing.T) {
+	b := newBody()
+	b.pieces <- "one"
+	server := httptest.NewTLSServer(http.HandlerFunc(
+		func(w http.ResponseWriter, r *http.Request) { Send(w, r, b) }))
+	defer server.Close()
+	addr, config := server.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true}
+	conn, err := tls.Dial("tcp", addr, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	// Read returns the content of at most one record.
+	buffer := make([]byte, 1000)
+	for begin := ""; !strings.Contains(begin, "one"); {
+		n, err := conn.Read(buffer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin += string(buffer[:n])
+	}
+	b.pieces <- "two"
+	if n, err := conn.Read(buffer); string(buffer[:n]) != "3\r\ntwo\r\n" || err != nil {
+		t.Errorf("got %q, %v", buffer[:n], err)
+	}
+	close(b.pieces)
+}
+
+func TestUserTimeoutIsThatOfTheConnectionUnderTLS(t *testing.T) {
+	client, conn := net.Pipe()
+	defer client.Close()
+	p := &patient{Conn: conn}
+	(&sender{conn: tls.Server(p, nil)}).enableUserTimeout(true)
+	if !slices.Equal(p.switched, []bool{true}) {
+		t.Errorf("it was switched %v, want on", p.switched)
+	}
+}

@@ -1,5 +1,5 @@
-// Package memlog is a lobby's log in memory. Tests of nodes and hubs use it in place of etcd, with
-// the delays and losses that they want.
+// Package memlog is a lobby's log in memory. Tests of nodes and hubs use it instead of etcd, and can
+// delay each node's access or cut it off.
 package memlog
 
 import (
@@ -10,37 +10,37 @@ import (
 	"lobby/etcd"
 )
 
-// Log is a log that lives as long as the program.
+// Log is a log in memory.
 type Log struct {
 	settings string
-	contents chan contents // holds the one contents; whoever takes it puts it back at once
+	contents chan contents // a mutex: it holds one element, which its users receive and send back
 }
 
-// contents is what is in a log.
+// contents is the contents of a log.
 type contents struct {
-	entries []etcd.Entry   // the one of revision r is at r-1-removed
-	removed int64          // how many entries were removed from the front
-	numbers map[string]int // of each node's last entry
-	state   []byte         // the saved state
-	at      int64          // the revision up to which state takes entries into account
-	grown   chan struct{}  // closed when an entry follows
+	entries  []etcd.Entry   // the one with revision r is at index r-1-removed
+	removed  int64          // number of entries removed from the front
+	numbers  map[string]int // the number of each node's last entry
+	snapshot []byte         // the newest one
+	at       int64          // the revision up to which it includes all entries
+	grown    chan struct{}  // closed when another entry is appended
 }
 
-// New returns an empty log of a lobby with settings, as its first key has them.
+// New returns an empty log of a lobby whose first key is settings.
 func New(settings string) *Log {
 	l := &Log{settings, make(chan contents, 1)}
 	l.contents <- contents{numbers: make(map[string]int), grown: make(chan struct{})}
 	return l
 }
 
-// State returns the saved state, and the revision up to which it takes entries into account.
-func (l *Log) State() (state []byte, at int64) {
+// Snapshot returns the newest snapshot, and the revision up to which it includes all entries.
+func (l *Log) Snapshot() (data []byte, at int64) {
 	c := <-l.contents
 	defer func() { l.contents <- c }()
-	return c.state, c.at
+	return c.snapshot, c.at
 }
 
-// Len returns how many entries were ever appended.
+// Len returns the number of entries that were ever appended.
 func (l *Log) Len() int64 {
 	c := <-l.contents
 	defer func() { l.contents <- c }()
@@ -49,51 +49,43 @@ func (l *Log) Len() int64 {
 
 func (c contents) last() int64 { return c.removed + int64(len(c.entries)) }
 
-// View is one node's access to a log. It has the methods of an etcd.Session.
+// View is one node's access to a log, with the methods of an etcd.Session.
 type View struct {
-	*etcd.Session // what the node begins with; its methods must not be called
+	*etcd.Session // where the node starts; its own methods must not be called
 
-	// Delay is called before whatever is done, and returns for how long that waits. It may be nil.
-	Delay func() time.Duration
-	// Cut reports whether the node is cut off. It may be nil.
-	Cut func() bool
+	Delay func() time.Duration // returns how long an operation takes, each way; may be nil
+	Cut   func() bool          // reports whether the node is cut off; may be nil
 
 	log *Log
 }
 
-// Open returns access to the log for a node that begins now.
+// Open returns access to the log for a node that starts now.
 func (l *Log) Open() *View {
 	c := <-l.contents
 	defer func() { l.contents <- c }()
-	return &View{log: l, Session: &etcd.Session{
-		Settings: l.settings, State: c.state, At: c.at,
-	}}
+	start := &etcd.Session{Settings: l.settings, Snapshot: c.snapshot, At: c.at}
+	return &View{log: l, Session: start}
 }
 
-// wait waits as Delay says, and until the node is not cut off. It reports whether ctx is not done.
+// wait waits for Delay, and until the node is not cut off. It returns false if ctx is done first.
 func (v *View) wait(ctx context.Context) bool {
-	const again = time.Second / 10
-	if v.Delay != nil && !sleep(ctx, v.Delay()) {
-		return false
+	if v.Delay != nil {
+		sleep(ctx, v.Delay())
 	}
-	for v.Cut != nil && v.Cut() {
-		if !sleep(ctx, again) {
-			return false
-		}
+	for v.Cut != nil && v.Cut() && ctx.Err() == nil {
+		sleep(ctx, time.Second/10)
 	}
 	return ctx.Err() == nil
 }
 
-func sleep(ctx context.Context, d time.Duration) bool {
+func sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
-		return true
 	case <-ctx.Done():
-		return false
 	}
 }
 
-// Append is as etcd.Session's.
+// Append is like that of an etcd.Session.
 func (v *View) Append(ctx context.Context, node string, number int, text []byte) (int64, error) {
 	if !v.wait(ctx) {
 		return 0, ctx.Err()
@@ -118,7 +110,7 @@ func (l *Log) append(node string, number int, text []byte) (int64, error) {
 	return c.last(), nil
 }
 
-// Entries is as etcd.Session's.
+// Entries is like that of an etcd.Session.
 func (v *View) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
 	return func(yield func(etcd.Entry, error) bool) {
 		for at := v.At; ; {
@@ -127,7 +119,7 @@ func (v *View) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
 			var entry etcd.Entry
 			switch {
 			case at < c.removed:
-				yield(entry, etcd.ErrTrimmed)
+				yield(etcd.Entry{}, etcd.ErrTrimmed)
 				return
 			case at < c.last():
 				entry = c.entries[at-c.removed]
@@ -150,8 +142,8 @@ func (v *View) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
 	}
 }
 
-// Save is as etcd.Session's.
-func (v *View) Save(ctx context.Context, at int64, state []byte, gone []string) error {
+// SaveSnapshot is like that of an etcd.Session.
+func (v *View) SaveSnapshot(ctx context.Context, at int64, data []byte, gone []string) error {
 	if !v.wait(ctx) {
 		return ctx.Err()
 	}
@@ -163,7 +155,7 @@ func (v *View) Save(ctx context.Context, at int64, state []byte, gone []string) 
 	if n := c.at - c.removed; n > 0 {
 		c.entries, c.removed = c.entries[n:], c.at
 	}
-	c.state, c.at = state, at
+	c.snapshot, c.at = data, at
 	for _, node := range gone {
 		delete(c.numbers, node)
 	}

@@ -55,7 +55,7 @@ func TestEachEntryStandsThereOnce(t *testing.T) {
 				t.Errorf("the entries are %q, %v, want %q", got, err, want)
 			}
 		}
-		if v := l.Open(); v.Settings != "settings" || l.Len() != 3 || v.At != 0 || v.State != nil {
+		if v := l.Open(); v.Settings != "settings" || l.Len() != 3 || v.At != 0 || v.Snapshot != nil {
 			t.Errorf("a node begins with %v", v.Session)
 		}
 	})
@@ -70,7 +70,7 @@ func TestSaveRemovesWhatTheStateBeforeTookIntoAccount(t *testing.T) {
 		}
 		save := func(at int64, state string, gone ...string) {
 			t.Helper()
-			if err := v.Save(t.Context(), at, []byte(state), gone); err != nil {
+			if err := v.SaveSnapshot(t.Context(), at, []byte(state), gone); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -89,8 +89,8 @@ func TestSaveRemovesWhatTheStateBeforeTookIntoAccount(t *testing.T) {
 			t.Errorf("a node that began with the first state reads %q", got)
 		}
 		fresh := l.Open()
-		if got, _ := read(t, fresh); len(got) != 2 || string(fresh.State) != "second" || fresh.At != 4 || l.Len() != 6 {
-			t.Errorf("a node that begins now has %q up to %d and reads %q", fresh.State, fresh.At, got)
+		if got, _ := read(t, fresh); len(got) != 2 || string(fresh.Snapshot) != "second" || fresh.At != 4 || l.Len() != 6 {
+			t.Errorf("a node that begins now has %q up to %d and reads %q", fresh.Snapshot, fresh.At, got)
 		}
 		mustAppend(t, v, "a", 7)
 		save(7, "third", "a")

@@ -1,5 +1,5 @@
-// Reads the stream at the given address with the given npm package, until the process is ended,
-// and prints each event that the package hands on: a JSON object a line.
+// Reads the stream at the given address with the given npm package until the process ends, and
+// prints each event that the package dispatches as a line of JSON.
 const [name, url] = process.argv.slice(2);
 const print = (id, name, data) => console.log(JSON.stringify({ id, name, data }));
 
@@ -18,7 +18,7 @@ const readers = {
   },
 };
 
-// For packages with the interface of a browser's EventSource.
+// For packages that offer the interface of a browser's EventSource.
 function listen(source, closed) {
   for (const name of ["message", "gap"]) {
     source.addEventListener(name, (e) => print(e.lastEventId, e.type, e.data));

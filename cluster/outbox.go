@@ -1,0 +1,53 @@
+package cluster
+
+import "lobby/room"
+
+// outbox holds what is on its way from the hub to the log. One entry at a time is being appended;
+// commands that arrive in the meantime go into the next one.
+type outbox struct {
+	commands     []room.Command // in no entry yet
+	removals     []removal      // in no entry yet
+	heartbeatDue bool           // whether the next entry is a heartbeat
+
+	number   int         // of the last entry that was sent
+	sent     []sentEntry // entries that have not been read yet, in order
+	inFlight bool        // whether the last of them is being appended
+	isVoid   bool        // whether the log accepts no more entries of this node
+}
+
+// sentEntry is an entry that was sent to the log.
+type sentEntry struct {
+	text        []byte
+	commands    int // how many of them it has
+	isHeartbeat bool
+}
+
+// hasNext reports whether an entry should be sent now.
+func (o *outbox) hasNext() bool {
+	isDue := o.heartbeatDue || len(o.removals) > 0 || len(o.commands) > 0
+	return isDue && !o.inFlight && !o.isVoid
+}
+
+// next returns the next entry, with as many commands as fit.
+func (o *outbox) next() sentEntry {
+	var text []byte
+	for _, r := range o.removals {
+		text = r.appendTo(text)
+	}
+	count := 0
+	for count < len(o.commands) && len(text) < maxEntry {
+		text = o.commands[count].AppendTo(text)
+		count++
+	}
+	entry := sentEntry{text, count, o.heartbeatDue}
+	o.commands, o.removals, o.heartbeatDue = o.commands[count:], nil, false
+	return entry
+}
+
+// unknown returns the number of commands that may be in the log but have not been read.
+func (o *outbox) unknown() (count int) {
+	for _, entry := range o.sent {
+		count += entry.commands
+	}
+	return count
+}

@@ -1,0 +1,381 @@
+// Here belongs what is different over https: HTTP/2, many streams on one connection, certificates.
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// protocols are those that https can speak.
+var protocols = []string{"HTTP/1.1", "HTTP/2.0"}
+
+// certify makes a certificate with the command in docs/https.md.
+func certify(t testing.TB) (certFile, keyFile string) {
+	t.Helper()
+	needs(t, "openssl")
+	_, command, _ := strings.Cut(readFile(t, "../docs/https.md"), "\n```sh\n")
+	command, _, _ = strings.Cut(command, "\n")
+	cmd := exec.Command("sh", "-c", command)
+	cmd.Dir = t.TempDir()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", command, err, out)
+	}
+	return filepath.Join(cmd.Dir, "cert.pem"), filepath.Join(cmd.Dir, "key.pem")
+}
+
+// startSecure is start for a server that speaks https, which is killed after three minutes.
+func startSecure(t testing.TB, args ...string) *server {
+	t.Helper()
+	certFile, keyFile := certify(t)
+	return startForMinutes(t, append([]string{"-tls-cert", certFile, "-tls-key", keyFile}, args...)...)
+}
+
+// tlsClient is a client that speaks one protocol, and counts its connections.
+type tlsClient struct {
+	http.Client
+	lock  sync.Mutex
+	conns int
+}
+
+func newTLSClient(t testing.TB, protocol string) *tlsClient {
+	t.Helper()
+	c := &tlsClient{}
+	transport := &http.Transport{
+		Protocols:       new(http.Protocols),
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c.lock.Lock()
+			c.conns++
+			c.lock.Unlock()
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		},
+	}
+	transport.Protocols.SetHTTP1(protocol == "HTTP/1.1")
+	transport.Protocols.SetHTTP2(protocol == "HTTP/2.0")
+	c.Transport = transport
+	t.Cleanup(transport.CloseIdleConnections)
+	return c
+}
+
+// do makes a request and reads its response.
+func (c *tlsClient) do(
+	t testing.TB, s *server, method, path, body string, headers ...string,
+) response {
+	t.Helper()
+	r, err := s.request(&c.Client, method, path, body, headers...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// subscribe opens a stream, which ends with the test.
+func (c *tlsClient) subscribe(t testing.TB, s *server, path string, headers ...string) *stream {
+	t.Helper()
+	st, err := s.trySubscribeWith(&c.Client, path, headers...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.body.Close() })
+	return st
+}
+
+func TestManyStreamsOfOneClientShowOneOrderOverHTTPS(t *testing.T) {
+	t.Parallel()
+	const streams, speakers, messages = 60, 4, 250
+	for _, protocol := range protocols {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			s := startSecure(t)
+			c := newTLSClient(t, protocol)
+			var opened []*stream
+			for n := range streams {
+				opened = append(opened, c.subscribe(t, s, fmt.Sprintf("/chat/reader-%d", n)))
+			}
+			before := c.do(t, s, "POST", "/users/alice", "")
+			epoch := epochOf(before.header.Get("Last-Event-ID"))
+			var speaking, reading sync.WaitGroup
+			for n := range speakers {
+				speaking.Go(func() {
+					for m := range messages {
+						r, err := s.request(&c.Client, "POST", "/chat/alice", fmt.Sprint(n, "-", m))
+						if err != nil || r.status != 200 {
+							t.Errorf("say: got %d, %v", r.status, err)
+							return
+						}
+					}
+				})
+			}
+			var heard [streams][]event
+			for n, st := range opened {
+				reading.Go(func() { heard[n] = st.readToLastWord(t) })
+			}
+			speaking.Wait()
+			c.do(t, s, "POST", "/users/last", "")
+			c.do(t, s, "POST", "/chat/last", "word")
+			reading.Wait()
+			if t.Failed() {
+				return
+			}
+			for n, events := range heard {
+				mustFollow(t, epoch, n+1, events) // from the reader's own arrival on
+				if want := streams - n + 1 + speakers*messages + 2; len(events) != want {
+					t.Errorf("reader %d: got %d events, want %d", n, len(events), want)
+				}
+			}
+			resumed := c.subscribe(t, s, "/chat/reader-0", "Last-Event-ID", fmt.Sprint(epoch, "-100"))
+			mustFollow(t, epoch, 101, resumed.readToLastWord(t))
+			if protocol == "HTTP/2.0" && c.conns != 1 {
+				t.Errorf("the client has %d connections, want 1", c.conns)
+			}
+		})
+	}
+}
+
+// A reader that stalls delays nothing else on its connection, and loses its stream 10 s after its
+// window is full.
+func TestStalledStreamDelaysNothingOnItsConnection(t *testing.T) {
+	t.Parallel()
+	const (
+		window   = 4 << 20 // bytes, of each stream of this client
+		messages = 2 * window / 4096
+		most     = 100 * time.Millisecond
+	)
+	s := startSecure(t, "-grace", "0", "-history", fmt.Sprint(messages))
+	c := newTLSClient(t, "HTTP/2.0")
+	c.do(t, s, "POST", "/users/alice", "")
+	healthy := c.subscribe(t, s, "/chat/healthy")
+	// slowest returns how long the slowest of many messages took, until healthy had it.
+	slowest := func() (took time.Duration) {
+		for range 200 {
+			begin := time.Now()
+			c.do(t, s, "POST", "/chat/alice", "ping")
+			for healthy.mustNext(t).data != "alice: ping" {
+			}
+			took = max(took, time.Since(begin))
+		}
+		return took
+	}
+	before := slowest()
+	stalled := c.subscribe(t, s, "/chat/stalled")
+	text := strings.Repeat("x", 4096)
+	flooding := make(chan struct{})
+	go func() {
+		defer close(flooding)
+		other := newTLSClient(t, "HTTP/2.0")
+		for range messages {
+			if r, err := s.request(&other.Client, "POST", "/chat/alice", text); err != nil || r.status != 200 {
+				t.Errorf("say: got %d, %v", r.status, err)
+			}
+		}
+	}()
+	for done := false; !done; {
+		healthy.mustNext(t)
+		select {
+		case <-flooding:
+			done = true
+		default:
+		}
+	}
+	full := time.Now()
+	during := slowest()
+	t.Logf("the slowest message took %v before and %v while a stream was stalled", before, during)
+	if during > before+most {
+		t.Errorf("a stalled stream delayed a message by %v, want at most %v", during-before, most)
+	}
+	defer healthy.closeAfter(20 * time.Second)()
+	for {
+		e, err := healthy.next()
+		if err != nil {
+			t.Fatalf("after %v: %v", time.Since(full), err)
+		}
+		if e.data == leaves("stalled") {
+			break
+		}
+	}
+	if took := time.Since(full); took > 12*time.Second {
+		t.Errorf("the stalled stream was closed after %v, want about 10 s", took)
+	}
+	if _, err := io.Copy(io.Discard, stalled.body.(io.Reader)); err == nil {
+		t.Error("the stalled stream has ended as if it were complete")
+	}
+	if c.conns != 1 {
+		t.Errorf("the client has %d connections, want 1", c.conns)
+	}
+}
+
+func TestSIGTERMEndsStreamsProperlyOverHTTPS(t *testing.T) {
+	t.Parallel()
+	for _, protocol := range protocols {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			s := startSecure(t)
+			c := newTLSClient(t, protocol)
+			var streams []*stream
+			for n := range 10 {
+				streams = append(streams, c.subscribe(t, s, fmt.Sprintf("/chat/reader-%d", n)))
+			}
+			c.do(t, s, "POST", "/chat/reader-0", "goodbye")
+			took, err := s.stop(t)
+			if err != nil || took > 5*time.Second {
+				t.Errorf("the server ended after %v with %v", took, err)
+			}
+			for n, st := range streams {
+				rest, err := io.ReadAll(st.r)
+				if err != nil || !strings.HasSuffix(string(rest), "data: reader-0: goodbye\n\n") {
+					t.Errorf("reader %d: the stream ends with %.60q and %v", n, rest, err)
+				}
+			}
+			if s.stderr.Len() > 0 {
+				t.Errorf("it printed %q", s.stderr.String())
+			}
+		})
+	}
+}
+
+func TestCertificateIsReplacedWithoutARestart(t *testing.T) {
+	t.Parallel()
+	const limit = 10 * time.Second
+	certFile, keyFile := certify(t)
+	newCert, newKey := certify(t)
+	s := start(t, "-tls-cert", certFile, "-tls-key", keyFile)
+	serial := func() string {
+		conn, err := tls.Dial("tcp", s.addr, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
+	}
+	open := newTLSClient(t, "HTTP/2.0").subscribe(t, s, "/chat/alice")
+	open.expect(t, arrives("alice"))
+	first := serial()
+	for from, to := range map[string]string{newCert: certFile, newKey: keyFile} {
+		if err := os.WriteFile(to, []byte(readFile(t, from)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, limit, "the new certificate", func() bool { return serial() != first })
+	second := serial()
+	if err := os.WriteFile(certFile, []byte("spoiled"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(limit)
+	if serial() != second {
+		t.Error("spoiled files replaced the certificate")
+	}
+	newTLSClient(t, "HTTP/1.1").do(t, s, "POST", "/chat/alice", "hello")
+	open.expect(t, "alice: hello")
+	s.stop(t)
+	line := s.stderr.String()
+	if !strings.HasPrefix(line, "lobby: cannot use the certificate in "+certFile) ||
+		strings.Count(line, "\n") != 1 {
+		t.Errorf("it printed %q, want one line about the certificate", line)
+	}
+}
+
+func TestCommandLineOfHTTPS(t *testing.T) {
+	t.Parallel()
+	certFile, keyFile := certify(t)
+	_, otherKey := certify(t)
+	for _, c := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"-tls-cert", certFile}, 2, "-tls-cert and -tls-key belong together"},
+		{[]string{"-tls-key", keyFile}, 2, "-tls-cert and -tls-key belong together"},
+		{[]string{"-tls-cert", certFile + "x", "-tls-key", keyFile}, 1, certFile + "x"},
+		{[]string{"-tls-cert", certFile, "-tls-key", otherKey}, 1, otherKey},
+		{[]string{"-tls-cert", certFile, "-tls-key", certFile}, 1, certFile},
+	} {
+		cmd := exec.Command(binary, append(c.args, "-addr", "127.0.0.1:0")...)
+		out, _ := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() != c.status || strings.Count(string(out), "\n") != 1 ||
+			!strings.Contains(string(out), c.want) {
+			t.Errorf("%q: got %d %q, want %d and one line with %q",
+				c.args, cmd.ProcessState.ExitCode(), out, c.status, c.want)
+		}
+	}
+}
+
+func TestPlainRequestToTheHTTPSPortGets400(t *testing.T) {
+	t.Parallel()
+	s := startSecure(t)
+	r := s.send(t, "GET /users", "")
+	if r.status != 400 || !strings.Contains(r.body, "HTTP request to an HTTPS server") {
+		t.Errorf("got %d %q", r.status, r.body)
+	}
+	// Nor does the server print anything about clients that cannot shake hands.
+	conn := s.dial(t)
+	fmt.Fprint(conn, "hello\r\n\r\n")
+	io.Copy(io.Discard, conn)
+	if s.stop(t); s.stderr.Len() > 0 {
+		t.Errorf("it printed %q", s.stderr.String())
+	}
+}
+
+func TestRequestsAreCheckedOverHTTPSToo(t *testing.T) {
+	t.Parallel()
+	s := startSecure(t, "-host", "chat.example")
+	_, port, _ := net.SplitHostPort(s.addr)
+	for _, protocol := range protocols {
+		c := newTLSClient(t, protocol)
+		for _, test := range []struct {
+			method, path, body string
+			host               string
+			headers            h
+			status             int
+		}{
+			{"GET", "/users", "", s.addr, nil, 200},
+			{"GET", "/users", "", "chat.example", nil, 200},
+			{"GET", "/users", "", "CHAT.example.:1", nil, 200},
+			{"GET", "/users", "", "evil.example", nil, 421},
+			{"GET", "/chat/bob", "", "evil.example", nil, 421},
+			{"POST", "/users/bob", "", s.addr, h{"Sec-Fetch-Site", "cross-site"}, 403},
+			{"GET", "/chat/bob", "", s.addr, h{"Sec-Fetch-Site", "same-site"}, 403},
+			{"GET", "/chat/bob", "", s.addr, h{"Origin", "https://evil.example"}, 403},
+			{"GET", "/users", "", s.addr, h{"Origin", "https://" + s.addr}, 200},
+			{"GET", "/users", "", "chat.example", h{"Origin", "https://chat.example:443"}, 200},
+			{"GET", "/users", "", "chat.example", h{"Origin", "https://chat.example:" + port}, 403},
+			{"GET", "/", "", s.addr, h{"Sec-Fetch-Site", "cross-site"}, 200},
+			{"POST", "/chat/nobody", strings.Repeat("x", 5000), s.addr, nil, 413},
+			{"GET", "/chat/bob", "x", s.addr, nil, 400},
+			{"GET", "/users", "", s.addr, h{"X", strings.Repeat("x", 15<<10)}, 200},
+			{"GET", "/users", "", s.addr, h{"X", strings.Repeat("x", 17<<10)}, 431},
+			{"GET", "/users", "", s.addr, slices.Repeat(h{"X", "x"}, 90), 200},
+			{"GET", "/users", "", s.addr, slices.Repeat(h{"X", "x"}, 101), 431},
+		} {
+			req, err := http.NewRequest(test.method, s.url+test.path, strings.NewReader(test.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Host = test.host
+			setHeaders(req, test.headers)
+			resp, err := c.Do(req)
+			if err != nil {
+				t.Errorf("%s %+.60v: %v", protocol, test, err)
+				continue
+			}
+			resp.Body.Close()
+			if resp.StatusCode != test.status || resp.Proto != protocol {
+				t.Errorf("%s %.100q: got %s over %s", protocol, fmt.Sprint(test), resp.Status, resp.Proto)
+			}
+		}
+		if protocol == "HTTP/2.0" && c.conns != 1 {
+			t.Errorf("the client has made %d connections, want 1", c.conns)
+		}
+	}
+}

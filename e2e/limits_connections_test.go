@@ -1,0 +1,204 @@
+// Tests the limits on connections: how many there may be, how many files they may use, and how
+// long they may be idle.
+package e2e
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Proxies and pools keep connections for up to 90 s. A request sent just as the server closes one
+// would be lost.
+func TestConnectionBetweenTwoRequestsStaysOpenFor100Seconds(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	conn := s.dial(t)
+	conn.SetDeadline(time.Now().Add(2 * time.Minute))
+	responses := bufio.NewReader(conn)
+	io.WriteString(conn, s.text("POST /users/alice", ""))
+	mustRead(t, responses, "POST")
+	time.Sleep(100 * time.Second)
+	io.WriteString(conn, s.text("GET /users", ""))
+	if r := mustRead(t, responses, "GET"); r.status != 200 || r.closes {
+		t.Errorf("got %d that closes: %v, want 200", r.status, r.closes)
+	}
+}
+
+// Browsers open connections in advance, so even one that has not sent a byte has some time.
+func TestConnectionWithoutARequestIsClosed(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		streams int // that are open: 120 take more than half of the connections
+		limit   time.Duration
+	}{
+		"few connections":  {streams: 0, limit: 30 * time.Second},
+		"many connections": {streams: 120, limit: 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startWithFiles(t, 256)
+			for range c.streams {
+				s.ask(t, "/chat/alice")
+			}
+			eventually(t, time.Minute, "responses to tell whether connections are scarce",
+				func() bool { return s.send(t, "GET /users", "").closes == (c.streams > 0) })
+			silent, late := s.dial(t), s.dial(t)
+			begin := time.Now()
+			time.Sleep(c.limit - 2*time.Second)
+			io.WriteString(late, s.text("GET /users", ""))
+			if r := mustRead(t, bufio.NewReader(late), "GET"); r.status != 200 {
+				t.Errorf("2 s before the limit got %d, want 200", r.status)
+			}
+			got, err := io.ReadAll(silent)
+			took := time.Since(begin)
+			isOpen := errors.Is(err, os.ErrDeadlineExceeded)
+			if isOpen || took < c.limit-time.Second || took > c.limit+4*time.Second {
+				t.Errorf("after %v got %q and %v, want the connection closed after %v",
+					took, got, err, c.limit)
+			}
+		})
+	}
+}
+
+// startWithFiles is start for a server that may open only that many files.
+func startWithFiles(t *testing.T, files int, args ...string) *server {
+	t.Helper()
+	needs(t, "sh")
+	limited := fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files)
+	args = append([]string{"-c", limited, binary, "-addr", "127.0.0.1:0"}, args...)
+	return startCommand(t, exec.Command("sh", args...))
+}
+
+// mustHaveWarned ends the server and fails the test unless it has written that many lines to
+// standard error. It returns them.
+func (s *server) mustHaveWarned(t *testing.T, lines int) string {
+	t.Helper()
+	s.stop(t)
+	if got := strings.Count(s.stderr.String(), "\n"); got != lines {
+		t.Errorf("standard error has %d lines, want %d: %.2000s", got, lines, &s.stderr)
+	}
+	return s.stderr.String()
+}
+
+// Beyond the limit, a connection gets a 503. Once more than half of the connections are in use,
+// those that could stay idle end with their response.
+func TestConnectionsAreLimited(t *testing.T) {
+	t.Parallel()
+	const files = 256
+	s := startWithFiles(t, files)
+	var occupied []*net.TCPConn
+	for len(occupied) < files {
+		conn := s.dial(t)
+		responses := bufio.NewReader(conn)
+		// The server waits 10 s for the body that it asks for here.
+		io.WriteString(conn, s.text("POST /users/alice", "",
+			"Expect", "100-continue", "Content-Length", "2"))
+		r := mustRead(t, responses, "POST")
+		if r.status == 100 {
+			occupied = append(occupied, conn)
+			continue
+		}
+		if !r.isError(503) || !r.closes ||
+			!strings.HasPrefix(r.body, "There are too many connections; try again later.") {
+			t.Errorf("got %d %v %q that closes: %v, want the error 503 and a close",
+				r.status, r.header, r.body, r.closes)
+		}
+		r.mustAskToRetry(t)
+		if rest, err := io.ReadAll(responses); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("then got %q and %v, want the end", rest, err)
+		}
+		break
+	}
+	limit := len(occupied)
+	if limit < files/2 || limit == files {
+		t.Errorf("there may be %d connections with %d files, want half as many or more",
+			limit, files)
+	}
+	leave := func(n int) { // leaves n connections occupied
+		for _, conn := range occupied[n:] {
+			conn.Close()
+		}
+		occupied = occupied[:n]
+	}
+	leave(limit/2 + 3)
+	eventually(t, time.Minute, "a connection to be free", func() bool {
+		return s.send(t, "GET /users", "").status == 200
+	})
+	for _, request := range []string{"GET /users", "GET /", "POST /users/bob", "GET /nosuch"} {
+		if r := s.send(t, request, ""); !r.closes {
+			t.Errorf("%s with more than half of the connections in use stays open", request)
+		}
+	}
+	leave(limit/2 - 3)
+	eventually(t, time.Minute, "responses to leave connections open", func() bool {
+		return !s.send(t, "GET /users", "").closes
+	})
+}
+
+func TestStreamLimitIsLoweredIfTheProcessMayNotOpenEnoughFiles(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		files, asked int
+		args         []string
+	}{
+		{files: 48, asked: 45},
+		{files: 128, asked: 128, args: []string{"-max-streams", "100000"}},
+		{files: 1024, asked: 1020},
+	} {
+		t.Run(fmt.Sprint(c.files, " files"), func(t *testing.T) {
+			t.Parallel()
+			needProc(t, 4096)
+			s := startWithFiles(t, c.files, append(c.args, "-grace", "0")...)
+			conns := make([]*net.TCPConn, c.asked)
+			for i := range conns {
+				conns[i] = s.ask(t, fmt.Sprintf("/chat/reader-%d", i))
+			}
+			streams := 0
+			for _, conn := range conns {
+				conn.SetDeadline(time.Now().Add(5 * time.Second))
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Fatal("a stream is neither opened nor rejected")
+				}
+				if err == nil && resp.StatusCode == 200 {
+					streams++
+					continue
+				}
+				if err == nil { // Of so many at once, some may get no response.
+					if r, _ := readWhole(resp); !r.isError(503) {
+						t.Errorf("beyond the limit: got %d %v %q, want 503",
+							r.status, r.header, r.body)
+					}
+				}
+				conn.Close()
+			}
+			if streams < c.files/4 {
+				t.Errorf("%d streams are open with %d files, want at least a quarter",
+					streams, c.files)
+			}
+			list := s.send(t, "GET /users", "")
+			if got := strings.Count(list.body, "User: "); list.status != 200 || got != streams {
+				t.Errorf("got %d and %d users, want 200 and %d", list.status, got, streams)
+			}
+			s.mustRefuse(t, 503, "GET /chat/late", "")
+			warning := s.mustHaveWarned(t, 1)
+			want := fmt.Sprintf("at most %d streams are allowed", streams)
+			if !strings.Contains(warning, want) {
+				t.Errorf("the server warns %q, want %q", warning, want)
+			}
+		})
+	}
+}
+
+func TestServerDoesNotWarnIfTheStreamsFit(t *testing.T) {
+	startWithFiles(t, 256, "-max-streams", "50").mustHaveWarned(t, 0)
+}

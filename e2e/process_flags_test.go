@@ -1,0 +1,181 @@
+// Tests the command line and what the process prints.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The start-up line is true as soon as it can be read, and no request causes another line.
+func TestServerPrintsOnlyTheStartUpLine(t *testing.T) {
+	cmd := exec.Command(binary, "-addr", "127.0.0.1:0")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout = w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	t.Cleanup(func() { cmd.Process.Kill() })
+	line := make([]byte, 100)
+	n, _ := out.Read(line)
+	startUp := regexp.MustCompile(`^Starting server at http://(127\.0\.0\.1:[1-9]\d*)\n$`)
+	m := startUp.FindSubmatch(line[:n])
+	if m == nil {
+		t.Fatalf("the start-up line is %q", line[:n])
+	}
+	s := &server{url: "http://" + string(m[1]), addr: string(m[1])}
+	s.send(t, "GET /users", "")
+	s.send(t, "GET /nosuch", "")
+	s.send(t, "POST /users/alice", "", "Host", "evil.example")
+	s.exchange(t, "nonsense\r\n\r\n")
+	s.subscribe(t, "/chat/alice").body.Close()
+	cmd.Process.Signal(syscall.SIGTERM)
+	rest, _ := io.ReadAll(out)
+	if err := cmd.Wait(); err != nil || len(rest) > 0 || stderr.Len() > 0 {
+		t.Errorf("got %q, %q and %v, want nothing but the first line", rest, &stderr, err)
+	}
+}
+
+// What else makes no sense as a value is tested beside the hub (limits and times) and beside
+// package origin (hosts).
+func TestBadCommandLineGetsOneLineAndAStatus(t *testing.T) {
+	s := start(t)
+	for _, c := range []struct {
+		args   string // separated by spaces
+		status int
+		prints string // a pattern
+	}{
+		{args: "-nosuch=1", status: 2, prints: "-nosuch"},
+		{args: "-x\ny", status: 2, prints: "-x"},
+		{args: "-addr 127.0.0.1:0 extra -h", status: 2,
+			prints: `unexpected argument "extra": lobby takes only flags, which -h lists`},
+		{args: "-history", status: 2, prints: "history"},
+		{args: "-history 0", status: 2, prints: "history"},
+		{args: "-history many", status: 2, prints: "history"},
+		{args: "-max-users 0", status: 2, prints: "users"},
+		{args: "-max-streams -1", status: 2, prints: "streams"},
+		{args: "-grace -1ns", status: 2, prints: "grace"},
+		{args: "-keepalive 0", status: 2, prints: "keep-?alive"},
+		{args: "-host *.chat.example", status: 2, prints: `-host.*\b(write|give|use|try)\b`},
+		{args: "-host bücher.example", status: 2, prints: `-host.*\bxn--`},
+		{args: "-addr nonsense", status: 1,
+			prints: `"nonsense" is not a valid address to listen at: .*; try -addr 127.0.0.1:8080`},
+		{args: "-addr a\nb", status: 1, prints: "-addr"},
+		{args: "-addr 127.0.0.1:", status: 1, prints: "port.*-addr"},
+		{args: "-addr 127.0.0.1:65536", status: 1, prints: "port.*-addr"},
+		{args: "-addr 192.0.2.1:0", status: 1, prints: "192.0.2.1.*-addr"}, // RFC 5737: nobody's
+		{args: "-addr " + s.addr, status: 1, prints: "in use.*-addr"},
+	} {
+		mustExit(t, c.status, c.prints, strings.Split(c.args, " ")...)
+	}
+}
+
+// mustExit fails the test unless the server rejects args with that exit status and one line on
+// standard error that contains what the pattern describes.
+func mustExit(t *testing.T, status int, pattern string, args ...string) {
+	t.Helper()
+	stdout, stderr, got := run(t, args...)
+	oneLine := regexp.MustCompile(`^[^\n]*` + pattern + `[^\n]*\n$`)
+	if got != status || stdout != "" || !oneLine.MatchString(stderr) {
+		t.Errorf("%q: got %d, %q and %q, want %d and one line with %q on standard error",
+			args, got, stdout, stderr, status, pattern)
+	}
+}
+
+// run runs the server with args that do not start it.
+func run(t *testing.T, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	var out, err bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &err
+	cmd.Run()
+	return out.String(), err.String(), cmd.ProcessState.ExitCode()
+}
+
+func TestHelpNamesEveryFlagAndItsDefault(t *testing.T) {
+	stdout, stderr, status := run(t, "-h")
+	if status != 0 || stderr != "" {
+		t.Errorf("got %d and %q, want 0", status, stderr)
+	}
+	for flag, value := range map[string]string{
+		"addr": `"127\.0\.0\.1:8080"`, "history": "4096", "max-users": "100000",
+		"max-streams": "10000", "grace": "5s", "keepalive": "15s",
+	} {
+		help := regexp.MustCompile(`-` + flag + `\b[^\n]*\n[^\n]*\(default ` + value + `\)`)
+		if !help.MatchString(stdout) {
+			t.Errorf("%q has no -%s with the default %s", stdout, flag, value)
+		}
+	}
+	if !strings.Contains(stdout, "-host ") {
+		t.Errorf("%q has no -host", stdout)
+	}
+}
+
+// The address in the start-up line also tells on which versions of IP the server listens.
+func TestStartUpLineCanBeOpened(t *testing.T) {
+	for _, c := range []struct {
+		addr   string
+		prints string   // before the port
+		others []string // other addresses where the server responds
+		silent []string // addresses where it does not
+	}{
+		{addr: "127.0.0.1:0", prints: "http://127.0.0.1:", silent: []string{"[::1]"}},
+		{addr: "[::1]:0", prints: "http://[::1]:", silent: []string{"127.0.0.1"}},
+		{addr: "0.0.0.0:0", prints: "http://0.0.0.0:",
+			others: []string{"127.0.0.1"}, silent: []string{"[::1]"}},
+		{addr: ":0", prints: "http://localhost:", others: []string{"127.0.0.1", "[::1]"}},
+	} {
+		t.Run(c.addr, func(t *testing.T) {
+			if strings.Contains(c.addr+fmt.Sprint(c.others), "::1") {
+				needIPv6(t)
+			}
+			s := start(t, "-addr", c.addr)
+			port, ok := strings.CutPrefix(s.url, c.prints)
+			if _, err := strconv.ParseUint(port, 10, 16); !ok || err != nil {
+				t.Errorf("the address is %q, want %q and a port", s.url, c.prints)
+			}
+			if r := s.do(t, "GET", "/users", ""); r.status != 200 {
+				t.Errorf("%s: got %d %q, want 200", s.url, r.status, r.body)
+			}
+			_, port, _ = net.SplitHostPort(s.addr)
+			for _, host := range append(c.others, c.silent...) {
+				conn, err := net.Dial("tcp", host+":"+port)
+				if err == nil {
+					conn.Close()
+				}
+				if responds := err == nil; responds != slices.Contains(c.others, host) {
+					t.Errorf("%s responds: %v (%v)", host, responds, err)
+				}
+			}
+		})
+	}
+}
+
+// needIPv6 skips a test if the machine has no IPv6.
+func needIPv6(t *testing.T) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		missing(t, "there is no IPv6: %v", err)
+	}
+	listener.Close()
+}

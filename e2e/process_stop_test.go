@@ -1,0 +1,173 @@
+// Tests how the process ends: after a signal or two, under load, and by kill -9.
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestServerStopsAtOnceIfNothingIsStuck(t *testing.T) {
+	t.Parallel()
+	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		s := start(t)
+		st := s.subscribe(t, "/chat/alice")
+		s.says(t, "alice", "the end")
+		begin := time.Now()
+		s.cmd.Process.Signal(signal)
+		st.expectRun(t, arrives("alice"), "alice: the end")
+		if e, err := st.next(); err != io.EOF {
+			t.Errorf("after %v got %+v, %v, want the body's proper end", signal, e, err)
+		}
+		exit, ok := s.wait(10 * time.Second)
+		if took := time.Since(begin); !ok || exit != nil || took > 2*time.Second {
+			t.Errorf("after %v got the exit %v after %v, want 0 at once", signal, exit, took)
+		}
+	}
+}
+
+// Whatever the server still accepts has an event, and every stream receives that event. Connections
+// that do not end by themselves are cut off.
+func TestServerThatStopsUnderLoadEndsAllStreamsAlike(t *testing.T) {
+	t.Parallel()
+	const streams, speakers = 100, 20
+	s := startForMinutes(t)
+	s.do(t, "POST", "/users/alice", "")
+	var (
+		read              [streams][]event
+		accepted          [speakers][]event
+		reading, speaking sync.WaitGroup
+	)
+	isBusy := make(chan struct{}) // closed when a stream has received many events
+	for i := range read {
+		st := s.subscribe(t, fmt.Sprintf("/chat/reader-%d", i))
+		reading.Go(func() {
+			for {
+				e, err := st.next()
+				if err != nil {
+					if err != io.EOF {
+						t.Errorf("stream %d ends with %v after %d events, want a proper end",
+							i, err, len(read[i]))
+					}
+					return
+				}
+				if read[i] = append(read[i], e); i == 0 && len(read[i]) == 500 {
+					close(isBusy)
+				}
+			}
+		})
+	}
+	for i := range speakers {
+		c := s.caller(t)
+		speaking.Go(func() {
+			for n := 0; ; n++ {
+				text := fmt.Sprintf("message %d of %d", n, i)
+				r, err := c.call("POST", "/chat/alice", text)
+				if err != nil || r.status != 200 {
+					return
+				}
+				e := event{r.header.Get("Last-Event-ID"), "message", "alice: " + text}
+				accepted[i] = append(accepted[i], e)
+			}
+		})
+	}
+	s.dial(t)
+	io.WriteString(s.dial(t), "GET /users HTTP/1.1\r\n")
+	io.WriteString(s.dial(t), s.text("POST /users/bob", "", "Content-Length", "9")+"x")
+	s.subscribeSlowly(t, "/chat/frozen")
+	s.mustFlood(t, "alice", 500)
+	await(t, isBusy, "500 events")
+	if took, exit := s.stop(t); exit != nil || took >= 5*time.Second {
+		t.Errorf("got the exit %v after %v, want 0 in under 5 s", exit, took)
+	}
+	speaking.Wait()
+	reading.Wait()
+	if t.Failed() {
+		return
+	}
+
+	all, epoch := read[0], epochOf(read[0][0].id)
+	for i, events := range read {
+		mustFollow(t, epoch, numberOf(epoch, events[0].id), events)
+		if !slices.Equal(events, all[len(all)-len(events):]) {
+			t.Errorf("stream %d ends with %+v, want %+v",
+				i, events[len(events)-1], all[len(all)-1])
+		}
+	}
+	for _, e := range slices.Concat(accepted[:]...) {
+		n := numberOf(epoch, e.id) - numberOf(epoch, all[0].id)
+		if n < 0 || n >= len(all) || all[n] != e {
+			t.Errorf("the response for %+v was 200, but no stream has the event", e)
+		}
+	}
+}
+
+// A client has as long for the end of a stream as for an event, however long ago the last event
+// was.
+func TestServerThatStopsEndsAQuietStreamProperly(t *testing.T) {
+	t.Parallel()
+	s := startForMinutes(t)
+	st := s.subscribe(t, "/chat/alice")
+	st.expect(t, arrives("alice"))
+	time.Sleep(12 * time.Second) // longer than a write may take, shorter than the keep-alive
+	s.stop(t)
+	if e, err := st.next(); err != io.EOF {
+		t.Errorf("got %+v, %v, want the body's proper end", e, err)
+	}
+}
+
+func TestSecondSignalEndsTheServerAtOnce(t *testing.T) {
+	s := start(t)
+	io.WriteString(s.dial(t), "GET /users HTTP/1.1\r\n") // The server waits for the rest.
+	st := s.subscribe(t, "/chat/alice")
+	st.expectRun(t, arrives("alice"))
+	s.cmd.Process.Signal(os.Interrupt)
+	if e, err := st.next(); err != io.EOF {
+		t.Errorf("the stream goes on with %+v and %v, want its end", e, err)
+	}
+	eventually(t, time.Minute, "new connections to be refused", func() bool {
+		conn, err := net.Dial("tcp", s.addr)
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	begin := time.Now()
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	exit, ok := s.wait(10 * time.Second)
+	took := time.Since(begin)
+	if !ok || fmt.Sprint(exit) != "exit status 1" || took > 2*time.Second {
+		t.Errorf("got %v after %v, want exit status 1 at once", exit, took)
+	}
+}
+
+func TestServerAfterKill9StartsOverAndSaysSo(t *testing.T) {
+	s := start(t)
+	s.do(t, "POST", "/users/alice", "")
+	st := s.subscribe(t, "/chat/bob")
+	st.expectRun(t, arrives("bob"))
+	s.kill()
+	if e, err := st.next(); err == nil || err == io.EOF {
+		t.Errorf("got %+v and %v from a server that was killed, want no proper end", e, err)
+	}
+
+	again := start(t, "-addr", s.addr)
+	list := again.do(t, "GET", "/users", "")
+	id := list.header.Get("Last-Event-ID")
+	epoch, seq, _ := strings.Cut(id, "-")
+	if epoch == epochOf(st.lastID) || seq != "0" || list.body != "Connected users:\n" {
+		t.Errorf("after %s got %s and %q, want another epoch and nobody", st.lastID, id, list.body)
+	}
+	back := again.subscribe(t, "/chat/bob", "Last-Event-ID", st.lastID)
+	if isGap := back.readOpening(t); !isGap || back.lastID != id {
+		t.Errorf("the stream begins at %s with a gap: %v, want a gap at %s", back.lastID, isGap, id)
+	}
+	back.expectRun(t, arrives("bob"))
+}

@@ -1,0 +1,220 @@
+// Tests that a reader of a stream who is slow delays nobody, costs little memory, and receives
+// every event or a gap, or is cut off.
+package e2e
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestReaderThatFallsBehindReceivesEverythingOrAGap(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		history string
+		isGap   bool
+	}{
+		{history: "10", isGap: true},
+		{history: "100000", isGap: false},
+	} {
+		t.Run("history "+c.history, func(t *testing.T) {
+			s := startForMinutes(t, "-history", c.history)
+			late := s.subscribeSlowly(t, "/chat/late")
+			s.mustFlood(t, "alice", 6000)
+			var reading sync.WaitGroup
+			reading.Go(func() {
+				if gaps, err := late.countGaps(); err != nil || gaps > 0 != c.isGap {
+					t.Errorf("got %d gaps and %v, want a gap: %v", gaps, err, c.isGap)
+				}
+			})
+			s.sayLastWordUntilHeard(t, &reading)
+		})
+	}
+}
+
+// Among the readers here, many never read and one reads far too slowly.
+func TestSlowReadersDelayNobody(t *testing.T) {
+	t.Parallel()
+	const (
+		healthy, frozen    = 100, 100
+		speakers, messages = 4, 12_000
+	)
+	needProc(t, 1000)
+	s := startForMinutes(t, "-grace", "0")
+	s.do(t, "POST", "/users/alice", "")
+	var frozenConns [frozen]*net.TCPConn
+	for i := range frozenConns {
+		frozenConns[i] = s.ask(t, fmt.Sprintf("/chat/frozen-%d", i))
+	}
+	countFrozen := func() int {
+		return strings.Count(s.do(t, "GET", "/users", "").body, "User: frozen-")
+	}
+	eventually(t, time.Minute, "the frozen readers to arrive", func() bool {
+		return countFrozen() == frozen
+	})
+	var reading, speaking sync.WaitGroup
+	for i := range healthy {
+		st := s.subscribe(t, fmt.Sprintf("/chat/healthy-%d", i))
+		reading.Go(func() {
+			if gaps, err := st.countGaps(); err != nil || gaps > 0 {
+				t.Errorf("healthy reader %d: got %d gaps and %v, want every event", i, gaps, err)
+			}
+		})
+	}
+	trickling := s.subscribe(t, "/chat/trickling")
+	enough := make(chan struct{})
+	trickling.r = bufio.NewReader(&slowly{trickling.r, 1000, 20 * time.Millisecond, enough})
+	reading.Go(func() {
+		gaps, err := trickling.countGaps()
+		if errors.Is(err, errHole) || err == nil && gaps == 0 {
+			t.Errorf("a reader of 50 KB/s got %d gaps and %v, want a gap or a closed connection",
+				gaps, err)
+		}
+	})
+
+	begin := time.Now()
+	for range speakers {
+		c := s.caller(t)
+		speaking.Go(func() {
+			for range messages / speakers {
+				begin := time.Now()
+				r, err := c.call("POST", "/chat/alice", strings.Repeat("x", 4096))
+				took := time.Since(begin)
+				if err != nil || r.status != 200 || took > 5*time.Second {
+					t.Errorf("say: got %d, %v after %v, want 200 long before a reader is cut off",
+						r.status, err, took)
+					return
+				}
+			}
+		})
+	}
+	eventually(t, 30*time.Second, "a frozen reader to be cut off", func() bool {
+		return countFrozen() < frozen
+	})
+	if took := time.Since(begin); took < 9*time.Second {
+		t.Errorf("the first frozen reader was cut off after %v, want 10 s", took)
+	}
+	eventually(t, 20*time.Second, "all frozen readers to be cut off", func() bool {
+		return countFrozen() == 0
+	})
+	speaking.Wait()
+	for i, conn := range frozenConns {
+		conn.SetDeadline(time.Now().Add(time.Minute))
+		_, err := mustStream(t, conn, bufio.NewReader(conn)).countGaps()
+		if err == nil || errors.Is(err, errHole) || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("frozen reader %d: got %v, want events without a hole and then the end",
+				i, err)
+		}
+	}
+	close(enough)
+	s.sayLastWordUntilHeard(t, &reading)
+}
+
+// sayLastWordUntilHeard says the last word once a second until reading is done: a gap may swallow
+// one.
+func (s *server) sayLastWordUntilHeard(t *testing.T, reading *sync.WaitGroup) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { reading.Wait(); close(done) }()
+	for {
+		s.sayLastWord(t)
+		select {
+		case <-done:
+			return
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// Each reader stalls in a different batch, and the next one more than two batches later. So the
+// readers keep a third of what is said; if they kept what follows their batches, it would be all.
+func TestStalledReaderKeepsOneBatchInMemory(t *testing.T) {
+	t.Parallel()
+	const (
+		readers   = 2000
+		size      = 4 << 10 // bytes of a message
+		apart     = 16      // messages from one reader to the next; a batch has 20 KiB
+		perReader = 40 << 10
+		others    = 60 << 20 // bytes for the program, 4,096 messages of history, and garbage
+	)
+	needProc(t, readers+2000)
+	s := startForMinutes(t, "-grace", "0")
+	s.do(t, "POST", "/users/alice", "")
+	speaker := s.dial(t)
+	responses := bufio.NewReader(speaker)
+	say := strings.Repeat(s.text("POST /chat/alice", strings.Repeat("x", size)), apart)
+	for n := range readers {
+		io.WriteString(s.dialNarrow(t, 4<<10), s.text(fmt.Sprintf("GET /chat/reader-%d", n), ""))
+		io.WriteString(speaker, say)
+		for range apart {
+			if r := mustRead(t, responses, "POST"); r.status != 200 {
+				t.Fatalf("say: got %d %q, want 200", r.status, r.body)
+			}
+		}
+	}
+	memory := s.memory(t, "VmHWM")
+	stalled := strings.Count(s.do(t, "GET", "/users", "").body, "User: reader-")
+	t.Logf("%d MiB of memory at the peak, with %d stalled readers", memory>>20, stalled)
+	if most := others + stalled*perReader; memory > most || stalled < readers/10 {
+		t.Errorf("%d MiB of memory at the peak with %d stalled readers, want at most %d",
+			memory>>20, stalled, most>>20)
+	}
+}
+
+// dialNarrow opens a connection on which the client's kernel accepts few bytes that the test does
+// not read. It ends with the test.
+func (s *server) dialNarrow(t testing.TB, bytes int) net.Conn {
+	t.Helper()
+	dialer := net.Dialer{Control: func(_, _ string, conn syscall.RawConn) (err error) {
+		conn.Control(func(fd uintptr) {
+			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, bytes)
+		})
+		return err
+	}}
+	conn, err := dialer.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// The kernel's own timeout for unacknowledged data must not end a connection whose client reads.
+func TestReaderThatReadsLittleButSteadilyIsNotCutOff(t *testing.T) {
+	t.Parallel()
+	const (
+		rate  = 20_000 // bytes a second that are read, of over 300,000 that are sent
+		lasts = 40 * time.Second
+	)
+	s := startForMinutes(t, "-history", "100")
+	s.do(t, "POST", "/users/alice", "")
+	conn := s.dialNarrow(t, 8<<10)
+	io.WriteString(conn, s.text("GET /chat/bob", ""))
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		speaker := s.caller(t)
+		for {
+			select {
+			case <-time.After(3 * time.Millisecond):
+				speaker.call("POST", "/chat/alice", strings.Repeat("x", 1000))
+			case <-done:
+				return
+			}
+		}
+	}()
+	buffer := make([]byte, rate/10)
+	for begin := time.Now(); time.Since(begin) < lasts; time.Sleep(time.Second / 10) {
+		if _, err := io.ReadFull(conn, buffer); err != nil {
+			t.Fatalf("after %v: %v", time.Since(begin), err)
+		}
+	}
+}

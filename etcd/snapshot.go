@@ -1,0 +1,196 @@
+package etcd
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const (
+	maxPiece   = 1 << 20 // bytes of a piece; etcd accepts requests of 1.5 MiB
+	maxPieces  = 1024    // pieces of a snapshot
+	maxRemoved = 100     // keys removed in one transaction; etcd accepts 128 operations
+	maxKeys    = 1000    // keys listed at once for removal
+)
+
+var errDamaged = errors.New("the snapshot is incomplete or corrupt")
+
+// pointer is the content of NAME/state, in JSON.
+type pointer struct {
+	At      int64  `json:"at"`      // the revision up to which the snapshot includes all entries
+	Removed int64  `json:"removed"` // the revision up to which entries may have been removed
+	ID      string `json:"id"`      // piece I, from 1, is NAME/state/ID/I
+	Pieces  int    `json:"pieces"`
+	Sum     string `json:"sha256"` // of the snapshot, in hexadecimal digits
+}
+
+// parsePointer returns a zero pointer if value is not valid: others may have written it.
+func parsePointer(value []byte) pointer {
+	var p pointer
+	if json.Unmarshal(value, &p) != nil || p.Pieces < 0 || p.Pieces > maxPieces {
+		return pointer{}
+	}
+	return p
+}
+
+func sumOf(snapshot []byte) string {
+	sum := sha256.Sum256(snapshot)
+	return hex.EncodeToString(sum[:])
+}
+
+// readSnapshot reads the snapshot to which p points.
+func (l *Log) readSnapshot(ctx context.Context, c *client, p pointer) (snapshot []byte, err error) {
+	snapshot = []byte{}
+	for i := range p.Pieces {
+		key := l.piece(p.ID, i+1)
+		read := transaction{Success: []operation{get(key)}}
+		var response transactionResponse
+		if err := c.ask(ctx, requestTimeout, "/v3/kv/txn", read, &response); err != nil {
+			return nil, err
+		}
+		snapshot = append(snapshot, response.find(key).Value...) // a missing piece makes the sum wrong
+	}
+	if sumOf(snapshot) != p.Sum {
+		return nil, errDamaged
+	}
+	return snapshot, nil
+}
+
+// piece returns the key of piece i of the snapshot id.
+func (l *Log) piece(id string, i int) []byte {
+	return l.key("state/" + id + "/" + strconv.Itoa(i))
+}
+
+// SaveSnapshot saves data as a snapshot that includes all entries up to the revision at. It then
+// removes what is no longer needed: the entries included in the previous snapshot, the pieces of
+// snapshots before that one, and the keys of the nodes that are gone. It compacts etcd's history as
+// well. It has no effect if a later snapshot exists, or if another is saved at the same time. It
+// fails with ctx's error or ErrReplaced.
+//
+// The pieces of the previous snapshot stay, because a node that is starting may be reading them.
+func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone []string) error {
+	log, state := s.log, s.log.key("state")
+	response, err := s.saver.hedge(ctx, slowAfter, same(transaction{Success: []operation{get(state)}}))
+	if err != nil {
+		return err
+	}
+	current := response.find(state)
+	previous := parsePointer(current.Value)
+	if previous.At >= at {
+		return nil
+	}
+	p := pointer{At: at, Removed: previous.At, ID: rand.Text(), Sum: sumOf(data)}
+	for piece := range slices.Chunk(data, log.maxPiece) {
+		p.Pieces++
+		if _, err := s.change(ctx, nil, put(log.piece(p.ID, p.Pieces), piece)); err != nil {
+			return err
+		}
+	}
+	value, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	// Entries may be removed only after the pointer says so.
+	unchanged := modifiedIs(state, current.Modified)
+	saved, err := s.change(ctx, []compare{unchanged}, put(state, value))
+	if err != nil {
+		return err
+	}
+	revision := saved.Header.Revision
+	if !saved.Succeeded {
+		found := saved.find(state)
+		if parsePointer(found.Value).ID != p.ID {
+			return nil
+		}
+		revision = found.Modified // an earlier attempt succeeded
+	}
+	return s.tidy(ctx, p, previous, revision, gone)
+}
+
+// tidy removes what is no longer needed once p, the successor of old, was put with this revision.
+func (s *Session) tidy(ctx context.Context, p, old pointer, revision int64, gone []string) error {
+	if p.Removed > 0 {
+		isOld := func(string) bool { return true }
+		if err := s.removeKeys(ctx, s.log.key("log/"), p.Removed, isOld); err != nil {
+			return err
+		}
+	}
+	// Pieces older than the pointer p belong to its snapshot, or to the previous one, or to one that
+	// nothing will point to, because the node that is saving it has read an older pointer.
+	isOld := func(rest string) bool {
+		id, _, _ := strings.Cut(rest, "/")
+		return id != p.ID && id != old.ID
+	}
+	if err := s.removeKeys(ctx, s.log.key("state/"), revision, isOld); err != nil {
+		return err
+	}
+	for nodes := range slices.Chunk(gone, maxRemoved) {
+		var operations []operation
+		for _, node := range nodes {
+			operations = append(operations, remove(s.log.key("nodes/"+node)))
+		}
+		if _, err := s.change(ctx, nil, operations...); err != nil {
+			return err
+		}
+	}
+	if p.Removed > 0 {
+		// This only saves space in etcd, and others may have done it already, so errors do not matter.
+		upTo := map[string]int64{"revision": p.Removed}
+		_ = s.saver.ask(ctx, requestTimeout, "/v3/kv/compaction", upTo, new(any))
+	}
+	return ctx.Err()
+}
+
+// removeKeys removes the keys that begin with prefix and have not changed since this revision, if
+// the rest of the key is old.
+func (s *Session) removeKeys(
+	ctx context.Context, prefix []byte, revision int64, isOld func(rest string) bool,
+) error {
+	for from := prefix; ; {
+		list := operation{Range: &rangeRequest{Key: from, End: after(prefix), MaxModified: revision,
+			KeysOnly: true, Limit: maxKeys}}
+		response, err := s.saver.hedge(ctx, requestTimeout, same(transaction{Success: []operation{list}}))
+		if err != nil {
+			return err
+		}
+		found := response.first()
+		for kvs := range slices.Chunk(found.KVs, maxRemoved) {
+			var operations []operation
+			for _, kv := range kvs {
+				if isOld(strings.TrimPrefix(string(kv.Key), string(prefix))) {
+					operations = append(operations, remove(kv.Key))
+				}
+			}
+			if _, err := s.change(ctx, nil, operations...); err != nil {
+				return err
+			}
+		}
+		if !found.More {
+			return nil
+		}
+		from = append(found.KVs[len(found.KVs)-1].Key, 0) // the first key that can follow it
+	}
+}
+
+// change executes operations if the log is still this session's and the conditions hold. Otherwise
+// the response contains NAME/state. It fails with ctx's error or ErrReplaced.
+func (s *Session) change(
+	ctx context.Context, conditions []compare, operations ...operation,
+) (transactionResponse, error) {
+	lobby, state := s.log.key("lobby"), s.log.key("state")
+	response, err := s.saver.hedge(ctx, requestTimeout, same(transaction{
+		Compare: append(conditions, createdIs(lobby, s.Created)),
+		Success: operations,
+		Failure: []operation{get(lobby), get(state)},
+	}))
+	if err == nil && !response.Succeeded && response.find(lobby).Created != s.Created {
+		err = ErrReplaced
+	}
+	return response, err
+}

@@ -1,0 +1,354 @@
+package etcd
+
+// What belongs here: tests of SaveSnapshot, and of Begin with the result.
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// mustSave saves a snapshot.
+func mustSave(t *testing.T, s *Session, at int64, snapshot string, gone ...string) {
+	t.Helper()
+	if err := s.SaveSnapshot(t.Context(), at, []byte(snapshot), gone); err != nil {
+		t.Fatalf("saving at %d: %v", at, err)
+	}
+}
+
+// mustHave fails the test unless a new session has this snapshot.
+func mustHave(t *testing.T, w *world, at int64, snapshot string) *Session {
+	t.Helper()
+	s := w.mustBegin()
+	if s.At != at || string(s.Snapshot) != snapshot {
+		t.Fatalf("found a snapshot of %d bytes at %d, want %d bytes at %d",
+			len(s.Snapshot), s.At, len(snapshot), at)
+	}
+	return s
+}
+
+// names returns the rest of the lobby's keys that begin with prefix.
+func (w *world) names(prefix string) (names []string) {
+	for _, kv := range w.list("lobby/" + prefix) {
+		name, _, _ := strings.Cut(strings.TrimPrefix(kv, "lobby/"+prefix), "=")
+		names = append(names, name)
+	}
+	return names
+}
+
+func TestSnapshotIsFoundByTheNextNode(t *testing.T) {
+	for _, size := range []int{0, 1, testPiece - 1, testPiece, testPiece + 1} {
+		inWorld(t, 1, func(t *testing.T, w *world) {
+			s := w.mustBegin()
+			at := mustAppend(t, s, "a", 1, "x")
+			mustAppend(t, s, "a", 2, "y")
+			snapshot := strings.Repeat("0123456789", size/10+1)[:size]
+			mustSave(t, s, at, snapshot)
+			next := mustHave(t, w, at, snapshot)
+			if next.Snapshot == nil {
+				t.Error("an empty snapshot counts as none")
+			}
+			follow(t.Context(), next).mustRead(t, "a/2=y")
+		})
+	}
+}
+
+func TestSnapshotRemovesWhatIsNoLongerNeeded(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		var at []int64
+		for i := range 4 {
+			at = append(at, mustAppend(t, s, "a", i+1, "x"))
+			mustAppend(t, s, fmt.Sprint("b", i), 1, "y")
+		}
+		w.put("lobby/logs", "stays")
+
+		mustSave(t, s, at[1], "one")
+		if got := w.names("log/"); len(got) != 8 {
+			t.Errorf("after one snapshot the log is %q", got)
+		}
+		if w.compacted != 0 {
+			t.Errorf("compacted up to %d", w.compacted)
+		}
+		mustSave(t, s, at[2], "two", "b0", "never was")
+		if got, want := w.names("log/"), []string{"b1/1", "a/3", "b2/1", "a/4", "b3/1"}; !slices.Equal(got, want) {
+			t.Errorf("after two snapshots the log is %q, want %q", got, want)
+		}
+		if got, want := w.names("nodes/"), []string{"b1", "b2", "a", "b3"}; !slices.Equal(got, want) {
+			t.Errorf("the nodes are %q, want %q", got, want)
+		}
+		if w.compacted != at[1] {
+			t.Errorf("compacted up to %d, want %d", w.compacted, at[1])
+		}
+		mustSave(t, s, at[3], "three")
+		if got := w.names("log/"); !slices.Equal(got, []string{"b2/1", "a/4", "b3/1"}) {
+			t.Errorf("after three snapshots the log is %q", got)
+		}
+		if got := w.names("state/"); len(got) != 2 {
+			t.Errorf("the pieces are %q, want those of two snapshots", got)
+		}
+		if got := w.names("logs"); len(got) != 1 {
+			t.Error("a key that does not belong to the log was removed")
+		}
+		mustHave(t, w, at[3], "three")
+	})
+}
+
+func TestManyEntriesAreRemoved(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		var at int64
+		for i := range 2*maxKeys + maxRemoved + 1 {
+			at = w.put(fmt.Sprint("lobby/log/a/", i+1), "x")
+		}
+		w.script(func(c *call, serve func()) {
+			if c.path == "/v3/kv/txn" && len(decode[transaction](c.body).Success) > maxRemoved {
+				t.Error("a transaction has more operations than etcd accepts")
+			}
+			serve()
+		}, 0)
+		var gone []string
+		for i := range 2 * maxRemoved {
+			gone = append(gone, fmt.Sprint("gone", i))
+		}
+		mustSave(t, s, at, "one", gone...)
+		mustSave(t, s, at+1, "two", gone...)
+		if got := w.names("log/"); len(got) != 0 {
+			t.Errorf("%d entries remain", len(got))
+		}
+	})
+}
+
+func TestEarlierSnapshotDoesNotReplaceALaterOne(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		early := mustAppend(t, s, "a", 1, "x")
+		late := mustAppend(t, s, "a", 2, "y")
+		mustSave(t, s, late, "late")
+		revision := w.revision
+		mustSave(t, s, early, "early")
+		mustSave(t, s, late, "the same")
+		if w.revision != revision {
+			t.Error("etcd has changed")
+		}
+		mustHave(t, w, late, "late")
+	})
+}
+
+// atPointer calls do once, just before a pointer is put.
+func (w *world) atPointer(do func()) {
+	var isDone atomic.Bool
+	w.script(func(c *call, serve func()) {
+		if c.path == "/v3/kv/txn" && bytes.Contains(c.body, []byte(`"target":"MOD"`)) && !isDone.Swap(true) {
+			do()
+		}
+		serve()
+	}, 0)
+}
+
+func TestOneOfTwoSimultaneousSnapshotsIsSaved(t *testing.T) {
+	for _, first := range []int64{1, 2} {
+		inWorld(t, 1, func(t *testing.T, w *world) {
+			one, two := w.mustBegin(), w.mustBegin()
+			at := mustAppend(t, one, "a", 1, "x")
+			mustAppend(t, one, "a", 2, "y")
+			mustAppend(t, one, "a", 3, "z")
+			w.atPointer(func() { mustSave(t, two, at+first, "two") })
+			mustSave(t, one, at+3-first, "one")
+			mustHave(t, w, at+first, "two")
+			mustSave(t, one, at+4, "three")
+			mustHave(t, w, at+4, "three")
+			if got := w.names("state/"); len(got) != 2 {
+				t.Errorf("the pieces are %q, want those of two snapshots", got)
+			}
+		})
+	}
+}
+
+// Pieces that no pointer names yet must survive the removal of older ones.
+func TestPiecesOfASnapshotThatIsBeingSavedStay(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		one, two, rest := w.mustBegin(), w.mustBegin(), w.mustBegin()
+		at := mustAppend(t, one, "a", 1, "x")
+		var isDone atomic.Bool
+		w.script(func(c *call, serve func()) {
+			// Session two begins after one has put its pointer, and before one lists the pieces.
+			isTidying := bytes.Contains(c.body, []byte(`"max_mod_revision"`))
+			if isTidying && !isDone.Swap(true) {
+				w.atPointer(func() { mustSaveRest(t, rest, at) })
+				mustSave(t, two, at+1, "two")
+			}
+			serve()
+		}, 0)
+		mustSave(t, one, at, "one")
+		mustHave(t, w, at+1, "two")
+	})
+}
+
+// The same, if session one learns only from a second attempt that it has put its pointer.
+func TestPiecesStayAfterALostAnswer(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		one, two := w.mustBegin(), w.mustBegin()
+		at := mustAppend(t, one, "a", 1, "x")
+		isSaved, proceed, isDone := make(chan bool), make(chan bool), make(chan bool)
+		var pointers atomic.Int64
+		w.script(func(c *call, serve func()) {
+			if bytes.Contains(c.body, []byte(`"target":"MOD"`)) {
+				switch pointers.Add(1) {
+				case 1: // one's
+					execute(c, serve)
+					go func() {
+						defer close(isDone)
+						mustSave(t, two, at+1, "two")
+					}()
+					<-isSaved
+					c.abort()
+				case 2: // two's
+					close(isSaved)
+					<-proceed
+				}
+			}
+			serve()
+		}, 0)
+		mustSave(t, one, at, "one")
+		close(proceed)
+		<-isDone
+		mustHave(t, w, at+1, "two")
+	})
+}
+
+// mustSaveRest does what SaveSnapshot at the revision at does after putting its pointer.
+func mustSaveRest(t *testing.T, s *Session, at int64) {
+	t.Helper()
+	read := transaction{Success: []operation{get(s.log.key("state"))}}
+	response, err := s.saver.hedge(t.Context(), requestTimeout, same(read))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := response.find(s.log.key("state"))
+	p := parsePointer(found.Value)
+	if p.At != at {
+		t.Fatalf("the snapshot is at %d, want %d", p.At, at)
+	}
+	if err := s.tidy(t.Context(), p, pointer{}, found.Modified, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSnapshotIsSavedWhateverFails(t *testing.T) {
+	for name, fail := range failures {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, 2, func(t *testing.T, w *world) {
+				s := w.mustBegin()
+				one := mustAppend(t, s, "a", 1, "x")
+				two := mustAppend(t, s, "a", 2, "y")
+				mustSave(t, s, one, "one")
+				large := strings.Repeat("x", testPiece+1)
+				// Every second request fails.
+				var n atomic.Int64
+				script := func(c *call, serve func()) {
+					if n.Add(1)%2 == 1 {
+						fail(c, serve)
+						return
+					}
+					serve()
+				}
+				w.script(script)
+				mustSave(t, s, two, large)
+				w.script(nil)
+				mustHave(t, w, two, large)
+				if got := w.names("log/"); !slices.Equal(got, []string{"a/2"}) {
+					t.Errorf("the log is %q", got)
+				}
+				if got := w.names("state/"); len(got) != 3 {
+					t.Errorf("the pieces are %q", got)
+				}
+			})
+		})
+	}
+}
+
+// If an entry were removed before the pointer says so, a reader would not notice.
+func TestPointerIsPutBeforeEntriesAreRemoved(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		one := mustAppend(t, s, "a", 1, "x")
+		two := mustAppend(t, s, "a", 2, "y")
+		mustSave(t, s, one, "one")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		w.atPointer(cancel)
+		if err := s.SaveSnapshot(ctx, two, []byte("two"), nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		if got := w.names("log/"); len(got) != 2 {
+			t.Errorf("the log is %q, want both entries", got)
+		}
+	})
+}
+
+func TestSnapshotOfAnotherLogChangesNothing(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		at := mustAppend(t, s, "a", 1, "x")
+		w.remove("lobby/")
+		w.mustBegin()
+		revision := w.revision
+		if err := s.SaveSnapshot(t.Context(), at, []byte("state"), []string{"a"}); !errors.Is(err, ErrReplaced) {
+			t.Errorf("got %v", err)
+		}
+		if w.revision != revision {
+			t.Errorf("etcd now has %q", w.list("lobby/"))
+		}
+	})
+}
+
+// Two snapshots are saved while a node reads the previous one, so its pieces vanish.
+func TestReadingASnapshotStartsOverIfItWasRemoved(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		at := mustAppend(t, s, "a", 1, "x")
+		mustSave(t, s, at, strings.Repeat("1", testPiece+1))
+		var isDone atomic.Bool
+		w.script(func(c *call, serve func()) {
+			serve()
+			isPiece := !bytes.Contains(c.body, []byte("compare")) // Begin's other request has conditions
+			if isPiece && !isDone.Swap(true) {
+				mustSave(t, s, at+1, "two")
+				mustSave(t, s, at+2, "three")
+			}
+		}, 0)
+		mustHave(t, w, at+2, "three")
+	})
+}
+
+func TestDamagedSnapshotIsRejectedAndReplaced(t *testing.T) {
+	for name, damage := range map[string]func(w *world){
+		"piece missing":     func(w *world) { w.remove("lobby/state/") },
+		"piece changed":     func(w *world) { w.put("lobby/state/"+w.names("state/")[0], "other") },
+		"garbage":           func(w *world) { w.put("lobby/state", "garbage") },
+		"too many pieces":   func(w *world) { w.put("lobby/state", `{"at":9,"id":"x","pieces":1000000000}`) },
+		"pieces below zero": func(w *world) { w.put("lobby/state", `{"at":9,"id":"x","pieces":-1}`) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, 1, func(t *testing.T, w *world) {
+				s := w.mustBegin()
+				at := mustAppend(t, s, "a", 1, "x")
+				mustSave(t, s, at, "snapshot")
+				damage(w)
+				_, err := w.newLog().Begin(t.Context(), "", Entry{})
+				if err == nil || !strings.Contains(err.Error(), errDamaged.Error()) {
+					t.Errorf("got %v", err)
+				}
+				// A running node replaces it.
+				mustSave(t, s, at+1, "snapshot")
+				mustHave(t, w, at+1, "snapshot")
+			})
+		})
+	}
+}

@@ -1,0 +1,148 @@
+package metrics
+
+import (
+	"fmt"
+	"net/http"
+)
+
+// Monitor counts responses, and knows who reports the other figures. Both belong to one goroutine,
+// which lasts as long as the program. A nil Monitor counts nothing.
+type Monitor struct {
+	limits    []string
+	responses chan response
+	sources   chan Source
+	texts     chan chan snapshot
+}
+
+// Source appends figures, for which it asks their owners.
+type Source func(*Text)
+
+// response is what is counted of a response.
+type response struct {
+	status int
+	limit  string // because of which it rejects the request; "" if it does not
+}
+
+// snapshot is what a Monitor's goroutine knows at a moment.
+type snapshot struct {
+	text   Text
+	source Source
+}
+
+// NewMonitor returns a Monitor for a server that may reject requests because of these limits.
+func NewMonitor(limits ...string) *Monitor {
+	m := &Monitor{
+		limits: limits,
+		// The buffer lets many responses wake the goroutine once.
+		responses: make(chan response, 256),
+		sources:   make(chan Source),
+		texts:     make(chan chan snapshot),
+	}
+	go m.run()
+	return m
+}
+
+func (m *Monitor) run() {
+	var classes [6]int // responses, by the first digit of their status
+	rejected := make(map[string]int)
+	source := func(*Text) {}
+	count := func(r response) {
+		classes[r.status/100]++
+		rejected[r.limit]++
+	}
+	for {
+		select {
+		case r := <-m.responses:
+			count(r)
+		case source = <-m.sources:
+		case result := <-m.texts:
+			for len(m.responses) > 0 { // so that the text has every response that a client has
+				count(<-m.responses)
+			}
+			var values, rejections []Value
+			for class := 2; class < len(classes); class++ {
+				values = append(values, Value{"class", fmt.Sprintf("%dxx", class), float64(classes[class])})
+			}
+			for _, limit := range m.limits {
+				rejections = append(rejections, Value{"limit", limit, float64(rejected[limit])})
+			}
+			var text Text
+			text.Counter("lobby_responses_total", "HTTP responses.", values...)
+			text.Counter("lobby_rejections_total", "Requests rejected because of a limit.", rejections...)
+			result <- snapshot{text, source}
+		}
+	}
+}
+
+// Watch replaces the source of all figures but those of responses.
+func (m *Monitor) Watch(source Source) {
+	if m != nil {
+		m.sources <- source
+	}
+}
+
+// Text returns all figures.
+func (m *Monitor) Text() Text {
+	result := make(chan snapshot, 1)
+	m.texts <- result
+	s := <-result
+	s.source(&s.text)
+	return s.text
+}
+
+// Count counts a response that Handler does not see.
+func (m *Monitor) Count(status int, limit string) {
+	if m != nil {
+		m.responses <- response{status, limit}
+	}
+}
+
+// Handler counts next's responses, each when next has returned.
+func (m *Monitor) Handler(next http.Handler) http.Handler {
+	if m == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := &counted{w, response{status: http.StatusOK}}
+		defer func() { m.responses <- c.response }()
+		next.ServeHTTP(c, r)
+	})
+}
+
+// NoteLimit notes that the response to w rejects its request because of a limit. It does nothing if
+// no Monitor counts the response.
+func NoteLimit(w http.ResponseWriter, limit string) {
+	for {
+		switch x := w.(type) {
+		case *counted:
+			x.limit = limit
+			return
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = x.Unwrap()
+		default:
+			return
+		}
+	}
+}
+
+// counted is a ResponseWriter whose response is counted.
+type counted struct {
+	http.ResponseWriter
+	response
+}
+
+func (c *counted) WriteHeader(status int) {
+	c.status = status
+	c.ResponseWriter.WriteHeader(status)
+}
+
+func (c *counted) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+// Uncounted returns w without a Monitor's wrapper, for a response whose status is 200. A handler can
+// hijack its connection and need not fear middleware.
+func Uncounted(w http.ResponseWriter) http.ResponseWriter {
+	if c, ok := w.(*counted); ok {
+		return c.ResponseWriter
+	}
+	return w
+}
