@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -39,20 +40,26 @@ const (
 	// they close first: a request that they send while the server closes is lost.
 	idleTimeout = 11 * time.Minute
 
-	// vanishTimeout is how long sent data may stay unacknowledged before the connection is closed.
-	vanishTimeout = 15 * time.Second
+	// vanishTimeout is how long sent data may stay unacknowledged before the connection is closed. An
+	// outage of half that long loses nothing: the time between the kernel's retries doubles, so one
+	// is due in the second half.
+	vanishTimeout = 30 * time.Second
 
-	// The kernel probes idle connections, and drops them at the first probe that is due after
-	// vanishTimeout (on Linux) or after probeCount probes (elsewhere). So a vanished client stays
-	// present for at most 36 s: 16 s until that probe, 15 s for a message that was sent just before
-	// it, and 5 s of grace period.
+	// A vanished client stays present for at most 51 s: 15 s until a comment is sent, 31 s for that,
+	// and 5 s of grace period. Without comments, the kernel's probes of the idle connection go
+	// unanswered. It drops the connection at the first probe that is due after vanishTimeout (on
+	// Linux) or after probeCount probes (elsewhere): after 30 s, so that an outage of 15 s leaves a
+	// probe to answer.
 	probeIdle     = 10 * time.Second
 	probeInterval = 2 * time.Second
-	probeCount    = 3
+	probeCount    = 10
 
-	// sendBuffer bounds what the kernel accepts for a client that does not read. Otherwise a write
-	// would be done megabytes before the client has it, and writeTimeout would mean nothing.
-	sendBuffer = 64 << 10
+	// The kernel accepts at most unsentLimit beyond what it can send, so a client that does not read
+	// costs little memory. sendBuffer, which Linux doubles, also limits what has been sent but not
+	// acknowledged: to what a client reads in writeTimeout at minListRate. Otherwise a write could be
+	// done megabytes before a client behind a slow link has the data.
+	unsentLimit = 64 << 10
+	sendBuffer  = 320 << 10
 
 	// Over HTTP/2, a connection on which nothing has arrived for pingAfter gets a ping, which the
 	// client must answer within vanishTimeout.
@@ -249,7 +256,7 @@ func newHTTPServer(handler http.Handler, stderr io.Writer) *http.Server {
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               maxHead - 4<<10, // to which net/http adds 4 KiB
 		DisableGeneralOptionsHandler: true,            // "OPTIONS *" is checked like every other request
-		ConnContext:                  prepareConn,
+		ConnContext:                  prepareConn(stderr),
 		ErrorLog:                     log.New(errorLog{stderr}, "lobby: ", 0),
 	}
 }
@@ -363,15 +370,23 @@ func (h runningHub) report(text *metrics.Text, listener *conns.Limited) {
 	text.Counter("lobby_gaps_total", "Gaps that streams were sent.", one(f.Counts.Gaps))
 }
 
-// prepareConn sets on each new connection what net/http has no option for.
-func prepareConn(ctx context.Context, conn net.Conn) context.Context {
-	if overTLS, ok := conn.(*tls.Conn); ok {
-		conn = overTLS.NetConn()
+// prepareConn returns a function that sets on each new connection what net/http has no option for.
+// A connection is served even if that fails, since only its limits are weaker then.
+func prepareConn(stderr io.Writer) func(context.Context, net.Conn) context.Context {
+	var warned time.Time // needs no lock: http.Server calls the function from one goroutine
+	return func(ctx context.Context, conn net.Conn) context.Context {
+		if overTLS, ok := conn.(*tls.Conn); ok {
+			conn = overTLS.NetConn()
+		}
+		c := conn.(*conns.Conn)
+		err := cmp.Or(c.SetUserTimeout(vanishTimeout), conns.SetUnsentLimit(c.TCPConn, unsentLimit),
+			c.SetWriteBuffer(sendBuffer))
+		if err != nil && time.Since(warned) >= time.Second {
+			warned = time.Now()
+			warn(stderr, fmt.Sprintf("cannot limit a connection: %v", err))
+		}
+		return context.WithValue(ctx, connKey{}, c)
 	}
-	c := conn.(*conns.Conn)
-	c.SetWriteBuffer(sendBuffer)
-	c.SetUserTimeout(vanishTimeout)
-	return context.WithValue(ctx, connKey{}, c)
 }
 
 // turnAway writes the response for a connection beyond the limit, of which no request is read.
@@ -501,6 +516,7 @@ func listen(flag, example, addr string) (*net.TCPListener, error) {
 	config := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: probeIdle, Interval: probeInterval, Count: probeCount,
 	}}
+	config.SetMultipathTCP(false) // The options that prepareConn sets fail over Multipath TCP.
 	listener, err := config.Listen(context.Background(), network, addr)
 	if err != nil {
 		return nil, fmt.Errorf("%w; try another %s, such as 127.0.0.1:0 for a free port", err, flag)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/rand"
 	"fmt"
+	"math/bits"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -20,12 +22,15 @@ const (
 	// that is a moment late loses nothing.
 	recentBatches = 64
 
-	// A batch of n events delays the next one by n rounds, at most maxRounds: single events are
-	// sent quickly, and floods in a few large writes. Adapting the round to the readers' speed was
-	// tried: floods became two to three times slower, and messages at most a third earlier.
-	maxRounds      = 4
-	minRound       = 4 * time.Millisecond
-	roundPerReader = 4 * time.Microsecond
+	// A round is how long it takes to deliver a batch to all readers: deliveryCost, the processor
+	// time for waking one reader and writing to it (BenchmarkDelivery measures it), for each reader,
+	// shared by all processors. After a batch of n events the next ones are gathered for log2(n)+1
+	// rounds, at most maxRounds, because a batch costs the same however many events it has: a room
+	// with few events hardly waits, and a flood is sent in few, large batches. minRound keeps the
+	// owner's own work for a batch small when there are few readers.
+	deliveryCost = 5 * time.Microsecond
+	minRound     = 100 * time.Microsecond
+	maxRounds    = 8
 )
 
 // ID identifies an event by the epoch of its chain and its number.
@@ -89,11 +94,10 @@ type Chain struct {
 	recent  [recentBatches]*batch // a ring of the batches sealed last
 	batches int                   // sealed so far; the last one is at (batches-1) % recentBatches
 
-	maxHistory int
-	keepAlive  time.Duration
-	timer      *time.Timer // runs until Tick is due
-	gathering  bool        // whether events wait for the next Tick, because others were just sent
-	commentAt  time.Time   // when to send a comment, unless an event comes first
+	maxHistory  int
+	keepAlive   time.Duration
+	timer       *time.Timer // runs until Tick is due
+	gatherUntil time.Time   // when the events in data are sent, at the latest
 }
 
 // New returns a chain with a new epoch. Readers can resume from the last history events, at least
@@ -136,8 +140,11 @@ func (c *Chain) Append(parts ...string) {
 	}
 	c.event = append(c.event, "\n\n"...)
 	c.add(id, c.event)
-	if !c.gathering {
+	switch wait := time.Until(c.gatherUntil); {
+	case wait <= 0: // even if the timer is late
 		c.seal()
+	case c.pending == 1:
+		c.timer.Reset(wait)
 	}
 }
 
@@ -159,19 +166,13 @@ func (c *Chain) add(id ID, event []byte) {
 // Due returns a channel that delivers when Tick is due. It is always the same channel.
 func (c *Chain) Due() <-chan time.Time { return c.timer.C }
 
-// Tick sends the gathered events. After a long silence it sends a comment, which keeps idle
-// connections open and shows which of them are dead.
+// Tick sends the gathered events. If there are none, it sends a comment, which keeps idle connections
+// open and shows which of them are dead.
 func (c *Chain) Tick() {
-	switch {
-	case c.pending > 0:
-		c.seal()
-	case c.gathering: // Nothing arrived meanwhile, so the next event is sent at once.
-		c.gathering = false
-		c.timer.Reset(time.Until(c.commentAt))
-	default:
+	if c.pending == 0 {
 		c.data = append(c.data, ": keep-alive\n\n"...)
-		c.seal()
 	}
+	c.seal()
 }
 
 // seal hands the batch that is being filled to the readers and links an empty one behind it.
@@ -186,15 +187,15 @@ func (c *Chain) seal() {
 	// it closes a later batch first, because readers follow the order of the chain.
 	go close(b.sealed)
 
-	c.commentAt = time.Now().Add(c.keepAlive)
-	c.gathering = c.pending > 0
-	if c.gathering {
-		round := max(minRound, time.Duration(c.Readers)*roundPerReader)
-		c.timer.Reset(min(time.Duration(min(c.pending, maxRounds))*round, c.keepAlive))
-	} else {
-		c.timer.Reset(c.keepAlive)
-	}
+	c.gatherUntil = time.Now().Add(min(c.gatherTime(), c.keepAlive))
+	c.timer.Reset(c.keepAlive)
 	c.pending = 0
+}
+
+// gatherTime returns how long to gather events after a batch of pending events.
+func (c *Chain) gatherTime() time.Duration {
+	round := minRound + time.Duration(c.Readers)*deliveryCost/time.Duration(runtime.GOMAXPROCS(0))
+	return time.Duration(min(bits.Len(uint(c.pending)), maxRounds)) * round
 }
 
 // End ends the chain: readers receive everything so far and then io.EOF. After End, only After may

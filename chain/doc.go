@@ -16,9 +16,12 @@
 // are. A reader then sends the bytes of the batch as they are, moves to the next batch, and waits
 // again. No event is copied for a reader, and nothing is locked.
 //
-// An event that follows a quiet spell is sent at once. After that the chain gathers: the events of
-// the next 4 to 16 ms (more with thousands of readers) are sent together, so that a busy server
-// makes few, large writes.
+// Delivering a batch takes one wake and one write for each reader, however many events it has. So
+// the owner sends an event at once if it follows a silence, and otherwise gathers events for about
+// as long as it takes to deliver a batch: 0.2 ms with ten readers on two processors, 2.6 ms with
+// 1,000, 25 ms with 10,000. After a batch of several events it gathers for longer, but at most eight
+// times as long: an ordinary room hardly waits, and a flood is sent in few, large batches. A reader
+// that comes late finds several batches sealed; [Reader.More] lets it send them in one write.
 //
 // The links between batches are weak pointers. The owner keeps the last 64 batches alive, and those
 // that hold the history: the last events, from which readers can resume. A stalled reader keeps

@@ -68,6 +68,29 @@ func (r *Reader) Next(ctx context.Context) ([]byte, error) {
 	}
 }
 
+// More returns the bytes that follow those of the last call of Next or More, if they are available
+// now and no more than limit, and otherwise nil. It lets a late reader send several batches at once.
+func (r *Reader) More(limit int) []byte {
+	p := r.position
+	if r.done {
+		p = position{batch: r.batch.next.Value()}
+	}
+	if p.batch == nil {
+		return nil // Next finds out where to continue.
+	}
+	select {
+	case <-p.batch.sealed:
+	default:
+		return nil
+	}
+	data := p.batch.data[p.offset:]
+	if len(data) > limit {
+		return nil
+	}
+	r.position, r.done = p, true
+	return data
+}
+
 // step moves to the next batch. If that batch is gone, the reader is far behind, and asks where to
 // continue; if there is a gap, step returns the block that tells the client.
 func (r *Reader) step(ctx context.Context) (gap []byte, err error) {

@@ -12,7 +12,7 @@
 // nodes, it gives to its hub as steps (package room). All hubs get the same steps in the same
 // order, so they have the same users, events and ids.
 //
-// # The life of a node
+// # How a node starts and ends
 //
 // Every node has a unique name. Its first entry, the registration, makes it known. From then on it
 // appends at least one entry a second, its heartbeat, which may be empty. A node declares another
@@ -20,7 +20,7 @@
 // then appends the removal of the dead node, which counts only if that entry is still the last. The
 // entries of a removed node are ignored. So a node ends at the same place in the order for every
 // hub, and no clocks are compared. While the log cannot be reached, no heartbeats come out of it,
-// and nobody is declared dead.
+// and no node is declared dead.
 //
 // A node ends when it reads its own removal, when its own entries do not come back, when someone
 // else writes in its name, or when the log was emptied or restored from a backup. The process then

@@ -17,8 +17,8 @@ import (
 
 const (
 	heartbeat  = time.Second
-	deadAfter  = 12 // heartbeats of its own after which a node declares a silent one dead
-	quietAfter = 7  // heartbeats without an entry of its own from the log, after which a node ends
+	deadAfter  = 12 // heartbeats of a node after which it declares a silent node dead
+	quietAfter = 7  // heartbeats after which a node ends if it has read none of its entries
 
 	maxEntry      = 128 << 10 // bytes of an entry, not counting its last command
 	snapshotAfter = 4 << 20   // bytes of entries from one snapshot to the next

@@ -13,8 +13,8 @@ import (
 	"lobby/room"
 )
 
-// receive handles the next entry of the log. Every node does the same with it, whoever wrote it. An
-// error ends this node.
+// receive handles the next entry of the log. All nodes do the same with it, no matter who wrote it.
+// An error ends this node.
 func (n *Node) receive(e etcd.Entry) error {
 	n.see(e)
 	if n.figures != nil {

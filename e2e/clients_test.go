@@ -36,7 +36,8 @@ func TestClientsReceiveEachEventOnceOrAGap(t *testing.T) {
 			if c.wholeEvents {
 				lost = "alice: message 0500\n\n"
 			}
-			flags := []string{"-grace", "10m", "-keepalive", "200ms"} // Bob never leaves, and gets comments.
+			// Bob does not leave meanwhile, and his client receives comments.
+			flags := []string{"-grace", "10m", "-keepalive", "200ms"}
 			s := start(t, flags...)
 			relay := newRelay(t, s.addr, lost)
 			bob := read.from(t, relay.url+"/chat/bob")
@@ -91,7 +92,7 @@ func TestClientsThatLoseTheirConnectionBeforeAnEvent(t *testing.T) {
 				read := c.new(t)
 				s := start(t)
 				s.do(t, "POST", "/users/bob", "") // His stream then causes no event.
-				id, path := s.do(t, "GET", "/users", "").header.Get("Last-Event-ID"), "/chat/bob"
+				id, path := s.lastID(t), "/chat/bob"
 				if query {
 					path += "?lastEventId=" + id
 				}
@@ -112,7 +113,8 @@ func TestClientsThatLoseTheirConnectionBeforeAnEvent(t *testing.T) {
 					}
 				})
 				if got, want := first == missed, query || c.takesIDs(t); got != want {
-					t.Errorf("the first event is %+v, the missed one: %t, want %t", first, got, want)
+					t.Errorf("got %+v first, which is the missed event: %t, want %t",
+						first, got, want)
 				}
 			})
 		}

@@ -75,10 +75,10 @@ func TestUsersOfAKilledNodeLeaveOnce(t *testing.T) {
 		t.Errorf("the departures have the places %d, want %d in a row", places, len(leaving))
 	}
 	for _, guest := range leaving {
-		mustMove(t, events, guest, 1, 1)
+		mustArriveAndLeave(t, events, guest, 1, 1)
 	}
 	for _, posted := range []string{"posted", "guest-0", "guest-5"} {
-		mustMove(t, events, posted, 1, 0)
+		mustArriveAndLeave(t, events, posted, 1, 0)
 	}
 }
 
@@ -90,7 +90,7 @@ func TestRollingRestartCausesNoEvents(t *testing.T) {
 	for i := range 30 {
 		followers = append(followers, follow(t, fmt.Sprint("follower-", i), rotate(nodes, i)...))
 	}
-	nodes[0].subscribe(t, "/chat/guest").mustOpen(t) // who does not come back
+	nodes[0].subscribe(t, "/chat/guest").mustOpen(t) // the guest does not come back
 	crowd := startCrowd(t, "user", nodes, 12, 5*time.Millisecond)
 	begin, streams := time.Now(), 0
 	for range 2 {
@@ -119,7 +119,7 @@ func TestRollingRestartCausesNoEvents(t *testing.T) {
 	}
 	operations := mustSucceed(t, crowd.stop(), 0)
 	events := mustBeOneHistory(t, nodes, operations)
-	mustMove(t, events, "guest", 1, 1)
+	mustArriveAndLeave(t, events, "guest", 1, 1)
 	mustHaveStayed(t, events, followers...)
 }
 
@@ -214,9 +214,9 @@ func TestNodePausedForTooLongStartsOver(t *testing.T) {
 	events := mustBeOneHistory(t, nodes, operations)
 	watcher.mustHaveRead(t, events)
 	sleeper.mustHaveRead(t, events)
-	mustMove(t, events, "posted", 1, 0)
-	mustMove(t, events, "guest", 1, 1)
-	mustMove(t, events, "sleeper", 2, 1)
+	mustArriveAndLeave(t, events, "posted", 1, 0)
+	mustArriveAndLeave(t, events, "guest", 1, 1)
+	mustArriveAndLeave(t, events, "sleeper", 2, 1)
 }
 
 // mustEnd fails the test unless the stream ends properly within 10 s, after any further events.

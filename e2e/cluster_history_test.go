@@ -583,12 +583,12 @@ func mustHaveStayed(t *testing.T, events []event, followers ...*follower) {
 	t.Helper()
 	for _, f := range followers {
 		f.mustHaveRead(t, events)
-		mustMove(t, events, f.name, 1, 0)
+		mustArriveAndLeave(t, events, f.name, 1, 0)
 	}
 }
 
-// mustMove fails the test unless the user arrived and left that many times.
-func mustMove(t *testing.T, events []event, user string, arrivals, departures int) {
+// mustArriveAndLeave fails the test unless the user arrived and left that many times.
+func mustArriveAndLeave(t *testing.T, events []event, user string, arrivals, departures int) {
 	t.Helper()
 	came, left := 0, 0
 	for _, e := range events {

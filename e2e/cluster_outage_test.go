@@ -73,7 +73,7 @@ func TestNodesSurviveALongOutageOfEtcd(t *testing.T) {
 	nodes[0].do(t, "POST", "/users/posted", "")
 	before := nodes[0].lastID(t)
 	followers := followEach(t, nodes)
-	nodes[0].subscribe(t, "/chat/guest").mustOpen(t) // who does not come back
+	nodes[0].subscribe(t, "/chat/guest").mustOpen(t) // the guest does not come back
 	crowd := startCrowd(t, "user", nodes, 24, 0)
 	time.Sleep(time.Second)
 
@@ -104,8 +104,8 @@ func TestNodesSurviveALongOutageOfEtcd(t *testing.T) {
 	if epochOf(events[0].id) != epochOf(before) {
 		t.Errorf("the epoch is %s, and was %s", epochOf(events[0].id), epochOf(before))
 	}
-	mustMove(t, events, "posted", 1, 0)
-	mustMove(t, events, "guest", 1, 1)
+	mustArriveAndLeave(t, events, "posted", 1, 0)
+	mustArriveAndLeave(t, events, "guest", 1, 1)
 	for _, f := range followers {
 		f.mustHaveRead(t, events)
 	}

@@ -58,7 +58,7 @@ func TestLobbyOutlivesAllItsNodes(t *testing.T) {
 	t.Parallel()
 	nodes := startNodes(t, startEtcd(t, 3), 3, longHistory...)
 	traveler := follow(t, "traveler", nodes...)
-	nodes[0].subscribe(t, "/chat/guest").mustOpen(t) // who does not come back
+	nodes[0].subscribe(t, "/chat/guest").mustOpen(t) // the guest does not come back
 	nodes[1].do(t, "POST", "/users/posted", "")
 	var operations []operation
 	for i, end := range []func(*node){
@@ -76,7 +76,7 @@ func TestLobbyOutlivesAllItsNodes(t *testing.T) {
 	traveler.sightingOf(t, leaves("guest"), time.Time{}, latest)
 	events := mustBeOneHistory(t, nodes, operations)
 	mustHaveStayed(t, events, traveler)
-	mustMove(t, events, "posted", 1, 0)
+	mustArriveAndLeave(t, events, "posted", 1, 0)
 }
 
 // When etcd is emptied while nodes run, each starts over in a new epoch, and resuming clients
@@ -223,7 +223,7 @@ func TestLobbyRemovesOldEntriesAndDeadNodes(t *testing.T) {
 	})
 	for range 4 {
 		var flooding sync.WaitGroup
-		for i := range 16 { // 8 MiB, twice what a snapshot is due after
+		for i := range 16 { // 8 MiB; a snapshot is due after 4
 			flooding.Go(func() { alive.mustFlood(t, fmt.Sprint("flood-", i), 128) })
 		}
 		flooding.Wait()

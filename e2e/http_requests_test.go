@@ -308,7 +308,8 @@ func TestMessageIsCheckedWhateverItsContentType(t *testing.T) {
 		strings.Repeat("x\r\n", 32):    lines,
 		"a\r\nb\rc\u2028\u2029data: d": "a\nb\nc\n\ndata: d",
 	} {
-		r := s.send(t, "POST /chat/alice", body, "Content-Type", "application/x-www-form-urlencoded")
+		form := h{"Content-Type", "application/x-www-form-urlencoded"}
+		r := s.send(t, "POST /chat/alice", body, form...)
 		if r.status != 200 || r.body != "alice: "+text {
 			t.Fatalf("%.40q: got %d %.40q, want %.40q", body, r.status, r.body, text)
 		}

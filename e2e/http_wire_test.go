@@ -148,7 +148,8 @@ func TestBrokenBodyChangesNothing(t *testing.T) {
 			{"Transfer-Encoding", "chunked", "zz\r\n", 400, incomplete},
 			{"Transfer-Encoding", "chunked", "5\r\nhel", 400, incomplete},
 			{"Transfer-Encoding", "chunked", "5\r\nhello\r\n", 400, incomplete},
-			{"Transfer-Encoding", "chunked", "2000\r\n" + strings.Repeat("x", 5000), 413, "too long"},
+			{"Transfer-Encoding", "chunked", "2000\r\n" + strings.Repeat("x", 5000), 413,
+				"The body is too long: a message has at most 4096 bytes"},
 		} {
 			for _, request := range []string{
 				"POST /users/bob", "DELETE /users/alice", "POST /chat/alice",

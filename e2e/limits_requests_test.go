@@ -23,7 +23,8 @@ func TestHeadHasAtMost16KiB(t *testing.T) {
 		{16 << 10, 200}, {16<<10 + 1, 431}, {20 << 10, 431}, {1 << 20, 431},
 	} {
 		bare := len(s.text("GET /users", "", "X", ""))
-		s.mustLimitHead(t, c.status, s.text("GET /users", "", "X", strings.Repeat("x", c.size-bare)))
+		head := s.text("GET /users", "", "X", strings.Repeat("x", c.size-bare))
+		s.mustLimitHead(t, c.status, head)
 	}
 }
 
@@ -61,7 +62,8 @@ func (s *server) mustLimitHead(t *testing.T, status int, head string) {
 		r := mustRead(t, responses, "GET")
 		isByNetHTTP := r.body == "431 Request Header Fields Too Large"
 		if r.status != status || status == 431 && !isByNetHTTP && !r.isError(431) {
-			t.Errorf("%d bytes: got %d %v %q, want %d", len(head), r.status, r.header, r.body, status)
+			t.Errorf("%d bytes: got %d %v %q, want %d",
+				len(head), r.status, r.header, r.body, status)
 		}
 		if status == 200 {
 			conn.Close()
@@ -92,12 +94,14 @@ func TestClientThatDoesNotFinishItsRequestIsCutOff(t *testing.T) {
 		var clients sync.WaitGroup
 		for _, c := range []slowRequest{
 			{name: "one byte of a head", first: "G", limit: head, response: rejected},
-			{name: "one byte of a head, late", idle: idle, first: "G", limit: head, response: rejected},
+			{name: "one byte of a head, late",
+				idle: idle, first: "G", limit: head, response: rejected},
 			{name: "head that trickles",
 				first: most, more: "X: y\r\n", limit: head, response: rejected},
 			{name: "four bytes of a second head",
 				before: get, idle: idle, first: "GET ", limit: head, response: rejected},
-			{name: "second head at once", before: get, first: most, limit: head, response: rejected},
+			{name: "second head at once",
+				before: get, first: most, limit: head, response: rejected},
 			{name: "second head that trickles", before: get, idle: idle,
 				first: most, more: "X: y\r\n", limit: head, response: rejected},
 
@@ -191,7 +195,7 @@ func TestClientThatDoesNotReadItsResponsesIsCutOff(t *testing.T) {
 			conn.SetReadBuffer(64 << 10)
 			begin := time.Now()
 			var err error
-			for err == nil { // The server reads nothing after the first request until it is cut off.
+			for err == nil { // The server stops reading requests when its responses are not read.
 				_, err = io.WriteString(conn, c.requests)
 			}
 			took := time.Since(begin)

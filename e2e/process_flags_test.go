@@ -80,7 +80,7 @@ func TestBadCommandLineGetsOneLineAndAStatus(t *testing.T) {
 		{args: "-addr a\nb", status: 1, prints: "-addr"},
 		{args: "-addr 127.0.0.1:", status: 1, prints: "port.*-addr"},
 		{args: "-addr 127.0.0.1:65536", status: 1, prints: "port.*-addr"},
-		{args: "-addr 192.0.2.1:0", status: 1, prints: "192.0.2.1.*-addr"}, // no machine's: RFC 5737
+		{args: "-addr 192.0.2.1:0", status: 1, prints: "192.0.2.1.*-addr"}, // RFC 5737: nobody's
 		{args: "-addr " + s.addr, status: 1, prints: "in use.*-addr"},
 	} {
 		mustExit(t, c.status, c.prints, strings.Split(c.args, " ")...)

@@ -238,26 +238,15 @@ func TestServerBehindAProxyStillRejectsOtherSites(t *testing.T) {
 			{"another's page in a browser that says so", host, "Sec-Fetch-Site", "cross-site", 403},
 			{"a name that is not the server's", "evil.example:" + port, "", "", 421},
 		} {
-			for _, request := range []string{"POST /users/bob", "GET /chat/bob", "GET /users"} {
-				t.Run(c.what+" "+request, func(t *testing.T) {
-					method, path, _ := strings.Cut(request, " ")
-					req, err := http.NewRequestWithContext(t.Context(), method, proxy.url+path, nil)
-					if err != nil {
-						t.Fatal(err)
-					}
-					req.Host = c.host
-					if c.header != "" {
-						req.Header.Set(c.header, c.says)
-					}
-					resp, err := http.DefaultClient.Do(req)
-					if err != nil {
-						t.Fatal(err)
-					}
-					resp.Body.Close()
-					if got := resp.StatusCode; got != c.want && (got != 201 || c.want != 200) {
-						t.Errorf("got %d, want %d", got, c.want)
-					}
-				})
+			headers := h{"Host", c.host, "Content-Length", "0"} // lighttpd wants the latter.
+			if c.header != "" {
+				headers = append(headers, c.header, c.says)
+			}
+			for _, request := range []string{"POST /users/bob", "GET /users"} {
+				r := proxy.send(t, request, "", headers...)
+				if r.status != c.want && (r.status != 201 || c.want != 200) {
+					t.Errorf("%s, %s: got %d, want %d", c.what, request, r.status, c.want)
+				}
 			}
 		}
 	})

@@ -228,7 +228,7 @@ func (st *stream) expectRun(t testing.TB, data ...string) {
 }
 
 var openingBlock = regexp.MustCompile(
-	`^retry: ([12]\d{3}|3000)\nid: ([0-9a-z]{8,}-\d+)\n(event: gap\ndata: [A-Z][^\n]*\.\n)?\n$`)
+	`^retry: (1\d{3}|2000)\nid: ([0-9a-z]{8,}-\d+)\n(event: gap\ndata: [A-Z][^\n]*\.\n)?\n$`)
 
 // mustOpen reads the stream's opening block, which must not be a gap.
 func (st *stream) mustOpen(t testing.TB) {

@@ -84,8 +84,8 @@ func TestLostStreamsLeaveNeitherMemoryNorDescriptors(t *testing.T) {
 	}
 	t.Logf("%d descriptors, %d bytes of memory after each round", idle, memory)
 	if memory[1] > memory[0]+drift {
-		t.Errorf("%d bytes of memory after %d streams, %d after as many again, want at most %d more",
-			memory[0], streams, memory[1], drift)
+		t.Errorf("%d bytes of memory after %d streams and %d after as many again, "+
+			"want at most %d more", memory[0], streams, memory[1], drift)
 	}
 }
 

@@ -143,7 +143,7 @@ func TestStalledReaderKeepsOneBatchInMemory(t *testing.T) {
 		size      = 4 << 10 // bytes of a message
 		apart     = 16      // messages from one reader to the next; a batch has 20 KiB
 		perReader = 40 << 10
-		others    = 50 << 20 // bytes for the program, 4,096 messages of history, and garbage
+		others    = 60 << 20 // bytes for the program, 4,096 messages of history, and garbage
 	)
 	needProc(t, readers+2000)
 	s := startForMinutes(t, "-grace", "0")

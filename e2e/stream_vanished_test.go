@@ -61,7 +61,7 @@ func TestUserWhoseClientHasVanishedLeavesInTime(t *testing.T) {
 		{"busy", "15s", everySecond},
 		{"busy without comments", "10m", everySecond},
 
-		// While a message is unacknowledged, the kernel does not probe. A connection therefore lasts
+		// While a message is unacknowledged, the kernel does not probe. So a connection lasts
 		// longest if a message is sent just before the probes would have ended it.
 		{"one message after 10 s", "10m", []int{10}},
 		{"one message after 15 s", "10m", []int{15}},

@@ -175,6 +175,17 @@ func (w *world) set(change func()) {
 	change()
 }
 
+// script sets the script of these members, or of all if there are none.
+func (w *world) script(script func(c *call, serve func()), members ...int) {
+	w.set(func() {
+		for i, m := range w.members {
+			if len(members) == 0 || slices.Contains(members, i) {
+				m.script = script
+			}
+		}
+	})
+}
+
 // stop makes members close all their connections and refuse new ones.
 func (w *world) stop(members ...int) {
 	w.set(func() {
@@ -484,6 +495,16 @@ func (f follower) mustRest(t *testing.T) {
 	synctest.Wait()
 	if len(f) > 0 {
 		t.Fatalf("also read %v", <-f)
+	}
+}
+
+// mustTake fails the test unless do takes from least to most of the bubble's time.
+func mustTake(t *testing.T, least, most time.Duration, do func()) {
+	t.Helper()
+	start := time.Now()
+	do()
+	if took := time.Since(start); took < least || took > most {
+		t.Errorf("it took %v, want %v to %v", took, least, most)
 	}
 }
 

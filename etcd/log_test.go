@@ -64,35 +64,33 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 		}, "USER:PASSWORD@", true},
 		{"no password", func(w *world, log *Log) { w.password = "right" }, "requires a user", true},
 		{"no password for an etcd that lets everyone in", func(w *world, log *Log) {
-			w.members[0].script = refuse(http.StatusForbidden, "etcdserver: permission denied")
+			w.script(refuse(http.StatusForbidden, "etcdserver: permission denied"), 0)
 			w.members[1].down = true
 		}, "requires a user", true},
 		{"no permission", func(w *world, log *Log) {
 			log.config.User, log.config.Password = "alice", "right"
-			w.members[0].script = refuse(http.StatusForbidden, "etcdserver: permission denied")
+			w.script(refuse(http.StatusForbidden, "etcdserver: permission denied"), 0)
 			w.members[1].down = true
 		}, "grant a role", true},
 		{"a certificate with a common name", func(w *world, log *Log) {
-			w.members[0].script = refuse(http.StatusBadRequest, "CommonName of client sending a request against gateway will be ignored")
+			w.script(refuse(http.StatusBadRequest, "CommonName of client sending a request against gateway will be ignored"), 0)
 			w.members[1].down = true
 		}, "-subj /O=lobby", true},
 		{"tokens that never work", func(w *world, log *Log) {
 			w.password, log.config.User, log.config.Password = "right", "alice", "right"
-			for _, m := range w.members {
-				m.script = func(c *call, serve func()) {
-					if c.path != "/v3/auth/authenticate" {
-						c.fail(http.StatusUnauthorized, "etcdserver: invalid auth token")
-						return
-					}
-					serve()
+			w.script(func(c *call, serve func()) {
+				if c.path != "/v3/auth/authenticate" {
+					c.fail(http.StatusUnauthorized, "etcdserver: invalid auth token")
+					return
 				}
-			}
+				serve()
+			})
 		}, "invalid auth token", false},
 		{"no member in reach", func(w *world, log *Log) {
 			w.members[0].down, w.members[1].gone = true, true
 		}, "connection refused", false},
 		{"no leader", func(w *world, log *Log) {
-			w.members[0].script = refuse(http.StatusServiceUnavailable, "etcdserver: no leader")
+			w.script(refuse(http.StatusServiceUnavailable, "etcdserver: no leader"), 0)
 			w.members[1].down = true
 		}, "no leader (status 503)", false},
 	} {
@@ -187,20 +185,14 @@ func TestEntryIsAppendedOnceWhateverFails(t *testing.T) {
 			inWorld(t, 2, func(t *testing.T, w *world) {
 				s := w.mustBegin()
 				mustAppend(t, s, "a", 1, "one")
-				w.set(func() { w.members[0].script = fail })
-				start := time.Now()
-				revision := mustAppend(t, s, "a", 2, "two")
-				if took := time.Since(start); took > slowAfter {
-					t.Errorf("it took %v", took)
-				}
+				w.script(fail, 0)
+				var revision int64
+				mustTake(t, 0, slowAfter, func() { revision = mustAppend(t, s, "a", 2, "two") })
 				if got := w.keys["lobby/log/a/2"]; got.Modified != revision || got.Version != 1 {
 					t.Errorf("revision is %d, but the entry has revision %d, version %d", revision, got.Modified, got.Version)
 				}
-				start = time.Now()
-				mustAppend(t, s, "a", 3, "three")
-				if took := time.Since(start); took != 0 {
-					t.Errorf("the endpoint that worked was not asked first: it took %v", took)
-				}
+				// The endpoint that worked is asked first.
+				mustTake(t, 0, 0, func() { mustAppend(t, s, "a", 3, "three") })
 				want := []string{"lobby/log/a/1=one", "lobby/log/a/2=two", "lobby/log/a/3=three"}
 				if got := w.list("lobby/log/"); !slices.Equal(got, want) {
 					t.Errorf("the log is %q", got)
@@ -215,14 +207,14 @@ func TestLateRetryChangesNothing(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s, other := w.mustBegin(), w.mustBegin()
 		var late []transaction
-		w.members[0].script = func(c *call, serve func()) {
+		w.script(func(c *call, serve func()) {
 			late = append(late, decode[transaction](c.body))
 			serve()
-		}
+		}, 0)
 		for i := range 3 {
 			mustAppend(t, s, "a", i+1, "x")
 		}
-		w.set(func() { w.members[0].script = nil })
+		w.script(nil, 0)
 		mustRepeat := func(when string) {
 			t.Helper()
 			before := w.revision
@@ -272,14 +264,14 @@ func TestAppendEndsWithItsContext(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		w.stop(1)
-		w.set(func() { w.members[0].script = failures["stuck"] })
+		w.script(failures["stuck"], 0)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		start := time.Now()
-		_, err := s.Append(ctx, "a", 1, nil)
-		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 10*time.Second {
-			t.Errorf("got %v after %v", err, time.Since(start))
-		}
+		mustTake(t, 10*time.Second, 10*time.Second, func() {
+			if _, err := s.Append(ctx, "a", 1, nil); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+		})
 	})
 }
 
@@ -288,11 +280,7 @@ func TestUnreachableEndpointDelaysLittle(t *testing.T) {
 		s := w.mustBegin()
 		w.set(func() { w.members[0].gone, w.members[1].script = true, failures["stuck"] })
 		s.log.http.CloseIdleConnections()
-		start := time.Now()
-		mustAppend(t, s, "a", 1, "")
-		if took := time.Since(start); took != 2*slowAfter {
-			t.Errorf("it took %v, want %v", took, 2*slowAfter)
-		}
+		mustTake(t, 2*slowAfter, 2*slowAfter, func() { mustAppend(t, s, "a", 1, "") })
 	})
 }
 
@@ -300,24 +288,19 @@ func TestAppendWaitsForALeader(t *testing.T) {
 	inWorld(t, 3, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		var isBack atomic.Bool
-		for _, m := range w.members {
-			m.script = func(c *call, serve func()) {
-				if c.r.Header.Get("Grpc-Metadata-hasleader") != "true" {
-					t.Error("the request does not ask for a leader")
-				}
-				if !isBack.Load() {
-					failures["no leader"](c, serve)
-					return
-				}
-				serve()
+		w.script(func(c *call, serve func()) {
+			if c.r.Header.Get("Grpc-Metadata-hasleader") != "true" {
+				t.Error("the request does not ask for a leader")
 			}
-		}
-		time.AfterFunc(3*time.Second, func() { isBack.Store(true) })
-		start := time.Now()
-		mustAppend(t, s, "a", 1, "")
-		if took := time.Since(start); took > 3*time.Second+retryDelay {
-			t.Errorf("it took %v", took)
-		}
+			if !isBack.Load() {
+				failures["no leader"](c, serve)
+				return
+			}
+			serve()
+		})
+		const back = 3 * time.Second
+		time.AfterFunc(back, func() { isBack.Store(true) })
+		mustTake(t, back, back+retryDelay, func() { mustAppend(t, s, "a", 1, "") })
 		if n := len(w.asked); n > 3+3*40 {
 			t.Errorf("asked %d times", n)
 		}
@@ -338,25 +321,18 @@ func TestStalledLeaderDelaysNothingBeyondTheElection(t *testing.T) {
 					s := w.mustBegin()
 					mustAppend(t, s, "a", 1, "one")
 					start := time.Now()
-					w.set(func() {
-						w.members[0].script = failures["stuck"]
-						for _, m := range w.members[1:] {
-							m.script = func(c *call, serve func()) {
-								switch now := time.Since(start); {
-								case now < elected/2:
-									c.hang()
-								case now < elected:
-									failures["no leader"](c, serve)
-								default:
-									serve()
-								}
-							}
+					w.script(failures["stuck"], 0)
+					w.script(func(c *call, serve func()) {
+						switch now := time.Since(start); {
+						case now < elected/2:
+							c.hang()
+						case now < elected:
+							failures["no leader"](c, serve)
+						default:
+							serve()
 						}
-					})
-					do(t, s)
-					if took := time.Since(start); took > elected+slowAfter+2*retryDelay {
-						t.Errorf("it took %v", took)
-					}
+					}, 1, 2)
+					mustTake(t, elected, elected+slowAfter+2*retryDelay, func() { do(t, s) })
 				})
 			})
 		}
@@ -368,21 +344,10 @@ func TestSlowEtcdIsUsedWithoutFloodingIt(t *testing.T) {
 	inWorld(t, 3, func(t *testing.T, w *world) {
 		const late = 2 * time.Second
 		s := w.mustBegin()
-		w.set(func() {
-			for _, m := range w.members {
-				m.script = func(c *call, serve func()) { time.Sleep(late); serve() }
-			}
-		})
-		start := time.Now()
-		mustAppend(t, s, "a", 1, "one")
-		if took := time.Since(start); took != late {
-			t.Errorf("it took %v, want %v", took, late)
-		}
+		w.script(func(c *call, serve func()) { time.Sleep(late); serve() })
+		mustTake(t, late, late, func() { mustAppend(t, s, "a", 1, "one") })
 		ctx, cancel := context.WithCancel(t.Context())
-		follow(ctx, s).mustRead(t, "a/1=one")
-		if took := time.Since(start); took != 2*late {
-			t.Errorf("both took %v, want %v", took, 2*late)
-		}
+		mustTake(t, late, late, func() { follow(ctx, s).mustRead(t, "a/1=one") })
 		cancel()
 		time.Sleep(late) // until the members have served all requests
 		if n, most := w.requests("/v3/kv/txn"), 1+2*(1+int(late/slowAfter)); n > most {

@@ -121,8 +121,8 @@ func (s *Session) tidy(ctx context.Context, p, old pointer, revision int64, gone
 			return err
 		}
 	}
-	// Pieces older than the pointer p belong to its snapshot or to the previous one, or to one that
-	// nothing will ever point to: whoever is saving that has read an older pointer, and is too late.
+	// Pieces older than the pointer p belong to its snapshot, or to the previous one, or to one that
+	// nothing will point to, because the node that is saving it has read an older pointer.
 	isOld := func(rest string) bool {
 		id, _, _ := strings.Cut(rest, "/")
 		return id != p.ID && id != old.ID

@@ -106,12 +106,12 @@ func TestManyEntriesAreRemoved(t *testing.T) {
 		for i := range 2*maxKeys + maxRemoved + 1 {
 			at = w.put(fmt.Sprint("lobby/log/a/", i+1), "x")
 		}
-		w.members[0].script = func(c *call, serve func()) {
+		w.script(func(c *call, serve func()) {
 			if c.path == "/v3/kv/txn" && len(decode[transaction](c.body).Success) > maxRemoved {
 				t.Error("a transaction has more operations than etcd accepts")
 			}
 			serve()
-		}
+		}, 0)
 		var gone []string
 		for i := range 2 * maxRemoved {
 			gone = append(gone, fmt.Sprint("gone", i))
@@ -143,12 +143,12 @@ func TestEarlierSnapshotDoesNotReplaceALaterOne(t *testing.T) {
 // atPointer calls do once, just before a pointer is put.
 func (w *world) atPointer(do func()) {
 	var isDone atomic.Bool
-	w.members[0].script = func(c *call, serve func()) {
+	w.script(func(c *call, serve func()) {
 		if c.path == "/v3/kv/txn" && bytes.Contains(c.body, []byte(`"target":"MOD"`)) && !isDone.Swap(true) {
 			do()
 		}
 		serve()
-	}
+	}, 0)
 }
 
 func TestOneOfTwoSimultaneousSnapshotsIsSaved(t *testing.T) {
@@ -176,7 +176,7 @@ func TestPiecesOfASnapshotThatIsBeingSavedStay(t *testing.T) {
 		one, two, rest := w.mustBegin(), w.mustBegin(), w.mustBegin()
 		at := mustAppend(t, one, "a", 1, "x")
 		var isDone atomic.Bool
-		w.members[0].script = func(c *call, serve func()) {
+		w.script(func(c *call, serve func()) {
 			// Session two begins after one has put its pointer, and before one lists the pieces.
 			isTidying := bytes.Contains(c.body, []byte(`"max_mod_revision"`))
 			if isTidying && !isDone.Swap(true) {
@@ -184,7 +184,7 @@ func TestPiecesOfASnapshotThatIsBeingSavedStay(t *testing.T) {
 				mustSave(t, two, at+1, "two")
 			}
 			serve()
-		}
+		}, 0)
 		mustSave(t, one, at, "one")
 		mustHave(t, w, at+1, "two")
 	})
@@ -197,7 +197,7 @@ func TestPiecesStayAfterALostAnswer(t *testing.T) {
 		at := mustAppend(t, one, "a", 1, "x")
 		isSaved, proceed, isDone := make(chan bool), make(chan bool), make(chan bool)
 		var pointers atomic.Int64
-		w.members[0].script = func(c *call, serve func()) {
+		w.script(func(c *call, serve func()) {
 			if bytes.Contains(c.body, []byte(`"target":"MOD"`)) {
 				switch pointers.Add(1) {
 				case 1: // one's
@@ -214,7 +214,7 @@ func TestPiecesStayAfterALostAnswer(t *testing.T) {
 				}
 			}
 			serve()
-		}
+		}, 0)
 		mustSave(t, one, at, "one")
 		close(proceed)
 		<-isDone
@@ -258,9 +258,9 @@ func TestSnapshotIsSavedWhateverFails(t *testing.T) {
 					}
 					serve()
 				}
-				w.set(func() { w.members[0].script, w.members[1].script = script, script })
+				w.script(script)
 				mustSave(t, s, two, large)
-				w.set(func() { w.members[0].script, w.members[1].script = nil, nil })
+				w.script(nil)
 				mustHave(t, w, two, large)
 				if got := w.names("log/"); !slices.Equal(got, []string{"a/2"}) {
 					t.Errorf("the log is %q", got)
@@ -315,14 +315,14 @@ func TestReadingASnapshotStartsOverIfItWasRemoved(t *testing.T) {
 		at := mustAppend(t, s, "a", 1, "x")
 		mustSave(t, s, at, strings.Repeat("1", testPiece+1))
 		var isDone atomic.Bool
-		w.members[0].script = func(c *call, serve func()) {
+		w.script(func(c *call, serve func()) {
 			serve()
 			isPiece := !bytes.Contains(c.body, []byte("compare")) // Begin's other request has conditions
 			if isPiece && !isDone.Swap(true) {
 				mustSave(t, s, at+1, "two")
 				mustSave(t, s, at+2, "three")
 			}
-		}
+		}, 0)
 		mustHave(t, w, at+2, "three")
 	})
 }

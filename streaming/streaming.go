@@ -22,6 +22,7 @@ import (
 
 const (
 	writeTimeout = 10 * time.Second // for one write
+	maxWrite     = 64 << 10         // bytes of several pieces that are sent together
 	maxHeard     = 64 << 10         // bytes that the client may send; all are discarded
 
 	// overrunTime passes between the client's last allowed byte and the end of the stream, so that
@@ -33,7 +34,9 @@ const (
 	slowWrite = 100 * time.Millisecond
 )
 
-// Body is the source of a response body. Send calls its methods from one goroutine at a time.
+// Body is the source of a response body. Send calls its methods from one goroutine at a time. A Body
+// may also have the method More(limit int) []byte, which returns further bytes without waiting, or
+// nil if none are ready or there are more than limit. Send writes them together with those of Next.
 type Body interface {
 	// Next waits for the next bytes and returns them. The slice must not be modified afterwards. An
 	// error ends the body cleanly.
@@ -76,12 +79,16 @@ func Send(w http.ResponseWriter, r *http.Request, body Body) {
 		return
 	}
 	s := &sender{conn: conn, chunked: r.ProtoAtLeast(1, 1), heard: buffered.Reader.Buffered()}
+	if body, ok := body.(interface{ More(limit int) []byte }); ok {
+		s.more = body.More
+	}
 	go s.sendAll(body)
 }
 
 // sender sends one body.
 type sender struct {
 	conn      net.Conn
+	more      func(limit int) []byte // the body's; may be nil
 	chunked   bool
 	heard     int       // bytes that the client has sent
 	deadline  time.Time // of the next write
@@ -89,7 +96,7 @@ type sender struct {
 
 	// What one send needs, kept for the next.
 	size   []byte
-	parts  [3][]byte
+	parts  [][]byte
 	unsent net.Buffers
 }
 
@@ -127,8 +134,8 @@ func (s *sender) awaitLeave() {
 
 var crlf = []byte("\r\n")
 
-// send sends data. In HTTP/1.1 that is one chunk (RFC 9112, section 7.1), and an empty one ends the
-// body.
+// send sends data, and what more the body has ready. In HTTP/1.1 that is one chunk (RFC 9112,
+// section 7.1), and an empty one ends the body.
 func (s *sender) send(data []byte) error {
 	begun := time.Now()
 	s.extendDeadline(begun)
@@ -152,17 +159,26 @@ func (s *sender) send(data []byte) error {
 }
 
 func (s *sender) write(data []byte) error {
-	if !s.chunked {
-		_, err := s.conn.Write(data)
-		return err
+	size := len(data)
+	s.parts = append(s.parts[:0], nil, data)
+	for s.more != nil && size > 0 {
+		more := s.more(maxWrite - size)
+		if len(more) == 0 {
+			break
+		}
+		s.parts, size = append(s.parts, more), size+len(more)
 	}
-	s.size = append(strconv.AppendInt(s.size[:0], int64(len(data)), 16), crlf...)
-	s.parts = [...][]byte{s.size, data, crlf}
+	s.unsent = s.parts[1:]
+	if s.chunked {
+		s.size = append(strconv.AppendInt(s.size[:0], int64(size), 16), crlf...)
+		s.parts[0] = s.size
+		s.parts = append(s.parts, crlf)
+		s.unsent = s.parts
+	}
 	if _, ok := s.conn.(*tls.Conn); ok { // on which each write would become a record
-		_, err := s.conn.Write(slices.Concat(s.parts[:]...))
+		_, err := s.conn.Write(slices.Concat(s.unsent...))
 		return err
 	}
-	s.unsent = s.parts[:]
 	_, err := s.unsent.WriteTo(s.conn) // in one writev(2)
 	return err
 }

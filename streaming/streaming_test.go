@@ -97,6 +97,41 @@ func TestBodyIsChunkedOverHTTP11AndPlainOverHTTP10(t *testing.T) {
 	}
 }
 
+// eager is a body that also returns pieces without waiting.
+type eager struct{ *body }
+
+func (e eager) More(limit int) []byte {
+	select {
+	case piece := <-e.pieces:
+		return []byte(piece)
+	default:
+		return nil
+	}
+}
+
+func TestPiecesThatAreReadyAreSentTogether(t *testing.T) {
+	for _, c := range []struct {
+		chunked bool
+		want    string
+	}{
+		{true, "c\r\none two four\r\n"},
+		{false, "one two four"},
+	} {
+		client, conn := net.Pipe()
+		e := eager{newBody()}
+		s := &sender{conn: conn, chunked: c.chunked, more: e.More}
+		e.pieces <- " two"
+		e.pieces <- " four"
+		go func() {
+			s.send([]byte("one"))
+			conn.Close()
+		}()
+		if got, err := io.ReadAll(client); string(got) != c.want || err != nil {
+			t.Errorf("chunked %v: got %q, %v, want %q", c.chunked, got, err, c.want)
+		}
+	}
+}
+
 func TestBodyEndsWhenItsClientDisconnects(t *testing.T) {
 	for name, disconnect := range map[string]func(*net.TCPConn){
 		"close":      func(conn *net.TCPConn) { conn.Close() },

@@ -1,7 +1,7 @@
 package memlog
 
-// What belongs here: that the log in memory does what package etcd promises, so that what tests of
-// nodes show is true.
+// What belongs here: that the log in memory does what package etcd promises. Otherwise the tests of
+// nodes would prove nothing.
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 	"lobby/etcd"
 )
 
-// read returns the entries that a view has now, each as NODE NUMBER @REVISION, and how Entries ends
-// when it must.
+// read returns the entries that a view has now, each as "NODE NUMBER @REVISION TEXT", and the error
+// with which Entries ends within a second.
 func read(t *testing.T, v *View) (got []string, err error) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Second)
@@ -37,7 +37,7 @@ func mustAppend(t *testing.T, v *View, node string, number int) {
 	}
 }
 
-func TestEachEntryStandsThereOnce(t *testing.T) {
+func TestEachEntryIsInTheLogOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New("settings")
 		v := l.Open()
@@ -56,45 +56,45 @@ func TestEachEntryStandsThereOnce(t *testing.T) {
 			}
 		}
 		if v := l.Open(); v.Settings != "settings" || l.Len() != 3 || v.At != 0 || v.Snapshot != nil {
-			t.Errorf("a node begins with %v", v.Session)
+			t.Errorf("a node starts with %v", v.Session)
 		}
 	})
 }
 
-func TestSaveRemovesWhatTheStateBeforeTookIntoAccount(t *testing.T) {
+func TestSnapshotRemovesTheEntriesOfThePreviousOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New("")
 		old, v := l.Open(), l.Open()
 		for n := range 6 {
 			mustAppend(t, v, "a", n+1)
 		}
-		save := func(at int64, state string, gone ...string) {
+		save := func(at int64, data string, gone ...string) {
 			t.Helper()
-			if err := v.SaveSnapshot(t.Context(), at, []byte(state), gone); err != nil {
+			if err := v.SaveSnapshot(t.Context(), at, []byte(data), gone); err != nil {
 				t.Fatal(err)
 			}
 		}
 		save(2, "first")
 		if got, _ := read(t, old); len(got) != 6 {
-			t.Errorf("after a state was saved, a node that began before it reads %q", got)
+			t.Errorf("after one snapshot, a node that started before it reads %q", got)
 		}
 		save(4, "second")
 		save(3, "too late")
 		if got, err := read(t, old); len(got) > 0 || err != etcd.ErrTrimmed {
-			t.Errorf("after two states were saved, a node that began before them reads %q, %v", got, err)
+			t.Errorf("after two snapshots, a node that started before them reads %q, %v", got, err)
 		}
 		middle := l.Open()
 		middle.At = 2
 		if got, _ := read(t, middle); len(got) != 4 {
-			t.Errorf("a node that began with the first state reads %q", got)
+			t.Errorf("a node that started from the first one reads %q", got)
 		}
 		fresh := l.Open()
 		if got, _ := read(t, fresh); len(got) != 2 || string(fresh.Snapshot) != "second" || fresh.At != 4 || l.Len() != 6 {
-			t.Errorf("a node that begins now has %q up to %d and reads %q", fresh.Snapshot, fresh.At, got)
+			t.Errorf("a node that starts now has %q up to %d and reads %q", fresh.Snapshot, fresh.At, got)
 		}
 		mustAppend(t, v, "a", 7)
 		save(7, "third", "a")
-		mustAppend(t, v, "a", 1) // as if it had never been there
+		mustAppend(t, v, "a", 1) // as if it were new
 	})
 }
 
@@ -123,7 +123,7 @@ func TestViewIsCutAndDelayed(t *testing.T) {
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 		defer stop()
 		if _, err := v.Append(ctx, "a", 2, nil); err != context.DeadlineExceeded || l.Len() != 1 {
-			t.Errorf("an append that was cut off: %v, and there are %d entries", err, l.Len())
+			t.Errorf("an append of a node that is cut off: %v, and there are %d entries", err, l.Len())
 		}
 	})
 }

@@ -69,9 +69,10 @@ func (p *Parser) endLine(line string) {
 	}
 }
 
-// Reader is what has streams to read, such as a chain.Reader.
+// Reader is what has a stream to read, such as a chain.Reader.
 type Reader interface {
 	Next(ctx context.Context) ([]byte, error)
+	More(limit int) []byte
 }
 
 // ReadNow writes to p what r returns at this moment of a synctest bubble, and returns the error with
@@ -91,7 +92,9 @@ func (p *Parser) ReadNow(r Reader) error {
 		if err != nil {
 			return err
 		}
-		p.Write(data)
+		for ; len(data) > 0; data = r.More(64 << 10) {
+			p.Write(data)
+		}
 	}
 }
 

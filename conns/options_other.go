@@ -12,3 +12,9 @@ import (
 func SetUserTimeout(conn *net.TCPConn, d time.Duration) error {
 	return nil
 }
+
+// SetUnsentLimit makes writes to conn wait while the kernel has n bytes or more that it has not sent
+// yet. It does nothing on this system.
+func SetUnsentLimit(conn *net.TCPConn, n int) error {
+	return nil
+}

@@ -22,14 +22,25 @@ func SetUserTimeout(conn *net.TCPConn, d time.Duration) error {
 	if d%timeoutUnit > 0 {
 		value++
 	}
-	value = min(value, math.MaxInt32)
+	return setOption(conn, timeoutOption, int(min(value, math.MaxInt32)))
+}
+
+// SetUnsentLimit makes writes to conn wait while the kernel has n bytes or more that it has not sent
+// yet. It does not count what has been sent but not acknowledged, so unlike a small send buffer, it
+// does not slow down a client far away. On systems other than Linux and macOS it does nothing.
+func SetUnsentLimit(conn *net.TCPConn, n int) error {
+	return setOption(conn, unsentOption, n)
+}
+
+// setOption sets an option of TCP.
+func setOption(conn *net.TCPConn, option, value int) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var setErr error
 	err = raw.Control(func(fd uintptr) {
-		setErr = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, timeoutOption, int(value))
+		setErr = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, option, value)
 	})
 	if err != nil {
 		return err
