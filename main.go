@@ -265,8 +265,10 @@ func newHTTPServer(handler http.Handler, stderr io.Writer) *http.Server {
 type errorLog struct{ io.Writer }
 
 func (l errorLog) Write(line []byte) (int, error) {
-	if bytes.Contains(line, []byte("TLS handshake error")) || bytes.Contains(line, []byte("http2: server")) {
-		return len(line), nil
+	for _, fault := range []string{"TLS handshake error", "http2: server"} {
+		if bytes.Contains(line, []byte(fault)) {
+			return len(line), nil
+		}
 	}
 	return l.Writer.Write(line)
 }
@@ -360,7 +362,9 @@ func (h runningHub) report(text *metrics.Text, listener *conns.Limited) {
 		return // it has stopped
 	}
 	one := func(n int) metrics.Value { return metrics.Value{Is: float64(n)} }
-	kind := func(of string, n int) metrics.Value { return metrics.Value{Label: "kind", Of: of, Is: float64(n)} }
+	kind := func(of string, n int) metrics.Value {
+		return metrics.Value{Label: "kind", Of: of, Is: float64(n)}
+	}
 	text.Gauge("lobby_users", "Users who are present.", one(f.Users))
 	text.Gauge("lobby_streams", "Open streams.", one(f.Streams))
 	text.Gauge("lobby_connections", "Open connections.", one(listener.Connections()))

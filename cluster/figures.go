@@ -36,7 +36,8 @@ func (n *Node) Report(text *metrics.Text) {
 }
 
 func appendMember(text *metrics.Text, member float64) {
-	text.Gauge("lobby_node_member", "Whether the node is part of the lobby.", metrics.Value{Is: member})
+	const help = "Whether the node is part of the lobby."
+	text.Gauge("lobby_node_member", help, metrics.Value{Is: member})
 }
 
 func (n *Node) report(r report) {

@@ -64,9 +64,9 @@ type Conn struct {
 // while the listener is Crowded.
 //
 // Any other client is sent what refuse writes, in a separate goroutine: after its first byte or one
-// second. The Writer is a *Conn, on which refuse can also shake hands. Its connection is closed when the client has closed its side, or a second later. At most
-// n/8 + 1 such refusals, and never more than MaxRefusals, are under way at once; beyond that, a
-// connection is closed without a response.
+// second. (The Writer is a *Conn, so refuse can wrap it in TLS.) Its connection is closed when the
+// client has closed its side, or a second later. At most n/8 + 1 such refusals, and never more than
+// MaxRefusals, are under way at once; beyond that, a connection is closed without a response.
 //
 // At most n connections, the refusals, and one connection that is about to be closed are open.
 func Limit(l *net.TCPListener, n int, refuse func(io.Writer)) *Limited {

@@ -26,7 +26,7 @@ func certify(t testing.TB) (certFile, keyFile string) {
 	t.Helper()
 	needs(t, "openssl")
 	_, command, _ := strings.Cut(readFile(t, "../docs/https.md"), "\n```sh\n")
-	command, _, _ = strings.Cut(command, "\n")
+	command, _, _ = strings.Cut(command, "\ncurl ")
 	cmd := exec.Command("sh", "-c", command)
 	cmd.Dir = t.TempDir()
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -176,7 +176,8 @@ func TestStalledStreamDelaysNothingOnItsConnection(t *testing.T) {
 		defer close(flooding)
 		other := newTLSClient(t, "HTTP/2.0")
 		for range messages {
-			if r, err := s.request(&other.Client, "POST", "/chat/alice", text); err != nil || r.status != 200 {
+			r, err := s.request(&other.Client, "POST", "/chat/alice", text)
+			if err != nil || r.status != 200 {
 				t.Errorf("say: got %d, %v", r.status, err)
 			}
 		}

@@ -138,8 +138,8 @@ func (c *counted) WriteHeader(status int) {
 
 func (c *counted) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// Uncounted returns w without a Monitor's wrapper, for a response whose status is 200. A handler can
-// hijack its connection and need not fear middleware.
+// Uncounted returns w without a Monitor's wrapper, for a response whose status is 200, so that a
+// handler that avoids to hijack connections under middleware can hijack this one.
 func Uncounted(w http.ResponseWriter) http.ResponseWriter {
 	if c, ok := w.(*counted); ok {
 		return c.ResponseWriter
