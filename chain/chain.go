@@ -139,8 +139,10 @@ func (c *Chain) Append(parts ...string) {
 	}
 	c.event = append(c.event, "\n\n"...)
 	c.add(id, c.event)
+	// The clock decides, not only the timer: a system may round a short timer up, to as much as 15 ms,
+	// and then only the last events before a silence wait for it.
 	switch wait := time.Until(c.gatherUntil); {
-	case wait <= 0: // even if the timer is late
+	case wait <= 0:
 		c.seal()
 	case c.pending == 1:
 		c.timer.Reset(wait)
@@ -165,8 +167,8 @@ func (c *Chain) add(id ID, event []byte) {
 // Due returns a channel that delivers when Tick is due. It is always the same channel.
 func (c *Chain) Due() <-chan time.Time { return c.timer.C }
 
-// Tick sends the gathered events. If there are none, it sends a comment, which keeps idle connections
-// open and shows which of them are dead.
+// Tick sends the gathered events. If there are none, it sends a comment, which keeps idle
+// connections open and shows which of them are dead.
 func (c *Chain) Tick() {
 	if c.pending == 0 {
 		c.data = append(c.data, ": keep-alive\n\n"...)
