@@ -27,7 +27,7 @@ const (
 	// long as all processors together need to deliver a batch to all readers. After a batch of n
 	// events there are log2(n)+1 rounds, at most maxRounds: an ordinary room hardly waits, and a
 	// flood is sent in few, large batches.
-	deliveryCost = 5 * time.Microsecond
+	deliveryCost = 4500 * time.Nanosecond
 	minRound     = 50 * time.Microsecond // for the owner's own work
 	maxRounds    = 6
 )

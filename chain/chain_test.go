@@ -200,9 +200,9 @@ func TestRoundIsTheTimeToDeliverABatchToAllReaders(t *testing.T) {
 		want                time.Duration
 	}{
 		{0, 1, 50 * time.Microsecond},
-		{10, 1, 100 * time.Microsecond},
-		{1_000, 2, 2_550 * time.Microsecond},
-		{10_000, 8, 6_300 * time.Microsecond},
+		{10, 1, 95 * time.Microsecond},
+		{1_000, 2, 2_300 * time.Microsecond},
+		{10_000, 8, 5_675 * time.Microsecond},
 	} {
 		inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(c.processors))
