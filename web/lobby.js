@@ -1,8 +1,8 @@
 // The script of the demo page, to be read from top to bottom.
 //
-// The list of who is here is exact without polling: GET /users says in its header Last-Event-ID
-// which event it was taken after, and the stream goes on from there. The page asks for the list
-// again only after a gap in the stream or a lost connection.
+// The list of present users stays exact without polling: the Last-Event-ID header of GET /users
+// names the last event that the list reflects, and the stream continues from there. The page
+// fetches the list again only after a gap in the stream or a lost connection.
 
 const $ = (id) => document.getElementById(id);
 const put = (id, text) => ($(id).textContent = text);
@@ -10,27 +10,27 @@ const on = (target, type, handle) => target.addEventListener(type, handle);
 const inWords = (n) => n.toLocaleString("en");
 
 const maxRows = 500; // in the conversation
-const maxNames = 200; // in one place; the box above the list finds the others
-const maxPast = 100; // events shown from before we came
+const maxNames = 200; // in the list; the search box finds the others
+const maxPast = 100; // past events shown on joining
 
 // --- What the page knows ---
 
-let me = ""; // our name while we are here
-let lastId = ""; // the id of the last event heard, after which the stream goes on
-let cameAfter = ""; // the id of the last event before we came
-let people = new Set(); // the names of who is here
-let peopleChanged = false; // since they were drawn
+let me = ""; // the user's name while in the room
+let lastId = ""; // the id of the last event received, from which a stream resumes
+let joinedAfter = ""; // the id of the last event before the user joined
+let people = new Set(); // the names of the present users
+let peopleChanged = false; // since the list was drawn
 
-let listId = ""; // the id of the last event that the list has in it; "" while we ask for the list
-let early = []; // arrivals and departures that we heard while we asked
+let listId = ""; // the id of the last event that the list reflects; "" while it is being fetched
+let pendingPresence = []; // arrivals and departures received meanwhile
 
-// An id is EPOCH-SEQ: which run of the server, and which of its events.
+// An id is EPOCH-SEQ.
 function parse(id) {
 	const dash = id.lastIndexOf("-");
 	return { epoch: id.slice(0, dash), seq: Number(id.slice(dash + 1)) };
 }
 
-// isUpTo reports whether an event is the other or came before it, in the same run of the server.
+// isUpTo reports whether id is otherId or earlier, in the same epoch.
 function isUpTo(id, otherId) {
 	const [event, other] = [parse(id), parse(otherId)];
 	return event.epoch === other.epoch && event.seq <= other.seq;
@@ -38,38 +38,38 @@ function isUpTo(id, otherId) {
 
 // --- How it stays connected ---
 
-let source = null; // our stream; our name is among the people while it is open
+let source = null; // the stream, which keeps the user present while it is open
 let state = ""; // one of stateWords, below
-let failures = 0; // attempts to connect since we were last live
-let lastQuestion = 0; // answers to earlier questions than this one are no longer wanted
+let failures = 0; // failed attempts to connect since the page was last live
+let attempt = 0; // the current attempt; results of earlier ones are ignored
 
-let owed = ""; // the id of an event that must still come, because an answer told us of it
-let timer = 0; // runs while we wait for that, for the stream to open, or to try again
+let awaited = ""; // the id of an event that a response promised and the stream has not brought
+let timer = 0; // limits the wait for that event or for the stream, or delays the next attempt
 
-// connect asks who is here and opens the stream after the last event heard, so nothing is missed.
-// The first time, it goes back a little further, to show what was said before we came.
+// connect fetches the list and resumes the stream from the last event received. The first time,
+// the stream starts a little earlier, to show what was said before the user joined.
 async function connect() {
 	disconnect();
 	show(lastId ? "reconnecting" : "connecting");
-	if (!(await askForPeople())) return;
+	if (!(await fetchPeople())) return;
 	const { epoch, seq } = parse(listId);
 	if (!lastId) {
-		cameAfter = listId;
+		joinedAfter = listId;
 		lastId = `${epoch}-${Math.max(0, seq - maxPast)}`;
 	}
-	owe(people.has(me) ? listId : `${epoch}-${seq + 1}`); // our arrival is the next one, or later
+	expect(people.has(me) ? listId : `${epoch}-${seq + 1}`); // the own arrival is still to come
 	source = openStream();
-	expectWithin(5);
+	waitAtMost(5);
 }
 
 function disconnect() {
-	lastQuestion++;
+	attempt++;
 	stopWaiting();
 	source?.close();
 	source = null;
 }
 
-// reconnect is for when the connection may be dead without a word.
+// reconnect is called when the connection may have died silently.
 function reconnect() {
 	if (me && state !== "waiting") connect();
 }
@@ -77,11 +77,11 @@ function reconnect() {
 const chatPath = () => `/chat/${encodeURIComponent(me)}`;
 const streamPath = () => `${chatPath()}?lastEventId=${lastId}`;
 
-// openStream returns a stream whose events count only while it is ours: when WebKit brings a page
-// back, it opens the page's streams again, even those that the page had closed.
+// openStream returns a stream whose events are ignored once it is no longer the current one: when
+// WebKit restores a page, it reopens the page's streams, even those that the page had closed.
 function openStream() {
 	const opened = new EventSource(streamPath());
-	const handlers = { open: settle, message: hear, gap: hearGap, error: lost };
+	const handlers = { open: goLive, message: receive, gap: receiveGap, error: lost };
 	for (const [type, handle] of Object.entries(handlers)) {
 		on(opened, type, (event) => {
 			if (opened === source) handle(event);
@@ -91,14 +91,13 @@ function openStream() {
 	return opened;
 }
 
-// owe takes note that the stream must bring the event with this id.
-function owe(id) {
-	owed = isUpTo(id, lastId) ? "" : id;
+// expect notes that the stream must bring the event with this id.
+function expect(id) {
+	awaited = isUpTo(id, lastId) ? "" : id;
 }
 
-// expectWithin starts the wait for what must come, unless we wait already.
-function expectWithin(seconds) {
-	timer ||= setTimeout(overdue, seconds * 1000);
+function waitAtMost(seconds) {
+	timer ||= setTimeout(timedOut, seconds * 1000);
 }
 
 function stopWaiting() {
@@ -106,84 +105,84 @@ function stopWaiting() {
 	timer = 0;
 }
 
-// overdue is called when what had to come did not. A stream that was live is dead; a new one may
-// still come.
-function overdue() {
+// timedOut is called when an awaited event or stream has not arrived. A stream that was live is
+// dead; a new one gets more time.
+function timedOut() {
 	stopWaiting();
 	if (state === "live") return connect();
-	const words = "The server answers, but its stream does not get through. " +
-		"Probably a proxy or a virus scanner holds it back.";
+	const words = "The server responds, but its event stream does not arrive. " +
+		"A proxy or antivirus may be buffering it.";
 	notify(words, "Try now");
 	timer = setTimeout(() => tryLater(new Error(words)), 30_000);
 }
 
-// cameTo takes note that the stream has come as far as the event with this id.
-function cameTo(id) {
+// advanceTo notes that the stream has brought everything up to the event with this id.
+function advanceTo(id) {
 	lastId = id;
 	stopWaiting();
-	owe(owed);
-	if (state !== "live") settle();
-	if (owed) expectWithin(state === "live" ? 3 : 5);
+	expect(awaited);
+	if (state !== "live") goLive();
+	if (awaited) waitAtMost(state === "live" ? 3 : 5);
 }
 
-// settle makes the page live once the stream is open and owes nothing.
-function settle() {
-	if (owed || source.readyState !== EventSource.OPEN) return;
+// goLive shows the page as live once the stream is open and no event is awaited.
+function goLive() {
+	if (awaited || source.readyState !== EventSource.OPEN) return;
 	stopWaiting();
 	failures = 0;
 	show("live");
 	notify("");
 }
 
-// askForPeople returns whether they are known now. If not, something else is under way already.
-async function askForPeople() {
-	const question = ++lastQuestion;
+// fetchPeople returns whether it succeeded. If not, another attempt has begun or is scheduled.
+async function fetchPeople() {
+	const thisAttempt = ++attempt;
 	listId = "";
-	early = [];
+	pendingPresence = [];
 	try {
-		const answer = await ask("/users", { headers: { Accept: "application/json" } });
-		const { users } = await answer.json().catch(cutOff);
-		if (question !== lastQuestion) return false;
+		const response = await request("/users", { headers: { Accept: "application/json" } });
+		const { users } = await response.json().catch(cutOff);
+		if (thisAttempt !== attempt) return false;
 		people = new Set(users);
 		peopleChanged = true;
-		listId = answer.headers.get("Last-Event-ID");
-		early.forEach(apply);
+		listId = response.headers.get("Last-Event-ID");
+		pendingPresence.forEach(apply);
 		redraw();
 		return true;
 	} catch (error) {
-		if (question === lastQuestion) tryLater(error);
+		if (thisAttempt === attempt) tryLater(error);
 		return false;
 	}
 }
 
-// lost is called when the stream has ended. At first the browser itself opens it again, from the
-// last id that it got. If it gives up (at an answer such as 503) or has failed once, we do it.
+// lost is called when the stream has ended. The browser resumes it once by itself. If that fails,
+// or the response was an error such as 503, the page reconnects.
 async function lost() {
 	stopWaiting();
 	if (source.readyState === EventSource.CONNECTING && failures === 0) {
 		failures = 1;
 		show("reconnecting");
-		expectWithin(8); // of which the browser may wait 3
+		waitAtMost(8); // of which the browser may pause for 3
 		return;
 	}
 	const refused = source.readyState === EventSource.CLOSED;
 	disconnect();
-	const question = lastQuestion;
+	const thisAttempt = attempt;
 	let reason = new Error("The connection was lost.");
 	if (refused) {
-		// An EventSource doesn't tell what the answer was, so we ask for it.
-		await ask(streamPath()).then(({ body }) => body.cancel(), (error) => (reason = error));
+		// An EventSource does not reveal the response, so request it once more.
+		await request(streamPath()).then(({ body }) => body.cancel(), (error) => (reason = error));
 	}
-	if (question === lastQuestion) tryLater(reason);
+	if (thisAttempt === attempt) tryLater(reason);
 }
 
-// tryLater connects again: later each time, and not in step with others.
+// tryLater reconnects with increasing, randomized delays.
 function tryLater(error) {
 	disconnect();
-	if (error.status === 400) return leave(error.message); // the server never takes this name
+	if (error.status === 400) return leave(error.message); // the name is invalid
 	failures++;
-	const pause = Math.min(2 ** failures, 30) * (0.5 + Math.random() / 2) + (error.retryAfter || 0);
-	const at = Date.now() + pause * 1000;
+	const delay = Math.min(2 ** failures, 30) * (0.5 + Math.random() / 2) + (error.retryAfter || 0);
+	const at = Date.now() + delay * 1000;
 	show(error.gone ? "gone" : "reconnecting");
 	notify(error.message, "Try now");
 	(function countDown() {
@@ -194,49 +193,49 @@ function tryLater(error) {
 	})();
 }
 
-// ask makes a request, and throws an error in words if it does not succeed.
-async function ask(path, options) {
+// request returns a successful response, or throws an error with a sentence for the user.
+async function request(path, options) {
 	const always = { cache: "no-store", signal: AbortSignal.timeout(10_000) };
-	const answer = await fetch(path, { ...always, ...options }).catch(cutOff);
-	if (answer.ok) return answer;
-	const hasWords = answer.headers.get("Content-Type")?.startsWith("text/plain");
-	const words = hasWords && (await answer.text().catch(cutOff));
-	throw Object.assign(new Error(words || `The server answered ${answer.status}.`), {
-		status: answer.status,
-		retryAfter: Number(answer.headers.get("Retry-After")),
+	const response = await fetch(path, { ...always, ...options }).catch(cutOff);
+	if (response.ok) return response;
+	const hasWords = response.headers.get("Content-Type")?.startsWith("text/plain");
+	const words = hasWords && (await response.text().catch(cutOff));
+	throw Object.assign(new Error(words || `The server responded with ${response.status}.`), {
+		status: response.status,
+		retryAfter: Number(response.headers.get("Retry-After")),
 	});
 }
 
-// cutOff says in our words, not the browser's, that no answer came, or not all of it.
+// cutOff replaces the browser's own error for a response that is missing or incomplete.
 function cutOff({ name }) {
-	const words = name === "TimeoutError" ? "does not answer." : "can't be reached.";
+	const words = name === "TimeoutError" ? "does not respond." : "can't be reached.";
 	throw Object.assign(new Error(`The server ${words}`), { gone: true });
 }
 
 // --- How tabs share the connections ---
 
-// Over HTTP/1.1 a browser opens six connections to a host, for all tabs together. A stream keeps
-// one, so at most five tabs have streams, and the rest share the sixth connection. Each slot is a
-// lock, which tabs share. (Over plain HTTP, only pages of this machine have locks.)
+// Over HTTP/1.1 a browser opens six connections to a host, for all tabs together. Each stream
+// occupies one, so at most five tabs open streams and all tabs share the sixth. A slot is a lock
+// that tabs compete for. (Over plain http, browsers offer locks only at loopback addresses.)
 const slots = [1, 2, 3, 4, 5].map((n) => `slot ${n}`);
 const protocol = performance.getEntriesByType("navigation")[0]?.nextHopProtocol;
 const needsSlot = navigator.locks && protocol !== "h2" && protocol !== "h3";
 
-let giveSlotBack = () => {}; // ends our hold on a slot, or our wait for one
-let isFull = false; // the other tabs have all slots
+let releaseSlot = () => {}; // releases this tab's slot, or stops waiting for one
+let isFull = false; // other tabs hold all slots
 
-// takeSlot waits until we have a slot.
+// takeSlot waits until this tab has a slot.
 function takeSlot() {
-	giveSlotBack();
+	releaseSlot();
 	if (!needsSlot) return Promise.resolve();
 	return new Promise((taken) => {
 		const waiting = new AbortController();
 		const { signal } = waiting;
-		giveSlotBack = () => waiting.abort();
+		releaseSlot = () => waiting.abort();
 		const take = () => {
-			waiting.abort(); // so that we get none of the others
+			waiting.abort(); // do not take the others, too
 			taken();
-			return new Promise((free) => (giveSlotBack = free));
+			return new Promise((free) => (releaseSlot = free));
 		};
 		for (const slot of slots) navigator.locks.request(slot, { signal }, take).catch(() => {});
 		navigator.locks.query().then(({ held }) => {
@@ -250,58 +249,58 @@ function takeSlot() {
 
 const presence = /^User (\S+) (connected to|disconnected from) the chat\.$/;
 
-// hear takes an event in. No name has a space, so no sentence can be mistaken for another.
-function hear({ data, lastEventId: id }) {
+// receive handles an event. Names contain no spaces, so its sentence is unambiguous.
+function receive({ data, lastEventId: id }) {
 	const isNew = !isUpTo(id, listId); // so it happened just now
 	if (isNew) {
 		thisSecond();
 		rates[rates.length - 1]++;
 	}
-	const line = { time: isNew ? Date.now() : 0, isPast: isUpTo(id, cameAfter) };
+	const line = { time: isNew ? Date.now() : 0, isPast: isUpTo(id, joinedAfter) };
 	const [, name, verb] = data.match(presence) ?? [];
 	if (name) {
-		const kind = verb === "connected to" ? "came" : "left";
+		const kind = verb === "connected to" ? "joined" : "left";
 		if (listId) apply({ id, name, kind });
-		else early.push({ id, name, kind });
+		else pendingPresence.push({ id, name, kind });
 		write({ ...line, kind, name });
 	} else {
 		const space = data.indexOf(" ");
 		const [speaker, text] = [data.slice(0, space - 1), data.slice(space + 1)];
-		if (speaker === me) cameBack(id, text);
+		if (speaker === me) confirm(id, text);
 		write({ ...line, kind: "said", name: speaker, text });
 	}
-	if (id === cameAfter) write({ kind: "now", text: "↑ before you came" });
-	cameTo(id);
+	if (id === joinedAfter) write({ kind: "now", text: "↑ before you joined" });
+	advanceTo(id);
 }
 
-// hearGap is called when the server can't tell us all that happened after the last event heard.
-function hearGap({ lastEventId: id }) {
-	const text = "Something was missed here: the server no longer has it.";
-	if (id !== cameAfter) write({ kind: "gap", text });
-	if (parse(id).epoch !== parse(owed).epoch) owed = ""; // nothing of that run will come
+// receiveGap is called when the server no longer has everything after the last event received.
+function receiveGap({ lastEventId: id }) {
+	const text = "Some messages are missing: the server no longer has them.";
+	if (id !== joinedAfter) write({ kind: "gap", text });
+	if (parse(id).epoch !== parse(awaited).epoch) awaited = ""; // it will never arrive
 	setOutbox(outbox.filter((message) => !message.id || isUpTo(id, message.id)));
-	cameTo(id);
-	askForPeople();
+	advanceTo(id);
+	fetchPeople();
 }
 
-// apply makes an arrival or departure count.
+// apply updates the list with an arrival or departure, unless the list already reflects it.
 function apply({ id, name, kind }) {
-	if (!isUpTo(listId, id) || id === listId) return; // the list has it
-	if (kind === "came") people.add(name);
+	if (!isUpTo(listId, id) || id === listId) return;
+	if (kind === "joined") people.add(name);
 	else people.delete(name);
 	peopleChanged = true;
 }
 
 const maxCrowd = 1000; // arrivals and departures in one item
 let latest = {}; // the last item of the conversation
-let lastMinute = 0; // of the last thing said
-let fresh = []; // items that are not on the page yet, or have grown
+let lastMinute = 0; // of the last message
+let fresh = []; // items that are new or have grown since they were drawn
 
-// write adds a line to the conversation. Its items are lines, and crowds: arrivals and departures
-// in a row.
+// write adds a line to the conversation. Its items are lines and crowds, which are consecutive
+// arrivals and departures.
 function write(line) {
 	const isSaid = line.kind === "said";
-	const isPresence = line.kind === "came" || line.kind === "left";
+	const isPresence = line.kind === "joined" || line.kind === "left";
 	if (isPresence && latest.lines?.length < maxCrowd) {
 		latest.lines.push(line);
 		if (fresh.at(-1) !== latest) fresh.push(latest);
@@ -312,7 +311,7 @@ function write(line) {
 		if (isSaid) lastMinute = minute;
 		latest = isPresence ? { lines: [line] } : line;
 		fresh.push(latest);
-		if (fresh.length > 2 * maxRows) fresh.splice(0, maxRows); // nobody looks at the end now
+		if (fresh.length > 2 * maxRows) fresh.splice(0, maxRows); // the end is not in sight
 	}
 	redraw();
 	if (line.name === me || line.isPast) return;
@@ -320,12 +319,12 @@ function write(line) {
 	if (isSaid && document.hidden && unread < 100) drawTitle(unread + 1);
 }
 
-// --- How we speak ---
+// --- How messages are sent ---
 
 const [maxBytes, maxLines] = [4096, 32]; // of a message
 
-// What we said and the stream has not brought yet. A message is waiting, sending, sent (it has the
-// id of its event then) or failed.
+// The user's messages that the stream has not brought yet. A message is waiting, sending, sent (it
+// then has the id of its event) or failed.
 let outbox = [];
 let outboxChanged = false; // since it was drawn
 let isSending = false;
@@ -350,15 +349,15 @@ function update(message, changes) {
 	setOutbox(outbox);
 }
 
-// sendAll sends what waits, one message after another, to keep them in order.
+// sendAll sends the waiting messages one at a time, to keep them in order.
 async function sendAll() {
 	if (isSending) return;
 	isSending = true;
 	for (let message; (message = outbox.find(({ state }) => state === "waiting")); ) {
 		update(message, { state: "sending" });
 		try {
-			const answer = await ask(chatPath(), { method: "POST", body: message.text });
-			sent(message, answer.headers.get("Last-Event-ID"));
+			const response = await request(chatPath(), { method: "POST", body: message.text });
+			sent(message, response.headers.get("Last-Event-ID"));
 		} catch (error) {
 			failed(message, error);
 		}
@@ -366,44 +365,45 @@ async function sendAll() {
 	isSending = false;
 }
 
-// sent is called when the server has taken a message, which the stream must bring within 3 s.
+// sent is called when the server has accepted a message, which the stream must bring within 3 s.
 function sent(message, id) {
 	update(message, { state: "sent", id });
 	if (isUpTo(id, lastId)) forget(message);
 	else if (outbox.includes(message)) {
-		owe(id);
-		if (state === "live") expectWithin(3);
+		expect(id);
+		if (state === "live") waitAtMost(3);
 	}
 }
 
-// failed is called when a message was refused, or when no answer tells whether it was said.
+// failed is called when a message was rejected or its fate is unknown.
 function failed(message, { message: reason, gone, status }) {
-	const doubt = gone || status === 504 ? "Perhaps not" : "Not";
-	update(message, { state: "failed", error: `${doubt} sent. ${reason} ` });
+	const words = gone || status === 504 ? "May not have been sent." : "Not sent.";
+	update(message, { state: "failed", error: `${words} ${reason} ` });
 	if (!gone) return;
 	const rest = outbox.filter(({ state }) => state === "waiting");
 	for (const other of rest) update(other, { state: "failed", error: `Not sent. ${reason} ` });
 	if (state === "live") connect();
 }
 
-// cameBack is called when the stream brings our message: before the answer, after it or without.
-function cameBack(id, text) {
-	const isOurs = (message) => message.text === text && message.state !== "waiting";
-	forget(outbox.find((message) => message.id === id) ?? outbox.find(isOurs));
+// confirm is called when the stream brings a message of the user: before the response, after it, or
+// without one.
+function confirm(id, text) {
+	const isSame = (message) => message.text === text && message.state !== "waiting";
+	forget(outbox.find((message) => message.id === id) ?? outbox.find(isSame));
 }
 
 const textInBox = () => $("text").value.replace(/\r\n?|[\u2028\u2029]/g, "\n").trimEnd();
 const bytesLeft = () => maxBytes - new TextEncoder().encode(textInBox()).length;
 
-// problemWithText says why the server would refuse what is in the box, or "".
+// problemWithText says why the server would reject the text in the box, or returns "".
 function problemWithText() {
 	const lines = textInBox().split("\n").length;
 	if (bytesLeft() < 0) return `This is ${inWords(-bytesLeft())} bytes too long for one message.`;
-	if (lines > maxLines) return `This has ${lines} lines. A message has at most ${maxLines}.`;
+	if (lines > maxLines) return `This has ${lines} lines; a message has at most ${maxLines}.`;
 	return "";
 }
 
-// boxChanged makes true again how much room is left, an error that may be cured, and the height.
+// boxChanged updates the remaining length, a stale error, and the box's height.
 function boxChanged() {
 	const [box, left] = [$("text"), bytesLeft()];
 	const room = left < 0 ? `${inWords(-left)} bytes too long` : `${inWords(left)} bytes left`;
@@ -433,7 +433,7 @@ on($("send"), "submit", (event) => {
 on($("text"), "input", boxChanged);
 
 on($("text"), "keydown", (event) => {
-	const composing = event.isComposing || event.keyCode === 229; // Safari's way to say it
+	const composing = event.isComposing || event.keyCode === 229; // in Safari
 	if (event.key !== "Enter" || event.shiftKey || composing) return;
 	event.preventDefault();
 	$("send").requestSubmit();
@@ -441,10 +441,10 @@ on($("text"), "keydown", (event) => {
 
 // --- How it is drawn ---
 
-let frame = 0; // the next one to draw in, if asked for
-let drawn = 0; // when we last drew
+let frame = 0; // the requested animation frame, if any
+let drawn = 0; // when the page was last drawn
 
-// redraw draws soon, once for all calls until then: 20 times a second are enough for the eye.
+// redraw draws soon, once for all calls until then, and at most 20 times a second.
 function redraw() {
 	frame ||= requestAnimationFrame((now) => {
 		frame = 0;
@@ -455,22 +455,22 @@ function redraw() {
 	});
 }
 
-// element makes one with text in it, which never becomes markup.
+// element creates an element with text, which never becomes markup.
 function element(tag, className, text = "") {
-	const made = document.createElement(tag);
-	made.className = className;
-	made.textContent = text;
-	return made;
+	const created = document.createElement(tag);
+	created.className = className;
+	created.textContent = text;
+	return created;
 }
 
 function button(words, onClick) {
-	const made = element("button", "plain", words);
-	on(made, "click", onClick);
-	return made;
+	const created = element("button", "plain", words);
+	on(created, "click", onClick);
+	return created;
 }
 
-// nameTag isolates the name, so that one written from right to left turns nothing else round.
-// The colours of names that differ little, such as user1 and user2, are a golden section apart.
+// nameTag isolates the name, so that right-to-left names do not affect the surrounding text.
+// The hues of similar names, such as user1 and user2, are a golden section apart.
 function nameTag(name) {
 	const tag = element("bdi", "name", name);
 	let hash = 0;
@@ -485,13 +485,13 @@ function textTag(text) {
 	return tag;
 }
 
-// lineTag shows a line. Its time is not known if it happened while we were not connected.
+// lineTag creates the row of a line. Its time is unknown if the page was not connected then.
 function lineTag(tag, { kind, name, text, time, isPast, beginsMinute, follows }) {
 	const classes = ["line", kind, name === me && "mine", isPast && "past", follows && "follows"];
 	const row = element(tag, classes.filter(Boolean).join(" "));
 	if (time) row.title = new Date(time).toLocaleString();
 	if (name) row.append(nameTag(name));
-	if (kind === "came") row.append(" came in");
+	if (kind === "joined") row.append(" joined");
 	if (kind === "left") row.append(" left");
 	if (beginsMinute) {
 		const minute = { hour: "2-digit", minute: "2-digit" };
@@ -501,17 +501,17 @@ function lineTag(tag, { kind, name, text, time, isPast, beginsMinute, follows })
 	return row;
 }
 
-// inShort says how many people did what in some lines.
-function inShort(lines) {
+// summary counts the people in some lines by what they did.
+function summarize(lines) {
 	const count = ([kind, verb]) => {
 		const { size } = new Set(lines.filter((line) => line.kind === kind).map(({ name }) => name));
 		return size && `${inWords(size)} ${size === 1 ? "person" : "people"} ${verb}`;
 	};
-	const verbs = [["came", "came in"], ["left", "left"], ["said", "spoke"]];
+	const verbs = [["joined", "joined"], ["left", "left"], ["said", "spoke"]];
 	return verbs.map(count).filter(Boolean).join(", ");
 }
 
-// drawItem returns the row of an item, made anew if a crowd has grown.
+// drawItem returns the row of an item. The row of a crowd is kept and updated.
 function drawItem(item) {
 	const { lines } = item;
 	if (!lines) return lineTag("li", item);
@@ -529,13 +529,13 @@ function drawItem(item) {
 		on(details, "toggle", () => drawItem(item));
 	}
 	const summary = details.firstChild;
-	summary.textContent = inShort(lines);
+	summary.textContent = summarize(lines);
 	details.replaceChildren(summary, ...show(details.open ? lines.slice(-maxNames) : []));
 	return item.row;
 }
 
-// The log is laid out from its end (column-reverse): there scrollTop is 0, and the browser stays
-// there by itself. While the reader is elsewhere, new lines wait, so that nothing moves.
+// The log is laid out from its end (column-reverse), where scrollTop is 0, so the browser keeps its
+// end in sight. While the user is elsewhere, new lines are held back, so that nothing moves.
 function drawLines(toEnd = false) {
 	const [log, list] = [$("log"), $("lines")];
 	const waited = !$("newer").hidden && !toEnd;
@@ -545,7 +545,7 @@ function drawLines(toEnd = false) {
 		fresh = [];
 		list.append(...rows);
 		while (list.childElementCount > maxRows) list.firstElementChild.remove();
-		if (waited) rows[0].scrollIntoView({ block: "end" }); // read on where you were
+		if (waited) rows[0].scrollIntoView({ block: "end" }); // continue where the user was
 		else log.scrollTop = 0;
 	}
 	if (outboxChanged) $("outbox").replaceChildren(...outbox.map(messageRow));
@@ -572,16 +572,16 @@ function messageRow(message) {
 		say(text);
 		$("text").focus();
 	};
-	const takeBack = () => {
+	const edit = () => {
 		forget(message);
 		putInBox([text, $("text").value].filter(Boolean).join("\n"));
 	};
-	alert.append(button("Send again", sendAgain), " ", button("Take back", takeBack));
+	alert.append(button("Send again", sendAgain), " ", button("Edit", edit));
 	row.append(alert);
 	return row;
 }
 
-// drawPeople keeps the rows of those who stay, so that no reader loses the place.
+// drawPeople keeps the rows of those who stay, so that the list does not jump.
 function drawPeople() {
 	peopleChanged = false;
 	const wanted = $("find").value.trim().toLowerCase();
@@ -610,7 +610,7 @@ on($("find"), "input", drawPeople);
 const rates = Array(61).fill(0);
 let second = 0;
 
-// thisSecond makes the last of the rates that of the current second. (Timers may run late.)
+// thisSecond makes the last rate that of the current second. (Timers may run late.)
 function thisSecond() {
 	const now = Math.floor(performance.now() / 1000);
 	for (second = Math.max(second, now - rates.length); second < now; second++) {
@@ -635,7 +635,7 @@ const stateWords = {
 	connecting: "Connecting",
 	live: "Live",
 	reconnecting: "Reconnecting",
-	gone: "Server gone, retry",
+	gone: "Server unreachable, retrying",
 };
 
 function show(newState) {
@@ -645,28 +645,28 @@ function show(newState) {
 	put("state-when", "");
 }
 
-// notify puts a sentence above the conversation, with a way out of it.
-function notify(words, wayOut = "") {
-	if ($("notice-words").textContent === words) return; // and not said aloud again
+// notify shows a sentence above the conversation, with a button for the remedy.
+function notify(words, remedy = "") {
+	if ($("notice-words").textContent === words) return; // do not announce it twice
 	put("notice-words", words);
-	put("again", wayOut);
+	put("again", remedy);
 	$("notice").hidden = !words;
 }
 
 on($("again"), "click", connect);
 
-// What others did is told to screen readers now and then, in few words.
+// What others did is announced to screen readers now and then, in few words.
 let sinceSummary = [];
 
-function summarise() {
+function announce() {
 	const [first, second] = sinceSummary;
 	const gap = sinceSummary.find(({ kind }) => kind === "gap")?.text ?? "";
 	if (first?.kind === "said" && !second) put("summary", `${first.name}: ${first.text}`);
-	else put("summary", `${gap} ${inShort(sinceSummary)}`);
+	else put("summary", `${gap} ${summarize(sinceSummary)}`);
 	sinceSummary = [];
 }
 
-let unread = 0; // what was said while nobody looked
+let unread = 0; // messages since the page was last in sight
 
 function drawTitle(nowUnread) {
 	unread = nowUnread;
@@ -674,27 +674,27 @@ function drawTitle(nowUnread) {
 	document.title = me ? `${count}${me} · Lobby` : "Lobby";
 }
 
-// --- How we come and go ---
+// --- How the user joins and leaves ---
 
-// Characters that only shape what stands before them are allowed.
+// Characters that only modify the one before them are allowed.
 const shaping = /[\p{M}\u200c\u200d\ufe00-\ufe0f\u{e0020}-\u{e007f}]/gu;
 const unseen = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{NChar}\p{DI}\u2800]/u;
 
 const nameInBox = () => $("name").value.trim().normalize("NFC");
 
-// problemWithName says why the server would refuse the name in the box, or "".
+// problemWithName says why the server would reject the name in the box, or returns "".
 function problemWithName() {
 	const name = nameInBox();
 	const { length } = [...name];
-	if (/[\s/]/.test(name)) return "A name can't have a space or a slash in it.";
-	if (unseen.test(name.replace(shaping, ""))) return "A name can't have invisible parts.";
-	if (length > 64) return `A name has at most 64 characters. This one has ${length}.`;
-	return /^\.{0,2}$/.test(name) ? "A name needs a character that is no dot." : "";
+	if (/[\s/]/.test(name)) return "A name can't contain spaces or slashes.";
+	if (unseen.test(name.replace(shaping, ""))) return "A name can't contain invisible characters.";
+	if (length > 64) return `A name has at most 64 characters; this one has ${length}.`;
+	return /^\.{0,2}$/.test(name) ? "A name can't be empty, “.” or “..”." : "";
 }
 
 async function join(name) {
 	me = name;
-	history.replaceState({ name, isHere: true }, ""); // which a reload keeps
+	history.replaceState({ name, isInRoom: true }, ""); // which a reload keeps
 	show("waiting");
 	drawPlace();
 	await takeSlot();
@@ -703,12 +703,12 @@ async function join(name) {
 	connect();
 }
 
-// leave ends our stream. The others hear of it when the server is sure that we don't come back.
+// leave closes the stream. The user stays present until the grace period has expired.
 function leave(words = "") {
 	disconnect();
-	giveSlotBack();
+	releaseSlot();
 	history.replaceState({ name: me }, "");
-	me = lastId = listId = cameAfter = "";
+	me = lastId = listId = joinedAfter = "";
 	failures = 0;
 	isFull = false;
 	people = new Set();
@@ -720,7 +720,7 @@ function leave(words = "") {
 	drawPlace();
 }
 
-// drawPlace shows where we are: at the door, waiting for a slot, or in the room.
+// drawPlace shows the door, the wait for a slot, or the room.
 function drawPlace() {
 	drawTitle(0);
 	put("my-name", me);
@@ -750,20 +750,20 @@ on($("name"), "input", () => {
 
 on($("leave"), "click", () => leave());
 
-// On every load, and when the browser brings the page back as it was left.
+// On every load, and when the browser restores the page from its back/forward cache.
 on(window, "pageshow", () => {
 	$("curl").lastElementChild.textContent = `curl -N ${location.origin}/chat`;
 	const name = new URLSearchParams(location.hash.slice(1)).get("name"); // from the link above
 	const kept = history.state ?? { name };
 	$("name").value = kept.name;
-	if (kept.isHere) join(kept.name);
+	if (kept.isInRoom) join(kept.name);
 	else drawPlace();
 });
 
-// A page that the browser keeps for the way back keeps nothing that others need.
+// Release the connection and the slot while in the back/forward cache.
 on(window, "pagehide", () => {
 	disconnect();
-	giveSlotBack();
+	releaseSlot();
 });
 
 // On another network, or after sleep, the old connection may be dead.
@@ -785,5 +785,5 @@ setInterval(() => {
 	notify(people.has(me) ? "" : "You are no longer in the chat.", "Join again");
 }, 1000);
 
-setInterval(summarise, 5000);
+setInterval(announce, 5000);
 drawRates();
