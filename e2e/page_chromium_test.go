@@ -28,7 +28,10 @@ import (
 type chromium struct{ ctx context.Context }
 
 // startChromium starts a Chromium with its own profile, until the test ends.
-func startChromium(t *testing.T) browser {
+func startChromium(t *testing.T) browser { t.Helper(); return startChromiumWith(t, 16) }
+
+// startChromiumWith is startChromium with another default font size, in px.
+func startChromiumWith(t *testing.T, fontSize int) browser {
 	t.Helper()
 	program := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
@@ -45,6 +48,7 @@ func startChromium(t *testing.T) browser {
 		chromedp.UserDataDir(t.TempDir()),
 		chromedp.NoSandbox, // which root can't have
 		chromedp.DisableGPU,
+		chromedp.Flag("blink-settings", fmt.Sprint("defaultFontSize=", fontSize)),
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("ignore-certificate-errors", true),
@@ -146,6 +150,11 @@ func (c *chromiumTab) picture() ([]byte, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, patience)
 	defer cancel()
 	return chromedp.Run(ctx, chromedp.CaptureScreenshot())
+}
+
+func (c *chromiumTab) pdf() ([]byte, error) {
+	printed, err := callChromium(c, page.PrintToPDF, page.PrintToPDFParams{})
+	return []byte(printed.Data), err
 }
 
 func (c *chromiumTab) close() { c.cancel() }

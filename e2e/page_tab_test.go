@@ -40,6 +40,7 @@ type driver interface {
 	clickAt(x, y int) error
 	resize(width, height int) error
 	picture() ([]byte, error) // a PNG
+	pdf() ([]byte, error)     // as printed
 	close()
 }
 
@@ -142,8 +143,9 @@ func (p *tab) click(selector string) {
 // waitFor waits until the JavaScript condition is true.
 func (p *tab) waitFor(condition string) {
 	p.t.Helper()
-	waitForValue(p.t, condition, "", func() string {
-		return eval[string](p, fmt.Sprintf(`(%s) ? "" : document.body.innerText`, condition))
+	waitForValue(p.t, condition, "true", func() string {
+		const state = `(%s) ? "true" : "false; the page reads:\n" + document.body?.innerText`
+		return eval[string](p, fmt.Sprintf(state, condition))
 	})
 }
 
@@ -156,9 +158,10 @@ func (p *tab) waitForText(id, text string) {
 // waitForLastLine waits until the last row of the conversation is exactly that text, without times.
 func (p *tab) waitForLastLine(text string) {
 	p.t.Helper()
-	p.waitFor(fmt.Sprintf(`[...document.getElementById("lines").lastChild?.childNodes ?? []]
-		.filter((node) => node.localName !== "time")
-		.map((node) => node.textContent).join("") === %q`, text))
+	p.waitFor(fmt.Sprintf(`((row) => {
+		row?.querySelectorAll("time").forEach((time) => time.remove());
+		return row?.textContent === %q;
+	})(document.getElementById("lines").lastChild?.cloneNode(true))`, text))
 }
 
 // waitForEnd waits until the conversation ends with that text.
@@ -200,7 +203,7 @@ func (p *tab) lines() []string {
 	const all = `[...document.querySelectorAll("#lines > .line, #lines > li > .line")]`
 	return eval[[]string](p, all+`.map((line) =>
 		line.classList[1] + " " + [...line.childNodes].filter((node) => node.localName !== "time")
-			.map((node) => node.textContent.trim()).join(" "))`)
+			.map((node) => node.textContent.trim()).filter(Boolean).join(" "))`)
 }
 
 func (p *tab) people() []string {

@@ -257,6 +257,12 @@ func (f *firefoxTab) picture() ([]byte, error) {
 	return shot.Data, err
 }
 
+func (f *firefoxTab) pdf() ([]byte, error) {
+	var printed struct{ Data []byte }
+	err := f.b.command("browsingContext.print", fields{"context": f.context}, &printed)
+	return printed.Data, err
+}
+
 func (f *firefoxTab) close() {
 	f.b.command("browsingContext.close", fields{"context": f.context}, nil)
 }
@@ -281,7 +287,7 @@ func startWebKit(t *testing.T) browser {
 	}
 	ignore := func(string) {}
 	display, driver := startXvfb(t), freePort(t)
-	startProgram(t, ignore, []string{"DISPLAY=" + display, "HOME=" + t.TempDir()},
+	startProgram(t, ignore, []string{"DISPLAY=" + display, "HOME=" + t.TempDir(), "LANG=en_US.UTF-8"},
 		"WebKitWebDriver", "--port="+driver)
 	w := &webkit{session: "http://127.0.0.1:" + driver + "/session"}
 	var session struct{ SessionID string }
@@ -450,5 +456,7 @@ func (k *webkitTab) picture() ([]byte, error) {
 	}
 	return base64.StdEncoding.DecodeString(encoded)
 }
+
+func (k *webkitTab) pdf() ([]byte, error) { return nil, errors.ErrUnsupported }
 
 func (k *webkitTab) close() { k.command("DELETE", "/window", nil, nil) }

@@ -1,28 +1,32 @@
-// The script of the demo page, to be read from top to bottom.
-//
-// The list of present users stays exact without polling: the Last-Event-ID header of GET /users
-// names the last event that the list reflects, and the stream continues from there. The page
-// fetches the list again only after a gap in the stream or a lost connection.
+// The script of the demo page, to be read from top to bottom. The list of present users
+// stays exact without polling: the header Last-Event-ID of GET /users names the last event that the
+// list reflects, and the stream continues from there.
 
 const $ = (id) => document.getElementById(id);
 const put = (id, text) => ($(id).textContent = text);
 const on = (target, type, handle) => target.addEventListener(type, handle);
 const inWords = (n) => n.toLocaleString("en");
 
+let [tabStorage, sharedStorage] = [{}, {}];
+try {
+	[tabStorage, sharedStorage] = [sessionStorage, localStorage];
+} catch {} // the browser forbids them
+
 const maxRows = 500; // in the conversation
+const maxFresh = 400; // drawn at once, so that some older rows remain
 const maxNames = 200; // in the list; the search box finds the others
-const maxPast = 100; // past events shown on joining
+const maxPast = 100; // events shown on joining
 
 // --- What the page knows ---
 
-let me = ""; // the user's name while in the room
-let lastId = ""; // the id of the last event received, from which a stream resumes
-let joinedAfter = ""; // the id of the last event before the user joined
-let people = new Set(); // the names of the present users
-let peopleChanged = false; // since the list was drawn
+let me = ""; // the user's name in the room
+let lastId = ""; // of the last event received
+let joinedAfter = ""; // the last id before the user joined
+let people = new Set(); // the present users
+let peopleChanged = false;
 
-let listId = ""; // the id of the last event that the list reflects; "" while it is being fetched
-let pendingPresence = []; // arrivals and departures received meanwhile
+let listId = ""; // of the last event that the list reflects; "" while it is being fetched
+let pendingPresence = []; // events received meanwhile
 
 // An id is EPOCH-SEQ.
 function parse(id) {
@@ -30,7 +34,7 @@ function parse(id) {
 	return { epoch: id.slice(0, dash), seq: Number(id.slice(dash + 1)) };
 }
 
-// isUpTo reports whether id is otherId or earlier, in the same epoch.
+// isUpTo reports whether id is otherId or earlier in its epoch.
 function isUpTo(id, otherId) {
 	const [event, other] = [parse(id), parse(otherId)];
 	return event.epoch === other.epoch && event.seq <= other.seq;
@@ -38,16 +42,16 @@ function isUpTo(id, otherId) {
 
 // --- How it stays connected ---
 
-let source = null; // the stream, which keeps the user present while it is open
-let state = ""; // one of stateWords, below
-let failures = 0; // failed attempts to connect since the page was last live
-let attempt = 0; // the current attempt; results of earlier ones are ignored
+let source = null; // the stream
+let state = ""; // of stateWords
+let failures = 0; // since it was last live
+let attempt = 0; // results of earlier ones are ignored
 
-let awaited = ""; // the id of an event that a response promised and the stream has not brought
-let timer = 0; // limits the wait for that event or for the stream, or delays the next attempt
+let awaited = ""; // the id of an event that the stream must still bring
+let timer = 0; // for that event, the stream, or the next attempt
 
-// connect fetches the list and resumes the stream from the last event received. The first time,
-// the stream starts a little earlier, to show what was said before the user joined.
+// connect fetches the list and resumes the stream from the last event. The first time, it starts
+// earlier, to show what was said before the user joined.
 async function connect() {
 	disconnect();
 	show(lastId ? "reconnecting" : "connecting");
@@ -57,7 +61,7 @@ async function connect() {
 		joinedAfter = listId;
 		lastId = `${epoch}-${Math.max(0, seq - maxPast)}`;
 	}
-	expect(people.has(me) ? listId : `${epoch}-${seq + 1}`); // the own arrival is still to come
+	expect(people.has(me) ? listId : `${epoch}-${seq + 1}`); // or the own arrival
 	source = openStream();
 	waitAtMost(5);
 }
@@ -69,7 +73,7 @@ function disconnect() {
 	source = null;
 }
 
-// reconnect is called when the connection may have died silently.
+// reconnect: the connection may have died silently.
 function reconnect() {
 	if (me && state !== "waiting") connect();
 }
@@ -77,8 +81,8 @@ function reconnect() {
 const chatPath = () => `/chat/${encodeURIComponent(me)}`;
 const streamPath = () => `${chatPath()}?lastEventId=${lastId}`;
 
-// openStream returns a stream whose events are ignored once it is no longer the current one: when
-// WebKit restores a page, it reopens the page's streams, even those that the page had closed.
+// openStream ignores events of other streams: when WebKit restores a page, it reopens even those
+// that the page had closed.
 function openStream() {
 	const opened = new EventSource(streamPath());
 	const handlers = { open: goLive, message: receive, gap: receiveGap, error: lost };
@@ -91,7 +95,6 @@ function openStream() {
 	return opened;
 }
 
-// expect notes that the stream must bring the event with this id.
 function expect(id) {
 	awaited = isUpTo(id, lastId) ? "" : id;
 }
@@ -105,8 +108,7 @@ function stopWaiting() {
 	timer = 0;
 }
 
-// timedOut is called when an awaited event or stream has not arrived. A stream that was live is
-// dead; a new one gets more time.
+// timedOut takes a live stream for dead, and gives a new one more time.
 function timedOut() {
 	stopWaiting();
 	if (state === "live") return connect();
@@ -116,7 +118,7 @@ function timedOut() {
 	timer = setTimeout(() => tryLater(new Error(words)), 30_000);
 }
 
-// advanceTo notes that the stream has brought everything up to the event with this id.
+// advanceTo: the stream has brought all up to an event.
 function advanceTo(id) {
 	lastId = id;
 	stopWaiting();
@@ -125,7 +127,6 @@ function advanceTo(id) {
 	if (awaited) waitAtMost(state === "live" ? 3 : 5);
 }
 
-// goLive shows the page as live once the stream is open and no event is awaited.
 function goLive() {
 	if (awaited || source.readyState !== EventSource.OPEN) return;
 	stopWaiting();
@@ -134,18 +135,17 @@ function goLive() {
 	notify("");
 }
 
-// fetchPeople returns whether it succeeded. If not, another attempt has begun or is scheduled.
+// fetchPeople returns false if another attempt has begun or is scheduled.
 async function fetchPeople() {
 	const thisAttempt = ++attempt;
 	listId = "";
 	pendingPresence = [];
 	try {
-		const response = await request("/users", { headers: { Accept: "application/json" } });
-		const { users } = await response.json().catch(cutOff);
+		const { users, id } = await listUsers();
 		if (thisAttempt !== attempt) return false;
 		people = new Set(users);
 		peopleChanged = true;
-		listId = response.headers.get("Last-Event-ID");
+		listId = id;
 		pendingPresence.forEach(apply);
 		redraw();
 		return true;
@@ -155,14 +155,20 @@ async function fetchPeople() {
 	}
 }
 
-// lost is called when the stream has ended. The browser resumes it once by itself. If that fails,
-// or the response was an error such as 503, the page reconnects.
+async function listUsers() {
+	const response = await request("/users", { headers: { Accept: "application/json" } });
+	const { users } = await response.json().catch(cutOff);
+	return { users, id: response.headers.get("Last-Event-ID") };
+}
+
+// lost lets the browser resume the stream once. After that, or an error such as 503, the page
+// reconnects.
 async function lost() {
 	stopWaiting();
 	if (source.readyState === EventSource.CONNECTING && failures === 0) {
 		failures = 1;
 		show("reconnecting");
-		waitAtMost(8); // of which the browser may pause for 3
+		waitAtMost(8);
 		return;
 	}
 	const refused = source.readyState === EventSource.CLOSED;
@@ -170,13 +176,12 @@ async function lost() {
 	const thisAttempt = attempt;
 	let reason = new Error("The connection was lost.");
 	if (refused) {
-		// An EventSource does not reveal the response, so request it once more.
+		// An EventSource does not reveal the response.
 		await request(streamPath()).then(({ body }) => body.cancel(), (error) => (reason = error));
 	}
 	if (thisAttempt === attempt) tryLater(reason);
 }
 
-// tryLater reconnects with increasing, randomized delays.
 function tryLater(error) {
 	disconnect();
 	if (error.status === 400) return leave(error.message); // the name is invalid
@@ -193,10 +198,10 @@ function tryLater(error) {
 	})();
 }
 
-// request returns a successful response, or throws an error with a sentence for the user.
+// request throws an error with a sentence for the user if it fails.
 async function request(path, options) {
-	const always = { cache: "no-store", signal: AbortSignal.timeout(10_000) };
-	const response = await fetch(path, { ...always, ...options }).catch(cutOff);
+	const signal = AbortSignal.timeout(10_000);
+	const response = await fetch(path, { cache: "no-store", signal, ...options }).catch(cutOff);
 	if (response.ok) return response;
 	const hasWords = response.headers.get("Content-Type")?.startsWith("text/plain");
 	const words = hasWords && (await response.text().catch(cutOff));
@@ -206,7 +211,7 @@ async function request(path, options) {
 	});
 }
 
-// cutOff replaces the browser's own error for a response that is missing or incomplete.
+// cutOff is for a missing or incomplete response.
 function cutOff({ name }) {
 	const words = name === "TimeoutError" ? "does not respond." : "can't be reached.";
 	throw Object.assign(new Error(`The server ${words}`), { gone: true });
@@ -214,26 +219,25 @@ function cutOff({ name }) {
 
 // --- How tabs share the connections ---
 
-// Over HTTP/1.1 a browser opens six connections to a host, for all tabs together. Each stream
-// occupies one, so at most five tabs open streams and all tabs share the sixth. A slot is a lock
-// that tabs compete for. (Over plain http, browsers offer locks only at loopback addresses.)
+// Over HTTP/1.1 a browser opens six connections to a host. Each stream occupies one, so at most
+// five tabs open streams, and all share the sixth. A slot is a lock that tabs compete for. (Over
+// plain http, browsers offer locks only at loopback addresses.)
 const slots = [1, 2, 3, 4, 5].map((n) => `slot ${n}`);
 const protocol = performance.getEntriesByType("navigation")[0]?.nextHopProtocol;
-const needsSlot = navigator.locks && protocol !== "h2" && protocol !== "h3";
+const needsSlot = navigator.locks && !/h[23]/.test(protocol);
 
-let releaseSlot = () => {}; // releases this tab's slot, or stops waiting for one
+let releaseSlot = () => {}; // or stops waiting for one
 let isFull = false; // other tabs hold all slots
 
-// takeSlot waits until this tab has a slot.
 function takeSlot() {
 	releaseSlot();
 	if (!needsSlot) return Promise.resolve();
 	return new Promise((taken) => {
-		const waiting = new AbortController();
-		const { signal } = waiting;
-		releaseSlot = () => waiting.abort();
+		const others = new AbortController();
+		const { signal } = others;
+		releaseSlot = () => others.abort();
 		const take = () => {
-			waiting.abort(); // do not take the others, too
+			others.abort();
 			taken();
 			return new Promise((free) => (releaseSlot = free));
 		};
@@ -251,7 +255,7 @@ const presence = /^User (\S+) (connected to|disconnected from) the chat\.$/;
 
 // receive handles an event. Names contain no spaces, so its sentence is unambiguous.
 function receive({ data, lastEventId: id }) {
-	const isNew = !isUpTo(id, listId); // so it happened just now
+	const isNew = !isUpTo(id, listId);
 	if (isNew) {
 		thisSecond();
 		rates[rates.length - 1]++;
@@ -269,133 +273,169 @@ function receive({ data, lastEventId: id }) {
 		if (speaker === me) confirm(id, text);
 		write({ ...line, kind: "said", name: speaker, text });
 	}
-	if (id === joinedAfter) write({ kind: "now", text: "↑ before you joined" });
+	if (id === joinedAfter) write({ kind: "mark", text: "↑ before you joined" });
 	advanceTo(id);
 }
 
-// receiveGap is called when the server no longer has everything after the last event received.
 function receiveGap({ lastEventId: id }) {
 	const text = "Some messages are missing: the server no longer has them.";
-	if (id !== joinedAfter) write({ kind: "gap", text });
-	if (parse(id).epoch !== parse(awaited).epoch) awaited = ""; // it will never arrive
-	setOutbox(outbox.filter((message) => !message.id || isUpTo(id, message.id)));
+	if (isUpTo(lastId, joinedAfter)) joinedAfter = id; // a newcomer has missed nothing
+	else write({ kind: "gap", text });
+	if (parse(id).epoch !== parse(awaited).epoch) awaited = "";
+	outbox = outbox.filter((message) => !message.id || isUpTo(id, message.id));
 	advanceTo(id);
 	fetchPeople();
 }
 
-// apply updates the list with an arrival or departure, unless the list already reflects it.
+// apply updates the list unless it already reflects the event.
 function apply({ id, name, kind }) {
 	if (!isUpTo(listId, id) || id === listId) return;
+	if (name === leaving) leaving = "";
 	if (kind === "joined") people.add(name);
 	else people.delete(name);
 	peopleChanged = true;
 }
 
-const maxCrowd = 1000; // arrivals and departures in one item
-let latest = {}; // the last item of the conversation
+const maxCrowd = 1000; // lines in one crowd
+let latest = {}; // the last item
 let lastMinute = 0; // of the last message
-let fresh = []; // items that are new or have grown since they were drawn
+let lastDay = ""; // of the last line
+let fresh = []; // items that are new or have grown
+let leftOut = 0; // items that will not be drawn
 
-// write adds a line to the conversation. Its items are lines and crowds, which are consecutive
-// arrivals and departures.
+let unread = 0; // messages while the page was hidden
+let mentionedBy = ""; // in them
+let announceable = []; // lines of others since the last announcement
+
+// write adds a line to the conversation. A crowd is an item of several arrivals and departures.
 function write(line) {
-	const isSaid = line.kind === "said";
-	const isPresence = line.kind === "joined" || line.kind === "left";
-	if (isPresence && latest.lines?.length < maxCrowd) {
+	const { kind, name, text, time } = line;
+	const day = time && new Date(time).toDateString();
+	if (day && lastDay && day !== lastDay) {
+		lastDay = day;
+		write({ kind: "mark", text: new Date(time).toLocaleDateString([], { dateStyle: "full" }) });
+	}
+	lastDay = day || lastDay;
+	const isSaid = kind === "said";
+	const isNews = name !== me && !line.isPast;
+	if (isSaid && isNews && document.hidden) {
+		if (!unread) {
+			$("lines").querySelector(".unread")?.remove();
+			write({ kind: "mark unread", text: "↓ new since you looked away" });
+		}
+		drawTitle(Math.min(unread + 1, 100), mention.test(text) ? name : mentionedBy);
+	}
+	if (!isSaid && name && latest.lines?.length < maxCrowd) {
 		latest.lines.push(line);
 		if (fresh.at(-1) !== latest) fresh.push(latest);
 	} else {
-		const minute = Math.floor(line.time / 60_000);
+		const minute = Math.floor(time / 60_000);
 		line.beginsMinute = isSaid && minute > 0 && minute !== lastMinute;
-		line.follows = isSaid && latest.name === line.name && !line.beginsMinute;
+		line.follows = isSaid && latest.name === name && !line.beginsMinute;
 		if (isSaid) lastMinute = minute;
-		latest = isPresence ? { lines: [line] } : line;
+		latest = !isSaid && name ? { lines: [line] } : line;
 		fresh.push(latest);
-		if (fresh.length > 2 * maxRows) fresh.splice(0, maxRows); // the end is not in sight
+		if (fresh.length > 2 * maxRows) leftOut += fresh.splice(0, maxRows).length;
 	}
 	redraw();
-	if (line.name === me || line.isPast) return;
-	sinceSummary.push(line);
-	if (isSaid && document.hidden && unread < 100) drawTitle(unread + 1);
+	if (isNews && kind !== "mark") announceable.push(line);
 }
 
 // --- How messages are sent ---
 
 const [maxBytes, maxLines] = [4096, 32]; // of a message
 
-// The user's messages that the stream has not brought yet. A message is waiting, sending, sent (it
-// then has the id of its event) or failed.
+// The user's messages that the stream has not brought yet: waiting, sending, sent or failed.
 let outbox = [];
-let outboxChanged = false; // since it was drawn
 let isSending = false;
 
-function setOutbox(messages) {
-	outbox = messages;
-	outboxChanged = true;
-	redraw();
+function add(text) {
+	const row = element("li", "line said mine unsent");
+	row.append(textTag(text, true));
+	$("outbox").append(row);
+	const message = { text, state: "waiting", row };
+	outbox.push(message);
+	return message;
 }
 
 function say(text) {
-	setOutbox([...outbox, { text, state: "waiting" }]);
+	add(text);
 	sendAll();
 }
 
 function forget(message) {
-	setOutbox(outbox.filter((other) => other !== message));
+	outbox = outbox.filter((other) => other !== message);
+	redraw();
 }
 
-function update(message, changes) {
-	Object.assign(message, changes);
-	setOutbox(outbox);
-}
-
-// sendAll sends the waiting messages one at a time, to keep them in order.
+// sendAll sends one message at a time, to keep them in order.
 async function sendAll() {
 	if (isSending) return;
 	isSending = true;
 	for (let message; (message = outbox.find(({ state }) => state === "waiting")); ) {
-		update(message, { state: "sending" });
+		Object.assign(message, { state: "sending", after: lastId });
 		try {
 			const response = await request(chatPath(), { method: "POST", body: message.text });
 			sent(message, response.headers.get("Last-Event-ID"));
 		} catch (error) {
-			failed(message, error);
+			rejected(message, error);
 		}
 	}
 	isSending = false;
 }
 
-// sent is called when the server has accepted a message, which the stream must bring within 3 s.
 function sent(message, id) {
-	update(message, { state: "sent", id });
-	if (isUpTo(id, lastId)) forget(message);
-	else if (outbox.includes(message)) {
-		expect(id);
-		if (state === "live") waitAtMost(3);
-	}
+	Object.assign(message, { state: "sent", id });
+	if (isUpTo(id, lastId)) return forget(message);
+	if (!outbox.includes(message)) return;
+	expect(id);
+	if (state === "live") waitAtMost(3);
 }
 
-// failed is called when a message was rejected or its fate is unknown.
-function failed(message, { message: reason, gone, status }) {
-	const words = gone || status === 504 ? "May not have been sent." : "Not sent.";
-	update(message, { state: "failed", error: `${words} ${reason} ` });
+function rejected(message, { message: reason, gone, status }) {
+	fail(message, `${gone || status === 504 ? "May not have been" : "Not"} sent. ${reason} `);
 	if (!gone) return;
-	const rest = outbox.filter(({ state }) => state === "waiting");
-	for (const other of rest) update(other, { state: "failed", error: `Not sent. ${reason} ` });
+	for (const other of outbox) if (other.state === "waiting") fail(other, `Not sent. ${reason} `);
 	if (state === "live") connect();
 }
 
-// confirm is called when the stream brings a message of the user: before the response, after it, or
-// without one.
+function fail(message, error) {
+	Object.assign(message, { state: "failed", error });
+	const alert = element("p", "error", error);
+	alert.role = "alert";
+	const sendAgain = button("Send again", () => {
+		forget(message);
+		say(message.text);
+		$("text").focus();
+	});
+	const edit = button("Edit", () => {
+		forget(message);
+		putInBox([message.text, $("text").value].filter(Boolean).join("\n"));
+	});
+	alert.append(sendAgain, " ", edit);
+	message.row.append(alert);
+}
+
+// confirm: the stream has brought a message, perhaps before the response.
 function confirm(id, text) {
-	const isSame = (message) => message.text === text && message.state !== "waiting";
+	const isSame = ({ text: other, state, after }) =>
+		other === text && state !== "waiting" && !isUpTo(id, after);
 	forget(outbox.find((message) => message.id === id) ?? outbox.find(isSame));
+}
+
+// The draft and the unsent messages survive a reload.
+function restoreUnsent() {
+	const { draft, messages = [] } = JSON.parse(tabStorage.unsent ?? "{}");
+	for (const { text, state, after, error } of messages) {
+		const words = state === "waiting" ? "Not" : "May not have been";
+		fail(Object.assign(add(text), { after }), error ?? `${words} sent. The page was reloaded. `);
+	}
+	if (draft) putInBox(draft);
 }
 
 const textInBox = () => $("text").value.replace(/\r\n?|[\u2028\u2029]/g, "\n").trimEnd();
 const bytesLeft = () => maxBytes - new TextEncoder().encode(textInBox()).length;
 
-// problemWithText says why the server would reject the text in the box, or returns "".
 function problemWithText() {
 	const lines = textInBox().split("\n").length;
 	if (bytesLeft() < 0) return `This is ${inWords(-bytesLeft())} bytes too long for one message.`;
@@ -403,7 +443,6 @@ function problemWithText() {
 	return "";
 }
 
-// boxChanged updates the remaining length, a stale error, and the box's height.
 function boxChanged() {
 	const [box, left] = [$("text"), bytesLeft()];
 	const room = left < 0 ? `${inWords(-left)} bytes too long` : `${inWords(left)} bytes left`;
@@ -411,7 +450,7 @@ function boxChanged() {
 	if ($("send-error").textContent) put("send-error", problemWithText());
 	if (CSS.supports("field-sizing", "content")) return;
 	box.style.height = "auto";
-	box.style.height = `${box.scrollHeight + 2}px`; // 2 for its border
+	box.style.height = `${box.scrollHeight + 2}px`; // its border
 }
 
 function putInBox(text) {
@@ -441,10 +480,10 @@ on($("text"), "keydown", (event) => {
 
 // --- How it is drawn ---
 
-let frame = 0; // the requested animation frame, if any
-let drawn = 0; // when the page was last drawn
+let frame = 0; // the requested animation frame
+let drawn = 0; // when the last one was drawn
 
-// redraw draws soon, once for all calls until then, and at most 20 times a second.
+// redraw draws soon, at most 20 times a second.
 function redraw() {
 	frame ||= requestAnimationFrame((now) => {
 		frame = 0;
@@ -469,8 +508,7 @@ function button(words, onClick) {
 	return created;
 }
 
-// nameTag isolates the name, so that right-to-left names do not affect the surrounding text.
-// The hues of similar names, such as user1 and user2, are a golden section apart.
+// nameTag gives similar names (user1, user2) hues that are a golden section apart.
 function nameTag(name) {
 	const tag = element("bdi", "name", name);
 	let hash = 0;
@@ -479,29 +517,52 @@ function nameTag(name) {
 	return tag;
 }
 
-function textTag(text) {
-	const tag = element("p", "text", text);
+const url = /(https?:\/\/[^\s<>"]*[^\s<>"'.,;:!?)\]}])/i; // no punctuation at its end
+let mention; // matches the user's name
+
+// textTag links URLs, and marks the user's name.
+function textTag(text, isMine) {
+	const tag = element("p", "text");
 	tag.dir = "auto";
+	text.split(url).forEach((part, i) => {
+		if (i % 2) {
+			const link = element("a", "", part);
+			Object.assign(link, { href: part, target: "_blank", rel: "noopener noreferrer nofollow" });
+			tag.append(link);
+		} else {
+			const parts = isMine ? [part] : part.split(mention);
+			tag.append(...parts.map((word, j) => (j % 2 ? element("mark", "", word) : word)));
+		}
+	});
 	return tag;
 }
 
-// lineTag creates the row of a line. Its time is unknown if the page was not connected then.
-function lineTag(tag, { kind, name, text, time, isPast, beginsMinute, follows }) {
-	const classes = ["line", kind, name === me && "mine", isPast && "past", follows && "follows"];
-	const row = element(tag, classes.filter(Boolean).join(" "));
-	if (time) row.title = new Date(time).toLocaleString();
+const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" }).format;
+
+// The time is unknown if the page was not connected then.
+function lineTag(tag, line) {
+	const { kind, name, text, time, isPast, beginsMinute, follows } = line;
+	const isMine = name === me;
+	const row = element(tag, `line ${kind}`);
+	const classes = { mine: isMine, past: isPast, timed: beginsMinute, follows };
+	for (const [name, holds] of Object.entries(classes)) row.classList.toggle(name, Boolean(holds));
+	row.line = line;
 	if (name) row.append(nameTag(name));
-	if (kind === "joined") row.append(" joined");
-	if (kind === "left") row.append(" left");
-	if (beginsMinute) {
-		const minute = { hour: "2-digit", minute: "2-digit" };
-		row.append(element("time", "", new Date(time).toLocaleTimeString([], minute)));
+	if (name && !text) row.append(` ${kind}`);
+	if (time) {
+		const shown = element("time", "", clock(time));
+		shown.title = new Date(time).toLocaleString();
+		row.append(shown);
 	}
-	if (text) row.append(name ? textTag(text) : text);
+	if (text) row.append(name ? textTag(text, isMine) : text);
 	return row;
 }
 
-// summary counts the people in some lines by what they did.
+function sentence({ kind, name, text, time }, said = text) {
+	if (!name) return text;
+	return text ? `${name}${time ? ` ${clock(time)}` : ""}: ${said}` : `${name} ${kind}`;
+}
+
 function summarize(lines) {
 	const count = ([kind, verb]) => {
 		const { size } = new Set(lines.filter((line) => line.kind === kind).map(({ name }) => name));
@@ -511,106 +572,131 @@ function summarize(lines) {
 	return verbs.map(count).filter(Boolean).join(", ");
 }
 
-// drawItem returns the row of an item. The row of a crowd is kept and updated.
+// drawItem keeps the row of a crowd: it may be in use.
 function drawItem(item) {
 	const { lines } = item;
 	if (!lines) return lineTag("li", item);
-	item.row ??= element("li", "");
-	const show = (some) => some.map((line) => lineTag("p", line));
-	if (lines.length <= 3) {
-		item.row.replaceChildren(...show(lines));
-		return item.row;
+	let box = (item.row ??= element("li", ""));
+	if (lines.length > 3) {
+		let details = box.querySelector("details");
+		if (!details) {
+			details = element("details", "line crowd");
+			details.append(element("summary", ""), element("div", ""));
+			box.replaceChildren(details);
+			on(details, "toggle", () => drawItem(item));
+		}
+		const text = (details.firstChild.textContent = summarize(lines));
+		details.line = { text };
+		box = details.lastChild;
 	}
-	let details = item.row.querySelector("details");
-	if (!details) {
-		details = element("details", "line crowd");
-		details.append(element("summary", ""));
-		item.row.replaceChildren(details);
-		on(details, "toggle", () => drawItem(item));
-	}
-	const summary = details.firstChild;
-	summary.textContent = summarize(lines);
-	details.replaceChildren(summary, ...show(details.open ? lines.slice(-maxNames) : []));
+	if (box.parentNode?.open === false) box.replaceChildren();
+	else box.append(...lines.slice(box.childElementCount).map((line) => lineTag("p", line)));
 	return item.row;
 }
 
-// The log is laid out from its end (column-reverse), where scrollTop is 0, so the browser keeps its
-// end in sight. While the user is elsewhere, new lines are held back, so that nothing moves.
+let isHeldBack = false;
+
+// The log is laid out from its end (column-reverse), where scrollTop is 0. While the user is
+// elsewhere, new lines are held back, so that nothing moves.
 function drawLines(toEnd = false) {
 	const [log, list] = [$("log"), $("lines")];
-	const waited = !$("newer").hidden && !toEnd;
 	if (toEnd) log.scrollTop = 0;
 	if (fresh.length > 0 && log.scrollTop > -40) {
-		const rows = fresh.slice(-maxRows).map(drawItem);
-		fresh = [];
-		list.append(...rows);
+		leftOut += fresh.splice(0, fresh.length - maxFresh).length;
+		const rows = fresh.map(drawItem);
+		const words = `${inWords(leftOut)} more lines are not shown.`;
+		if (leftOut) rows.unshift(lineTag("li", { kind: "gap", text: words }));
+		[fresh, leftOut] = [[], 0];
+		list.append(...rows.filter((row) => !row.isConnected));
 		while (list.childElementCount > maxRows) list.firstElementChild.remove();
-		if (waited) rows[0].scrollIntoView({ block: "end" }); // continue where the user was
+		if (isHeldBack && !toEnd) rows[0].scrollIntoView({ block: "end" }); // go on reading there
 		else log.scrollTop = 0;
 	}
-	if (outboxChanged) $("outbox").replaceChildren(...outbox.map(messageRow));
-	outboxChanged = false;
-	$("newer").hidden = fresh.length === 0;
-	put("newer", `${fresh.length > maxRows ? `${maxRows}+` : fresh.length} new ↓`);
+	const unsent = outbox.map(({ row }) => row);
+	for (const row of [...$("outbox").children]) if (!unsent.includes(row)) row.remove();
+	isHeldBack = fresh.length > 0;
+	$("newer").hidden = !isHeldBack && log.scrollTop > -40;
+	put("newer", isHeldBack ? `${inWords(fresh.length + leftOut)} new ↓` : "Newest ↓");
 }
 
-on($("log"), "scroll", () => fresh.length > 0 && redraw());
+on($("log"), "scroll", redraw);
 on($("newer"), "click", () => {
 	drawLines(true);
 	$("log").focus();
 });
 
-function messageRow(message) {
-	const { text, state, error } = message;
-	const row = element("li", "line said mine unsent");
-	row.append(textTag(text));
-	if (state !== "failed") return row;
-	const alert = element("p", "error", error);
-	alert.role = "alert";
-	const sendAgain = () => {
-		forget(message);
-		say(text);
-		$("text").focus();
-	};
-	const edit = () => {
-		forget(message);
-		putInBox([text, $("text").value].filter(Boolean).join("\n"));
-	};
-	alert.append(button("Send again", sendAgain), " ", button("Edit", edit));
-	row.append(alert);
-	return row;
-}
+on($("log"), "click", ({ target }) => target.closest(".line")?.classList.toggle("touched"));
 
-// drawPeople keeps the rows of those who stay, so that the list does not jump.
+// Copied lines read as a chat.
+on($("log"), "copy", (event) => {
+	const selection = getSelection();
+	if (selection.isCollapsed) return;
+	const range = selection.getRangeAt(0);
+	const selected = (node) => {
+		const part = document.createRange();
+		part.selectNodeContents(node);
+		const { startContainer: start, endContainer: end } = range;
+		if (node.contains(start)) part.setStart(start, range.startOffset);
+		if (node.contains(end)) part.setEnd(end, range.endOffset);
+		return range.intersectsNode(node) ? part.toString() : "";
+	};
+	const said = (row) => selected(row.querySelector(".text") ?? row);
+	const rows = [...$("lines").querySelectorAll(".line")].filter((row) => row.line && said(row));
+	const [first] = rows;
+	if (!first || range.startContainer === range.endContainer) return;
+	const isOneText = rows.length === 1 && (first.matches(".follows") || !selected(first.firstChild));
+	const words = rows.map((row) => sentence(row.line, said(row)));
+	event.clipboardData.setData("text/plain", isOneText ? said(first) : words.join("\n"));
+	event.preventDefault();
+});
+
+const { compare } = new Intl.Collator();
+const inOrder = (a, b) => compare(a, b) || (a < b ? -1 : 1);
+let leaving = ""; // the user's previous name
+
 function drawPeople() {
 	peopleChanged = false;
 	const wanted = $("find").value.trim().toLowerCase();
-	const names = [...people].filter((name) => name.toLowerCase().includes(wanted)).sort();
+	const isWanted = (name) => name.toLowerCase().includes(wanted);
+	let [names, found, last] = [[], 0, ""];
+	for (const name of people) {
+		if (!isWanted(name)) continue;
+		found++;
+		// Sorting all would take too long.
+		if (name === me || (last && inOrder(name, last) > 0)) continue;
+		if (names.push(name) < 2 * maxNames) continue;
+		names = names.sort(inOrder).slice(0, maxNames);
+		last = names.at(-1);
+	}
+	names.sort(inOrder);
+	if (people.has(me) && isWanted(me)) names.unshift(me);
 	const shown = new Set(names.slice(0, maxNames));
 	for (const row of [...$("people").children]) if (!shown.has(row.textContent)) row.remove();
 	let next = $("people").firstElementChild;
 	for (const name of shown) {
-		if (next?.textContent === name) {
-			next = next.nextElementSibling;
-			continue;
+		let row = next;
+		if (row?.textContent === name) next = row.nextElementSibling;
+		else {
+			row = element("li", "");
+			row.append(nameTag(name));
+			$("people").insertBefore(row, next);
 		}
-		const row = element("li", name === me ? "mine" : "");
-		row.append(nameTag(name));
-		$("people").insertBefore(row, next);
+		row.className = name === me ? "mine" : name === leaving ? "leaving" : "";
 	}
-	const others = names.length - maxNames;
-	put("others", others > 0 ? `and ${inWords(others)} more` : "");
+	const others = found - shown.size;
+	const words = wanted && !found ? "Nobody matches." : "";
+	put("others", others > 0 ? `and ${inWords(others)} more` : words);
 	put("count", inWords(people.size));
 	$("find-label").hidden = people.size <= 20 && !wanted;
 }
 
 on($("find"), "input", drawPeople);
 
-// rates counts the events of each of the last 60 seconds and of this one.
+// rates counts the events in each of the last 60 seconds and in this one.
 const rates = Array(61).fill(0);
 let second = 0;
 
-// thisSecond makes the last rate that of the current second. (Timers may run late.)
+// thisSecond makes the last rate that of this second: timers may run late.
 function thisSecond() {
 	const now = Math.floor(performance.now() / 1000);
 	for (second = Math.max(second, now - rates.length); second < now; second++) {
@@ -631,7 +717,7 @@ function drawRates() {
 }
 
 const stateWords = {
-	waiting: "Waiting", // for a slot
+	waiting: "Waiting",
 	connecting: "Connecting",
 	live: "Live",
 	reconnecting: "Reconnecting",
@@ -645,9 +731,8 @@ function show(newState) {
 	put("state-when", "");
 }
 
-// notify shows a sentence above the conversation, with a button for the remedy.
 function notify(words, remedy = "") {
-	if ($("notice-words").textContent === words) return; // do not announce it twice
+	if ($("notice-words").textContent === words) return;
 	put("notice-words", words);
 	put("again", remedy);
 	$("notice").hidden = !words;
@@ -655,36 +740,30 @@ function notify(words, remedy = "") {
 
 on($("again"), "click", connect);
 
-// What others did is announced to screen readers now and then, in few words.
-let sinceSummary = [];
-
+// announce is for screen readers.
 function announce() {
-	const [first, second] = sinceSummary;
-	const gap = sinceSummary.find(({ kind }) => kind === "gap")?.text ?? "";
-	if (first?.kind === "said" && !second) put("summary", `${first.name}: ${first.text}`);
-	else put("summary", `${gap} ${summarize(sinceSummary)}`);
-	sinceSummary = [];
+	const gap = announceable.find(({ kind }) => kind === "gap")?.text ?? "";
+	const brief = announceable.map((line) => sentence({ ...line, time: 0 })).join("\n");
+	put("announcement", announceable.length < 5 ? brief : `${gap} ${summarize(announceable)}`);
+	announceable = [];
 }
 
-let unread = 0; // messages since the page was last in sight
-
-function drawTitle(nowUnread) {
-	unread = nowUnread;
+function drawTitle(nowUnread, nowMentionedBy = "") {
+	[unread, mentionedBy] = [nowUnread, nowMentionedBy];
 	const count = unread > 0 ? `(${unread > 99 ? "99+" : unread}) ` : "";
-	document.title = me ? `${count}${me} · Lobby` : "Lobby";
+	const words = mentionedBy ? `${mentionedBy} mentions you` : me;
+	document.title = me ? `${count}${words} · Lobby` : "Lobby";
 }
 
 // --- How the user joins and leaves ---
 
-// Characters that only modify the one before them are allowed.
+// Characters that modify the one before them are allowed.
 const shaping = /[\p{M}\u200c\u200d\ufe00-\ufe0f\u{e0020}-\u{e007f}]/gu;
 const unseen = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{NChar}\p{DI}\u2800]/u;
 
 const nameInBox = () => $("name").value.trim().normalize("NFC");
 
-// problemWithName says why the server would reject the name in the box, or returns "".
-function problemWithName() {
-	const name = nameInBox();
+function problemWith(name) {
 	const { length } = [...name];
 	if (/[\s/]/.test(name)) return "A name can't contain spaces or slashes.";
 	if (unseen.test(name.replace(shaping, ""))) return "A name can't contain invisible characters.";
@@ -692,9 +771,35 @@ function problemWithName() {
 	return /^\.{0,2}$/.test(name) ? "A name can't be empty, “.” or “..”." : "";
 }
 
+function drawNameError() {
+	const name = nameInBox();
+	put("name-error", problemWith(name));
+	const better = name.replace(/[\s/]+/g, "-");
+	if (better === name || problemWith(better)) return;
+	$("name-error").append(" ", button(`Join as ${better}`, () => ($("name").value = better)));
+}
+
+let checkTimer = 0;
+
+function checkName() {
+	clearTimeout(checkTimer);
+	checkTimer = setTimeout(async () => {
+		const name = nameInBox();
+		put("name-note", "");
+		if (!name || me || problemWith(name)) return;
+		const { users } = await listUsers().catch(() => ({ users: [] }));
+		const words = `${name} is already present. If you join, you share the name.`;
+		if (name === nameInBox() && users.includes(name)) put("name-note", words);
+	}, 300);
+}
+
+const remember = () => history.replaceState({ name: me, isInRoom: true }, "");
+
 async function join(name) {
-	me = name;
-	history.replaceState({ name, isInRoom: true }, ""); // which a reload keeps
+	me = sharedStorage.name = name;
+	const escaped = me.replace(/[$()*+.?[\\\]^{|}]/g, "\\$&");
+	mention = new RegExp(`(?<![\\p{L}\\p{N}])(${escaped})(?![\\p{L}\\p{N}])`, "iu");
+	remember();
 	show("waiting");
 	drawPlace();
 	await takeSlot();
@@ -703,16 +808,20 @@ async function join(name) {
 	connect();
 }
 
-// leave closes the stream. The user stays present until the grace period has expired.
 function leave(words = "") {
 	disconnect();
 	releaseSlot();
 	history.replaceState({ name: me }, "");
+	leaving = me;
+	setTimeout(() => {
+		leaving = "";
+		drawPeople();
+	}, 10_000);
 	me = lastId = listId = joinedAfter = "";
-	failures = 0;
+	failures = leftOut = 0;
 	isFull = false;
 	people = new Set();
-	[latest, fresh, outbox, sinceSummary] = [{}, [], [], []];
+	[latest, fresh, outbox, announceable] = [{}, [], [], []];
 	for (const id of ["lines", "outbox", "people"]) $(id).replaceChildren();
 	put("name-error", words);
 	put("send-error", "");
@@ -720,7 +829,6 @@ function leave(words = "") {
 	drawPlace();
 }
 
-// drawPlace shows the door, the wait for a slot, or the room.
 function drawPlace() {
 	drawTitle(0);
 	put("my-name", me);
@@ -730,7 +838,7 @@ function drawPlace() {
 	for (const id of ["state", "you"]) $(id).hidden = !me;
 	const { hostname } = location;
 	const [, number = 1] = hostname.match(/^(\d+)\.localhost$/) ?? [];
-	const link = $("elsewhere"); // to another name of this machine, for six more connections
+	const link = $("elsewhere"); // another name has six more connections
 	link.href = `/#name=${encodeURIComponent(me)}`;
 	link.hostname = `${Number(number) + 1}.localhost`;
 	link.textContent = link.host;
@@ -740,33 +848,44 @@ function drawPlace() {
 
 on($("join"), "submit", (event) => {
 	event.preventDefault();
-	put("name-error", problemWithName());
-	if (!problemWithName()) join(nameInBox());
+	drawNameError();
+	if (!problemWith(nameInBox())) join(nameInBox());
 });
 
 on($("name"), "input", () => {
-	if ($("name-error").textContent) put("name-error", problemWithName());
+	if ($("name-error").textContent) drawNameError();
+	checkName();
 });
 
 on($("leave"), "click", () => leave());
 
-// On every load, and when the browser restores the page from its back/forward cache.
-on(window, "pageshow", () => {
+// On a load, and on a return from the back/forward cache.
+on(window, "pageshow", ({ persisted }) => {
 	$("curl").lastElementChild.textContent = `curl -N ${location.origin}/chat`;
-	const name = new URLSearchParams(location.hash.slice(1)).get("name"); // from the link above
+	const name = new URLSearchParams(location.hash.slice(1)).get("name");
 	const kept = history.state ?? { name };
-	$("name").value = kept.name;
-	if (kept.isInRoom) join(kept.name);
-	else drawPlace();
+	const box = $("name");
+	const isHalfTyped = box.value;
+	box.value ||= kept.name ?? sharedStorage.name ?? "";
+	if (kept.isInRoom) {
+		join(kept.name);
+		if (!persisted) restoreUnsent();
+	} else {
+		drawPlace();
+		if (!isHalfTyped) box.select();
+		checkName();
+	}
 });
 
-// Release the connection and the slot while in the back/forward cache.
 on(window, "pagehide", () => {
 	disconnect();
 	releaseSlot();
+	const messages = outbox.filter(({ state }) => state !== "sent");
+	tabStorage.unsent = JSON.stringify({ draft: $("text").value, messages });
 });
 
-// On another network, or after sleep, the old connection may be dead.
+on(window, "hashchange", () => me && remember());
+
 on(window, "online", reconnect);
 on(window, "offline", reconnect);
 on(document, "resume", reconnect);
@@ -781,7 +900,7 @@ setInterval(() => {
 	if (slept && !document.hidden) reconnect();
 	drawRates();
 	if (state !== "live" || !listId) return;
-	// DELETE /users/NAME removes us while our stream goes on.
+	// DELETE /users/NAME does not end the stream.
 	notify(people.has(me) ? "" : "You are no longer in the chat.", "Join again");
 }, 1000);
 
