@@ -45,11 +45,11 @@ const (
 	// is due in the second half.
 	vanishTimeout = 30 * time.Second
 
-	// A vanished client stays present for at most 51 s: 15 s until a comment is sent, 31 s for that,
-	// and 5 s of grace period. Without comments, the kernel's probes of the idle connection go
-	// unanswered. It drops the connection at the first probe that is due after vanishTimeout (on
-	// Linux) or after probeCount probes (elsewhere): after 30 s, so that an outage of 15 s leaves a
-	// probe to answer.
+	// A vanished client stays present for at most 51 s: 15 s until a comment is sent, 31 s of retries,
+	// and 5 s of grace period. With a -keepalive of more than 24 s it can be 66 s, because only the
+	// kernel's probes notice. It drops an idle connection at the first probe that is due after
+	// vanishTimeout (on Linux) or after probeCount probes (elsewhere). Both are after 30 s, so that an
+	// outage of 15 s leaves a probe to answer.
 	probeIdle     = 10 * time.Second
 	probeInterval = 2 * time.Second
 	probeCount    = 10

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"fmt"
-	"math/bits"
+	"math"
 	"runtime"
 	"strconv"
 	"strings"
@@ -22,15 +22,14 @@ const (
 	// that is a moment late loses nothing.
 	recentBatches = 64
 
-	// A round is how long it takes to deliver a batch to all readers: deliveryCost, the processor
-	// time for waking one reader and writing to it (BenchmarkDelivery measures it), for each reader,
-	// shared by all processors. After a batch of n events the next ones are gathered for log2(n)+1
-	// rounds, at most maxRounds, because a batch costs the same however many events it has: a room
-	// with few events hardly waits, and a flood is sent in few, large batches. minRound keeps the
-	// owner's own work for a batch small when there are few readers.
-	deliveryCost = 5 * time.Microsecond
-	minRound     = 100 * time.Microsecond
-	maxRounds    = 8
+	// Waking a reader and writing to it takes deliveryCost of processor time, however many events
+	// are written (BenchmarkDelivery measures it). So events are gathered in rounds, each about as
+	// long as all processors together need to deliver a batch to all readers. After a batch of n
+	// events there are log2(n)+1 rounds, at most maxRounds: an ordinary room hardly waits, and a
+	// flood is sent in few, large batches.
+	deliveryCost = 4500 * time.Nanosecond
+	minRound     = 50 * time.Microsecond // for the owner's own work
+	maxRounds    = 6
 )
 
 // ID identifies an event by the epoch of its chain and its number.
@@ -140,8 +139,10 @@ func (c *Chain) Append(parts ...string) {
 	}
 	c.event = append(c.event, "\n\n"...)
 	c.add(id, c.event)
+	// The clock decides, not only the timer: a system may round a short timer up, to as much as 15 ms,
+	// and then only the last events before a silence wait for it.
 	switch wait := time.Until(c.gatherUntil); {
-	case wait <= 0: // even if the timer is late
+	case wait <= 0:
 		c.seal()
 	case c.pending == 1:
 		c.timer.Reset(wait)
@@ -166,8 +167,8 @@ func (c *Chain) add(id ID, event []byte) {
 // Due returns a channel that delivers when Tick is due. It is always the same channel.
 func (c *Chain) Due() <-chan time.Time { return c.timer.C }
 
-// Tick sends the gathered events. If there are none, it sends a comment, which keeps idle connections
-// open and shows which of them are dead.
+// Tick sends the gathered events. If there are none, it sends a comment, which keeps idle
+// connections open and shows which of them are dead.
 func (c *Chain) Tick() {
 	if c.pending == 0 {
 		c.data = append(c.data, ": keep-alive\n\n"...)
@@ -187,15 +188,19 @@ func (c *Chain) seal() {
 	// it closes a later batch first, because readers follow the order of the chain.
 	go close(b.sealed)
 
-	c.gatherUntil = time.Now().Add(min(c.gatherTime(), c.keepAlive))
+	c.gatherUntil = time.Now().Add(c.gatherTime(c.pending))
 	c.timer.Reset(c.keepAlive)
 	c.pending = 0
 }
 
-// gatherTime returns how long to gather events after a batch of pending events.
-func (c *Chain) gatherTime() time.Duration {
+// gatherTime returns how long to gather events after a batch of n events.
+func (c *Chain) gatherTime(n int) time.Duration {
+	if n == 0 { // a comment
+		return 0
+	}
 	round := minRound + time.Duration(c.Readers)*deliveryCost/time.Duration(runtime.GOMAXPROCS(0))
-	return time.Duration(min(bits.Len(uint(c.pending)), maxRounds)) * round
+	rounds := min(math.Log2(float64(n))+1, maxRounds)
+	return min(time.Duration(rounds*float64(round)), c.keepAlive)
 }
 
 // End ends the chain: readers receive everything so far and then io.EOF. After End, only After may
