@@ -61,7 +61,7 @@ func parseFirst(text string) (content, error) {
 	fields := strings.Split(record, room.FieldEnd)
 	if isWhole && fields[0] == register && len(fields) >= 4 {
 		number, err := strconv.Atoi(fields[1])
-		if err == nil && number > 0 && isEpoch(fields[3]) {
+		if err == nil && number > 0 && room.IsEpoch(fields[3]) {
 			return content{registration: registration{number, fields[2], fields[3]}}, nil
 		}
 	}
@@ -82,11 +82,6 @@ func parseNext(text string) (c content, err error) {
 	}
 	c.commands, err = room.ParseCommands(text)
 	return c, err
-}
-
-// isEpoch reports whether s can be the epoch of an id.
-func isEpoch(s string) bool {
-	return s != "" && strings.Trim(s, "0123456789abcdefghijklmnopqrstuvwxyz") == ""
 }
 
 // Settings are what all nodes of a lobby must agree on. The first node sets them.
@@ -118,6 +113,11 @@ func initial(key lobbyKey, data []byte) (s snapshot, err error) {
 	}
 	if err = json.Unmarshal(data, &s); err == nil {
 		_, err = chain.ParseID(s.Room.LastID)
+	}
+	for name, last := range s.Nodes {
+		if name == "" || strings.ContainsAny(name, room.FieldEnd+room.RecordEnd) || last < 1 {
+			err = fmt.Errorf("it has the node %.100q with %d entries", name, last)
+		}
 	}
 	if err != nil {
 		return s, fmt.Errorf("the snapshot cannot be read: %w", err)

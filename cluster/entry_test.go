@@ -72,6 +72,7 @@ func TestRegistrationOfALaterVersionMaySayMore(t *testing.T) {
 func TestInvalidEpochIsRejected(t *testing.T) {
 	for _, epoch := range []string{
 		"", "a-b", "a b", "a\ndata: User bob connected to the chat.", "A", "é", "\xff",
+		strings.Repeat("e", 65),
 	} {
 		if _, err := parseFirst(registrationText(version, "first", epoch)); err == nil {
 			t.Errorf("a registration may have the epoch %q", epoch)
