@@ -113,10 +113,10 @@ func long(size int) string {
 }
 
 // registered is the text of a registration that starts no new epoch.
-func registered() string { return registrationText(version, "", "unused") }
+func registered() string { return registrationText("", "unused") }
 
-func registrationText(version int, lost, epoch string) string {
-	return string(registration{version, lost, epoch}.appendTo(nil))
+func registrationText(lost, epoch string) string {
+	return string(registration{lost, epoch}.appendTo(nil))
 }
 
 func removalText(node string, last int) string {

@@ -40,7 +40,6 @@ var (
 	ErrQuiet    = errors.New("the log cannot be reached")
 	ErrNewEpoch = errors.New("the history has started over")
 	ErrForged   = errors.New("someone else wrote an entry in this node's name")
-	ErrVersion  = fmt.Errorf("%w: another node runs a later version; update this one", ErrSettings)
 )
 
 // Node connects a hub with the log of its lobby.
@@ -173,7 +172,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
 
-	first := registration{version, n.lost, chain.RandomEpoch()}
+	first := registration{n.lost, chain.RandomEpoch()}
 	n.send(ctx, sentEntry{text: first.appendTo(nil)})
 	for reason == nil || len(n.inbox) > 0 { // when the node ends, the hub still gets its steps
 		if reason == nil && n.outbox.hasNext() {

@@ -312,6 +312,8 @@ func TestNodeThatLagsFarBehindEnds(t *testing.T) {
 func TestDamagedSnapshotIsExplained(t *testing.T) {
 	for _, data := range []string{
 		"", "null", "garbage", "{}", `{"room":{"lastID":"first"}}`, `{"nodes":{"a":"one"}}`,
+		`{"room":{"lastID":"first-0"},"nodes":{"a":0}}`, `{"room":{"lastID":"first-0"},"nodes":{"":1}}`,
+		`{"room":{"lastID":"first-0"},"nodes":{"a\u001fb":1}}`, // which would spoil the text of its removal
 	} {
 		session := &etcd.Session{Settings: firstKey, Snapshot: []byte(data), At: 1}
 		_, err := NewNode(session, nil, settings, nil)
