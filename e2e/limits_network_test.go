@@ -59,7 +59,7 @@ func TestServerDoesNotSpeakMultipathTCP(t *testing.T) {
 // Without a limit, the kernel would accept megabytes for each client that does not read.
 func TestKernelHoldsLittleForAClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
-	const most = 256 << 10
+	const most = 128 << 10
 	s := start(t)
 	conn := s.dialNarrow(t, 4<<10)
 	io.WriteString(conn, s.text("GET /chat/bob", ""))
