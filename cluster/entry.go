@@ -13,10 +13,12 @@ import (
 // version is the format of entries, settings and snapshots. All nodes of a lobby have the same.
 const version = 2
 
-// A node's first entry is a registration. Each of its other entries has any number of removals, and
-// then any number of its hub's commands. Records look like those of commands; see package room.
+// A node's first entry is a registration. Each of its other entries may have the size of a snapshot,
+// then any number of removals, and then any number of its hub's commands. Records look like those of
+// commands; see package room.
 const (
 	register = "register" // VERSION, LOST, EPOCH
+	saved    = "saved"    // SIZE
 	remove   = "remove"   // NODE, LAST
 )
 
@@ -36,7 +38,8 @@ type removal struct {
 
 // content is what an entry says.
 type content struct {
-	registration // only in a node's first entry
+	registration     // only in a node's first entry
+	saved        int // bytes of the snapshot that its node has saved, or 0
 	removals     []removal
 	commands     []room.Command
 }
@@ -67,6 +70,13 @@ func parseFirst(text string) (content, error) {
 
 // parseNext parses any other entry.
 func parseNext(text string) (c content, err error) {
+	if after, ok := strings.CutPrefix(text, saved+room.FieldEnd); ok {
+		size, rest, isWhole := strings.Cut(after, room.RecordEnd)
+		if c.saved, err = strconv.Atoi(size); err != nil || !isWhole || c.saved < 1 {
+			return content{}, fmt.Errorf("%.100q is not a valid size of a snapshot", size)
+		}
+		text = rest
+	}
 	for strings.HasPrefix(text, remove+room.FieldEnd) {
 		record, rest, isWhole := strings.Cut(text, room.RecordEnd)
 		fields := strings.Split(record, room.FieldEnd)
@@ -98,6 +108,7 @@ type lobbyKey struct {
 type snapshot struct {
 	Lobby string         `json:"lobby"` // the epoch in the lobby's first key
 	Nodes map[string]int `json:"nodes"` // the number of each node's last entry
+	Due   int            `json:"due"`   // bytes of entries after which the next snapshot is due
 	Room  room.Snapshot  `json:"room"`
 }
 

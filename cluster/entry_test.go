@@ -5,6 +5,7 @@ package cluster
 import (
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -23,6 +24,9 @@ func parse(text string, number int) (content, error) {
 func (c content) appendTo(b []byte) []byte {
 	if c.epoch != "" {
 		b = c.registration.appendTo(b)
+	}
+	if c.saved != 0 {
+		b = appendRecord(b, saved, strconv.Itoa(c.saved))
 	}
 	for _, r := range c.removals {
 		b = r.appendTo(b)
@@ -48,6 +52,8 @@ func TestEntryIsReadAsItWasWritten(t *testing.T) {
 		{1, content{registration: registration{"", "e"}}, "register\x1f2\x1f\x1fe\x1e"},
 		{2, content{commands: []room.Command{}}, ""},
 		{2, content{commands: commands}, text},
+		{2, content{saved: 12, removals: []removal{{"a", 1}}, commands: commands},
+			"saved\x1f12\x1e" + "remove\x1fa\x1f1\x1e" + text},
 		{2, content{removals: []removal{{"a", 1}, {"b", 12}}, commands: commands},
 			"remove\x1fa\x1f1\x1e" + "remove\x1fb\x1f12\x1e" + text},
 	} {
@@ -93,7 +99,7 @@ func TestGarbageIsNotAnEntry(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, text := range append(garbage,
 		"", registered(), registrationText("lost", "epoch"), "join\x1falice\x1eleave\x1falice\x1e",
-		removalText("abc", 12)+said("hello\nthere")+"open\x1falice\x1erelease\x1falice\x1f12\x1esync\x1e",
+		"saved\x1f1\x1e"+removalText("abc", 12)+said("hello\nthere")+"open\x1falice\x1erelease\x1falice\x1f12\x1esync\x1e",
 	) {
 		f.Add(text)
 	}

@@ -42,6 +42,11 @@ var garbage = []string{
 	"remove\x1f\x1f1\x1e",                      // a field is empty
 	"remove\x1fx\x1f1\x1f\x1e",                 // a field too many
 	"remove\x1fx\x1f1",                         // without an end
+	"saved\x1e",                                // a field is missing
+	"saved\x1f0\x1e",                           // nothing was saved
+	"saved\x1f1\x1f2\x1e",                      // a field too many
+	"saved\x1f1",                               // without an end
+	removalText("x", 1) + "saved\x1f1\x1e",     // a size comes first
 	said("hello") + registered(),               // a registration comes first
 	said("hello") + removalText("x", 1),        // removals come first
 	removalText("x", 1) + "join\x1f\x1e",       // all of it counts or nothing

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,11 +81,14 @@ func (l *Log) piece(id string, i int) []byte {
 // removes what is no longer needed: the entries included in the previous snapshot, the pieces of
 // snapshots before that one, and the keys of the nodes that are gone. It compacts etcd's history as
 // well. It has no effect if a later snapshot exists, or if another is saved at the same time. It
-// fails with ctx's error or ErrReplaced.
+// fails with ctx's error or ErrReplaced, or if data is too large.
 //
 // The pieces of the previous snapshot stay, because a node that is starting may be reading them.
 func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone []string) error {
 	log, state := s.log, s.log.key("state")
+	if most := maxPieces * log.maxPiece; len(data) > most {
+		return fmt.Errorf("it has %d bytes, and at most %d are possible; use a lower -history", len(data), most)
+	}
 	response, err := s.saver.hedge(ctx, slowAfter, same(transaction{Success: []operation{get(state)}}))
 	if err != nil {
 		return err

@@ -275,6 +275,24 @@ func TestSnapshotIsSavedWhateverFails(t *testing.T) {
 	}
 }
 
+func TestSnapshotThatIsTooLargeChangesNothing(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		largest := strings.Repeat("x", maxPieces*testPiece)
+		at := mustAppend(t, s, "a", 1, "x")
+		mustSave(t, s, at, largest)
+		mustHave(t, w, at, largest)
+		revision := w.revision
+		err := s.SaveSnapshot(t.Context(), at+1, []byte(largest+"x"), nil)
+		if err == nil || !strings.Contains(err.Error(), "1024001 bytes") {
+			t.Errorf("got %v", err)
+		}
+		if w.revision != revision {
+			t.Error("etcd has changed")
+		}
+	})
+}
+
 // If an entry were removed before the pointer says so, a reader would not notice.
 func TestPointerIsPutBeforeEntriesAreRemoved(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
