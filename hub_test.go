@@ -14,6 +14,7 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 	"lobby/chain"
 	"lobby/chat"
 	"lobby/cluster"
+	"lobby/conns"
 	"lobby/internal/memlog"
 	"lobby/internal/ssetest"
 	"lobby/room"
@@ -995,6 +997,25 @@ func (s *said) mustBeIn(t *testing.T, history []ssetest.Event) {
 			t.Errorf("%.80q was rejected, and is in the history", text)
 		}
 	}
+}
+
+// What main.go sets on each connection.
+func TestFailureToLimitAConnectionIsPrintedAtMostOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stderr strings.Builder
+		prepare := prepareConn(&stderr)
+		for _, after := range []time.Duration{0, time.Second - 1, 1} {
+			time.Sleep(after)
+			broken := &conns.Conn{TCPConn: new(net.TCPConn)} // no option can be set on it
+			if ctx := prepare(t.Context(), broken); ctx.Value(connKey{}) != broken {
+				t.Error("the connection is not served")
+			}
+		}
+		line := "lobby: cannot limit a connection: invalid argument\n"
+		if got := stderr.String(); got != line+line {
+			t.Errorf("printed %q in a second, want %q twice", got, line)
+		}
+	})
 }
 
 // Benchmarks.

@@ -58,7 +58,7 @@ const (
 	// costs little memory. sendBuffer, which Linux doubles, also limits what has been sent but not
 	// acknowledged: to what a client reads in writeTimeout at minListRate. Otherwise a write could be
 	// done megabytes before a client behind a slow link has the data.
-	unsentLimit = 64 << 10
+	unsentLimit = 16 << 10
 	sendBuffer  = 320 << 10
 
 	// Over HTTP/2, a connection on which nothing has arrived for pingAfter gets a ping, which the

@@ -29,7 +29,7 @@ const (
 	// flood is sent in few, large batches.
 	deliveryCost = 4500 * time.Nanosecond
 	minRound     = 50 * time.Microsecond // for the owner's own work
-	maxRounds    = 6
+	maxRounds    = 7
 )
 
 // ID identifies an event by the epoch of its chain and its number.

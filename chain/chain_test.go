@@ -162,7 +162,7 @@ func TestGatheringTimeGrowsSlowlyWithTheNumberOfEvents(t *testing.T) {
 		want   time.Duration
 	}{
 		{1, round}, {2, 2 * round}, {4, 3 * round}, {8, 4 * round}, {16, 5 * round},
-		{32, 6 * round}, {33, 6 * round}, {300, 6 * round},
+		{32, 6 * round}, {64, 7 * round}, {65, 7 * round}, {300, 7 * round},
 	} {
 		inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
 			r := b.open("")

@@ -20,7 +20,7 @@
 // busy server should send events together. An event that follows a silence is sent at once. The
 // events after it are gathered for about as long as it takes to deliver a batch: 0.1 ms with ten
 // readers on two processors, 2 ms with 1,000, 23 ms with 10,000. If many events arrive in that
-// time, the next ones are gathered for longer, at most six times as long. So an ordinary room
+// time, the next ones are gathered for longer, at most seven times as long. So an ordinary room
 // hardly waits, and a flood is sent in few, large batches. A reader that is late finds several
 // batches sealed; [Reader.More] lets it send them in one write.
 //

@@ -37,6 +37,8 @@
 // # Snapshots
 //
 // To keep the log short, a node saves a snapshot of its hub's state whenever the log has grown by
-// 4 MiB, and removes entries that no node needs any more. The node whose entry reaches that size
-// saves the snapshot. If it fails, the next one is saved when the log has grown by as much again.
+// 4 MiB, or by the size of the last snapshot if that is more. It removes entries that no node needs
+// any more. The node whose entry reaches that size saves the snapshot, and says in its next entry how
+// large it is, so that all nodes agree when the next one is due. If it fails, another is saved when
+// the log has grown by as much again.
 package cluster

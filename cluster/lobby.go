@@ -10,6 +10,7 @@ import (
 
 	"lobby/chain"
 	"lobby/etcd"
+	"lobby/room"
 )
 
 // maxEpochs bounds how many epochs a process remembers. A new one starts only when etcd is restored
@@ -75,7 +76,7 @@ func (l *Lobby) End(n *Node) (wasKnown bool) {
 // check parses the lobby's first key. The error matches ErrSettings if the node does not fit it.
 func check(text string, settings Settings) (key lobbyKey, err error) {
 	err = json.Unmarshal([]byte(text), &key)
-	if err == nil && !isEpoch(key.Epoch) {
+	if err == nil && !room.IsEpoch(key.Epoch) {
 		err = fmt.Errorf("%q is not a valid epoch", key.Epoch)
 	}
 	switch {

@@ -21,7 +21,7 @@ const (
 	quietAfter = 7  // heartbeats after which a node ends if it has read none of its entries
 
 	maxEntry      = 128 << 10 // bytes of an entry, not counting its last command
-	snapshotAfter = 4 << 20   // bytes of entries from one snapshot to the next
+	snapshotAfter = 4 << 20   // least bytes of entries from one snapshot to the next
 	entryCost     = 1 << 10   // bytes that an entry counts in addition to its text
 
 	warnPause = time.Second // from one warning about a skipped entry to the next
@@ -40,7 +40,6 @@ var (
 	ErrQuiet    = errors.New("the log cannot be reached")
 	ErrNewEpoch = errors.New("the history has started over")
 	ErrForged   = errors.New("someone else wrote an entry in this node's name")
-	ErrVersion  = fmt.Errorf("%w: another node runs a later version; update this one", ErrSettings)
 )
 
 // Node connects a hub with the log of its lobby.
@@ -57,9 +56,9 @@ type Node struct {
 	results  chan room.StepResult
 	ready    chan struct{}
 	appended chan logResult // what came of the entry in flight
-	saved    chan error     // what came of the snapshot that is being saved
-	reports  chan report    // from Report
-	ended    chan struct{}  // closed when Run returns
+	saved    chan saveResult
+	reports  chan report   // from Report
+	ended    chan struct{} // closed when Run returns
 
 	key     lobbyKey
 	created int64  // revision of the lobby's first key
@@ -80,6 +79,7 @@ type Node struct {
 	epoch    string            // of the history
 	isOld    bool              // whether the last entry is from before the lobby's first key
 	size     int               // bytes of entries since a snapshot became due
+	due      int               // size at which the next one is due
 	removed  []string          // nodes that were removed since this one last saved a snapshot
 	snapshot *pendingSnapshot  // nil if none is being taken or saved
 	seen     etcd.Entry        // the newest entry known to be in the log, without its text
@@ -117,13 +117,14 @@ func NewNode(session *etcd.Session, log Log, settings Settings, warn func(string
 		results:  make(chan room.StepResult, 1), // so that the hub never waits for Run
 		ready:    make(chan struct{}),
 		appended: make(chan logResult, 1),
-		saved:    make(chan error, 1),
+		saved:    make(chan saveResult, 1),
 		reports:  make(chan report),
 		ended:    make(chan struct{}),
 		key:      key,
 		created:  session.Created,
 		inbox:    []room.Step{room.Restore{Snapshot: start.Room}},
 		nodes:    make(map[string]member),
+		due:      max(start.Due, snapshotAfter),
 		isOld:    start.Lobby != key.Epoch,
 	}
 	n.epoch, _, _ = strings.Cut(start.Room.LastID, "-")
@@ -173,7 +174,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
 
-	first := registration{version, n.lost, chain.RandomEpoch()}
+	first := registration{n.lost, chain.RandomEpoch()}
 	n.send(ctx, sentEntry{text: first.appendTo(nil)})
 	for reason == nil || len(n.inbox) > 0 { // when the node ends, the hub still gets its steps
 		if reason == nil && n.outbox.hasNext() {
@@ -208,8 +209,8 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 			n.noteDelivered()
 		case result := <-n.results:
 			err = n.noteResult(ctx, result)
-		case err := <-n.saved:
-			n.noteSaved(err)
+		case r := <-n.saved:
+			n.noteSaved(r)
 		case r := <-n.reports:
 			n.report(r)
 		case <-ticker.C:
@@ -289,21 +290,28 @@ func (n *Node) noteResult(ctx context.Context, result room.StepResult) (err erro
 	return err
 }
 
+// saveResult is what came of the snapshot that is being saved.
+type saveResult struct {
+	size int // in bytes
+	err  error
+}
+
 // save saves a snapshot in the log.
 func (n *Node) save(ctx context.Context, s pendingSnapshot) {
 	data, err := json.Marshal(s.snapshot)
 	if err == nil {
 		err = n.log.SaveSnapshot(ctx, s.at, data, s.gone)
 	}
-	n.saved <- err
+	n.saved <- saveResult{len(data), err}
 }
 
 // noteSaved handles the end of save.
-func (n *Node) noteSaved(err error) {
-	if err == nil {
+func (n *Node) noteSaved(r saveResult) {
+	if r.err == nil {
 		n.removed = n.removed[len(n.snapshot.gone):]
+		n.outbox.saved = r.size
 	} else {
-		n.warn(fmt.Sprintf("cannot save a snapshot of the lobby: %v; another node will, later", err))
+		n.warn(fmt.Sprintf("cannot save a snapshot of the lobby: %v; another node will, later", r.err))
 	}
 	n.snapshot = nil
 }

@@ -85,7 +85,7 @@ type entryReader struct {
 func (r *entryReader) catchUp(ctx context.Context) error {
 	s, log := r.session, r.session.log
 	for limit := firstPage; ; {
-		prefix, lobby, state := log.key("log/"), log.key("lobby"), log.key("state")
+		prefix, lobby := log.key("log/"), log.key("lobby")
 		seen := s.observe(0)
 		isFirst := true
 		page, err := r.client.hedge(ctx, slowAfter, func() transaction {
@@ -97,7 +97,8 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 				{Range: &rangeRequest{Key: prefix, End: after(prefix), MinModified: r.position + 1,
 					SortTarget: "MOD", SortOrder: "ASCEND", Limit: limit}},
 				get(lobby),
-				get(state),
+				get(log.key("state")),
+				get(log.key("removed")),
 			}}
 			if r.last.Key != nil {
 				t.Success = append(t.Success, stat(r.last.Key))
@@ -107,7 +108,7 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		removed := parsePointer(page.find(state).Value).Removed
+		removed := log.removed(page)
 		switch {
 		case page.find(lobby).Created != s.Created:
 			return ErrReplaced

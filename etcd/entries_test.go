@@ -338,12 +338,17 @@ func TestEntriesDetectThatTheLogWasLost(t *testing.T) {
 		{"trimmed", func(w *world) {
 			w.put("lobby/state", fmt.Sprintf(`{"at":%d,"removed":%d}`, w.revision+9, w.revision+1))
 		}, ErrTrimmed},
+		{"trimmed, and then garbage as a pointer", func(w *world) {
+			w.put("lobby/removed", fmt.Sprint(w.revision+1))
+			w.put("lobby/state", "garbage")
+		}, ErrTrimmed},
 		{"trimmed up to here", func(w *world) {
 			w.remove("lobby/log/")
 			w.put("lobby/state", fmt.Sprintf(`{"at":%d,"removed":%d}`, w.revision, w.revision-1))
 		}, context.Canceled},
 		{"nothing", func(w *world) {}, context.Canceled},
 		{"garbage as a pointer", func(w *world) { w.put("lobby/state", "garbage") }, context.Canceled},
+		{"garbage as the revision", func(w *world) { w.put("lobby/removed", "garbage") }, context.Canceled},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inWorld(t, 1, func(t *testing.T, w *world) {

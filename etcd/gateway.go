@@ -163,6 +163,10 @@ func (e *gatewayError) Error() string {
 	return fmt.Sprintf("%s (status %d)", strings.TrimPrefix(e.Message, "etcdserver: "), e.Status)
 }
 
+// noToken takes the place of a token while authentication is switched off. It is never sent, because
+// etcd 3.4 then rejects requests with any token.
+const noToken = "none"
+
 var errTooLong = errors.New("the response is too long")
 
 // client sends requests to one endpoint after another. It belongs to one goroutine, so that no
@@ -170,7 +174,7 @@ var errTooLong = errors.New("the response is too long")
 type client struct {
 	log    *Log
 	at     int      // index of the current endpoint, which is the last one that worked
-	tokens []string // by endpoint, from authenticate; empty if there is none yet
+	tokens []string // by endpoint, from authenticate; empty if there is none yet, or noToken
 }
 
 func (l *Log) client(at int) *client {
@@ -277,9 +281,10 @@ func (c *client) send(ctx context.Context, path string, request any) (*http.Resp
 			}
 		}
 		response, err := c.post(ctx, path, request)
-		// A token expires when it has not been used for a while, or when etcd's users change.
+		// A token expires when it has not been used for a while, or when etcd's users change. And etcd
+		// misses one if authentication has been switched on.
 		const invalid, old = "invalid auth token", "auth: revision in header is old"
-		if c.tokens[c.at] == "" || !hasMessage(err, invalid, old) {
+		if c.tokens[c.at] == "" || !hasMessage(err, invalid, old, "user name is empty") {
 			return response, err
 		}
 		c.tokens[c.at] = ""
@@ -294,7 +299,7 @@ func (c *client) authenticate(ctx context.Context) error {
 	response, err := c.post(ctx, "/v3/auth/authenticate",
 		authentication{Name: c.log.config.User, Password: c.log.config.Password})
 	if hasMessage(err, "authentication is not enabled") {
-		c.tokens[c.at] = "none" // etcd then ignores tokens
+		c.tokens[c.at] = noToken
 		return nil
 	}
 	if err != nil {
@@ -324,7 +329,7 @@ func (c *client) post(ctx context.Context, path string, request any) (*http.Resp
 	r.Header.Set("Content-Type", "application/json")
 	// A member that has no leader then says so at once, instead of waiting for one.
 	r.Header.Set("Grpc-Metadata-hasleader", "true")
-	if token := c.tokens[c.at]; token != "" {
+	if token := c.tokens[c.at]; token != "" && token != noToken {
 		r.Header.Set("Authorization", token)
 	}
 	response, err := c.log.http.Do(r)

@@ -338,12 +338,13 @@ func (m *member) serve(c *call) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.asked = append(w.asked, c.path)
-	if w.password != "" && c.path != "/v3/auth/authenticate" && !w.tokens[c.r.Header.Get("Authorization")] {
-		message := "etcdserver: invalid auth token"
-		if c.r.Header.Get("Authorization") == "" {
-			message = "etcdserver: user name is empty"
-		}
-		c.fail(http.StatusUnauthorized, message)
+	token := c.r.Header.Get("Authorization")
+	switch {
+	case w.password != "" && c.path != "/v3/auth/authenticate" && token == "":
+		c.fail(http.StatusBadRequest, "etcdserver: user name is empty")
+		return
+	case token != "" && (w.password == "" || !w.tokens[token]): // as etcd 3.4 does
+		c.fail(http.StatusUnauthorized, "etcdserver: invalid auth token")
 		return
 	}
 	var response any

@@ -82,24 +82,25 @@ func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session,
 func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry) (*Session, error) {
 	lobby, state := l.key("lobby"), l.key("state")
 	last := l.key("log/" + seen.Node + "/" + strconv.Itoa(seen.Number))
+	read := []operation{get(state), get(l.key("removed")), stat(last)}
 	for tries := 1; ; tries++ {
 		var response transactionResponse
 		err := c.ask(ctx, 2*slowAfter, "/v3/kv/txn", transaction{
 			Compare: []compare{versionIs(lobby, 0)},
-			Success: []operation{put(lobby, []byte(settings)), get(state), stat(last)},
-			Failure: []operation{get(lobby), get(state), stat(last)},
+			Success: append(read, put(lobby, []byte(settings))),
+			Failure: append(read, get(lobby)),
 		}, &response)
 		if err != nil {
 			return nil, err
 		}
 		found := response.find(state)
-		p := parsePointer(found.Value)
+		p, removed := parsePointer(found.Value), l.removed(response)
 		s := &Session{
 			Settings: settings,
 			At:       p.At,
 			Created:  response.Header.Revision,
 			// If that entry is missing, it may have been removed because a snapshot includes it.
-			Restored: response.find(last).Created != seen.Revision && p.Removed < seen.Revision,
+			Restored: response.find(last).Created != seen.Revision && removed < seen.Revision,
 			log:      l,
 			began:    c,
 			appender: c.clone(),
@@ -112,14 +113,15 @@ func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry)
 		if !response.Succeeded {
 			s.Settings, s.Created = string(response.find(lobby).Value), response.find(lobby).Created
 		}
-		if found.Version == 0 {
-			return s, nil
-		}
 		s.Snapshot, err = l.readSnapshot(ctx, c, p)
 		// If two snapshots were saved meanwhile, this one was removed.
-		if err == nil || !errors.Is(err, errDamaged) || tries == 3 {
-			return s, err
+		if errors.Is(err, errDamaged) && p != (pointer{}) && tries < 3 {
+			continue
 		}
+		if errors.Is(err, errDamaged) && removed == 0 { // the log is still complete
+			s.Snapshot, s.At, err = nil, 0, nil
+		}
+		return s, err
 	}
 }
 

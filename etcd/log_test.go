@@ -146,6 +146,32 @@ func TestPasswordThatEtcdDoesNotRequireDoesNoHarm(t *testing.T) {
 	})
 }
 
+func TestPasswordsAreSwitchedOnAndOffWhileNodesRun(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		w.password = "secret"
+		s := w.mustBegin()
+		f := follow(t.Context(), s)
+		for n := range 6 {
+			w.set(func() {
+				w.password = ""
+				clear(w.tokens)
+				if n%2 == 0 {
+					w.password = "secret"
+				}
+			})
+			for _, conn := range w.members[0].open {
+				conn.Close() // and with it the watch
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*retryDelay)
+			defer cancel()
+			if _, err := s.Append(ctx, "a", n+1, []byte("x")); err != nil {
+				t.Fatalf("after %d changes: %v", n, err)
+			}
+			f.mustRead(t, fmt.Sprintf("a/%d=x", n+1))
+		}
+	})
+}
+
 // failures are ways in which a member fails before or after it has executed a request.
 var failures = map[string]func(c *call, serve func()){
 	"lost before": func(c *call, serve func()) { c.abort() },

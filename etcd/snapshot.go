@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +20,8 @@ const (
 	maxKeys    = 1000    // keys listed at once for removal
 )
 
-var errDamaged = errors.New("the snapshot is incomplete or corrupt")
+var errDamaged = errors.New("the snapshot is missing or damaged, and entries that it includes were " +
+	"removed; a running node can save another one")
 
 // pointer is the content of NAME/state, in JSON.
 type pointer struct {
@@ -30,13 +32,21 @@ type pointer struct {
 	Sum     string `json:"sha256"` // of the snapshot, in hexadecimal digits
 }
 
-// parsePointer returns a zero pointer if value is not valid: others may have written it.
+// parsePointer returns a zero pointer, which is damaged, if value is not valid: others may have
+// written it.
 func parsePointer(value []byte) pointer {
 	var p pointer
 	if json.Unmarshal(value, &p) != nil || p.Pieces < 0 || p.Pieces > maxPieces {
 		return pointer{}
 	}
 	return p
+}
+
+// removed returns the revision up to which entries may have been removed, as r says. Two keys hold
+// it, because nodes that miss entries would differ from the others, and one key may be changed.
+func (l *Log) removed(r transactionResponse) int64 {
+	revision, _ := strconv.ParseInt(string(r.find(l.key("removed")).Value), 10, 64)
+	return max(revision, parsePointer(r.find(l.key("state")).Value).Removed)
 }
 
 func sumOf(snapshot []byte) string {
@@ -71,11 +81,14 @@ func (l *Log) piece(id string, i int) []byte {
 // removes what is no longer needed: the entries included in the previous snapshot, the pieces of
 // snapshots before that one, and the keys of the nodes that are gone. It compacts etcd's history as
 // well. It has no effect if a later snapshot exists, or if another is saved at the same time. It
-// fails with ctx's error or ErrReplaced.
+// fails with ctx's error or ErrReplaced, or if data is too large.
 //
 // The pieces of the previous snapshot stay, because a node that is starting may be reading them.
 func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone []string) error {
 	log, state := s.log, s.log.key("state")
+	if most := maxPieces * log.maxPiece; len(data) > most {
+		return fmt.Errorf("it has %d bytes, and at most %d are possible; use a lower -history", len(data), most)
+	}
 	response, err := s.saver.hedge(ctx, slowAfter, same(transaction{Success: []operation{get(state)}}))
 	if err != nil {
 		return err
@@ -96,9 +109,14 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 	if err != nil {
 		return err
 	}
-	// Entries may be removed only after the pointer says so.
+	// Entries may be removed only after both keys say so.
 	unchanged := modifiedIs(state, current.Modified)
-	saved, err := s.change(ctx, []compare{unchanged}, put(state, value))
+	operations := []operation{put(state, value)}
+	if p.Removed > 0 {
+		removed := strconv.FormatInt(p.Removed, 10)
+		operations = append(operations, put(log.key("removed"), []byte(removed)))
+	}
+	saved, err := s.change(ctx, []compare{unchanged}, operations...)
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func parseCommand(record string) (c Command, ok bool) {
 	if c.Verb == Sync {
 		return c, len(fields) == 0
 	}
-	if len(fields) == 0 || fields[0] == "" || strings.ContainsAny(fields[0], lineBreaks+" ") {
+	if len(fields) == 0 || !isName(fields[0]) {
 		return c, false
 	}
 	c.Name, fields = chat.UncheckedName(fields[0]), fields[1:]
@@ -85,4 +85,9 @@ func parseCommand(record string) (c Command, ok bool) {
 		return c, err == nil && strconv.FormatUint(arrival, 10) == fields[0] // one text for a command
 	}
 	return c, false
+}
+
+// isName reports whether s can be a user's name, at least for another version of this program.
+func isName(s string) bool {
+	return s != "" && utf8.ValidString(s) && !strings.ContainsAny(s, lineBreaks+" "+RecordEnd+FieldEnd)
 }

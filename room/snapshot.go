@@ -3,6 +3,7 @@ package room
 import (
 	"fmt"
 	"maps"
+	"strings"
 
 	"lobby/chain"
 	"lobby/chat"
@@ -46,22 +47,37 @@ func (r *Room) Snapshot(after string) (page Snapshot, next string) {
 // error says what is wrong with the Snapshot; the Room is then unusable.
 func (r *Room) Restore(s Snapshot) error {
 	last, err := chain.ParseID(s.LastID)
-	if err != nil {
-		return err
+	if epoch, _, _ := strings.Cut(s.LastID, "-"); err != nil || !IsEpoch(epoch) {
+		return fmt.Errorf("%.100q is not an event id", s.LastID)
 	}
 	r.Chain, err = chain.Restore(last, []byte(s.Events), r.config.History, r.config.KeepAlive)
 	if err != nil {
 		return err
 	}
-	for _, p := range s.Users {
-		if r.users[p.Name] != nil {
-			return fmt.Errorf("the user %.100q is in the snapshot twice", p.Name)
+	for i, p := range s.Users {
+		switch {
+		case !isName(p.Name):
+			return fmt.Errorf("the snapshot has the invalid name %.100q", p.Name)
+		case i > 0 && p.Name <= s.Users[i-1].Name:
+			return fmt.Errorf("the snapshot has the user %.100q twice or out of order", p.Name)
 		}
+		for _, count := range p.Streams {
+			if count < 1 {
+				return fmt.Errorf("the snapshot has the user %.100q with %d streams", p.Name, count)
+			}
+		}
+		// The arrival may have a number above the last event's, if it was in an earlier epoch.
 		visit := Visit{chat.UncheckedName(p.Name), p.Arrival}
 		r.users[p.Name] = &user{visit, p.Stays, p.Streams}
 		r.Roster.Add(p.Name)
 	}
 	return nil
+}
+
+// IsEpoch reports whether s can be the epoch of an id on several machines.
+func IsEpoch(s string) bool {
+	const allowed = "0123456789abcdefghijklmnopqrstuvwxyz"
+	return s != "" && len(s) <= 64 && strings.Trim(s, allowed) == ""
 }
 
 // page returns up to maxPage users in the order of their names, after the given name, and the name

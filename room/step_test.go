@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -103,17 +104,57 @@ func TestRestoreRejectsASnapshotThatCannotBe(t *testing.T) {
 		r.Apply("", Command{Verb: Join, Name: mustName(t, name)})
 	}
 	for name, spoil := range map[string]func(*Snapshot){
-		"no last id":           func(s *Snapshot) { s.LastID = "" },
-		"an event is missing":  func(s *Snapshot) { s.Events = s.Events[len(s.Events)/2:] },
-		"no event":             func(s *Snapshot) { s.Events = "" },
-		"a user occurs twice":  func(s *Snapshot) { s.Users = append(s.Users, s.Users[0]) },
-		"the last id is ahead": func(s *Snapshot) { s.LastID += "0" },
+		"no last id":                 func(s *Snapshot) { s.LastID = "" },
+		"an event is missing":        func(s *Snapshot) { s.Events = s.Events[len(s.Events)/2:] },
+		"no event":                   func(s *Snapshot) { s.Events = "" },
+		"a user occurs twice":        func(s *Snapshot) { s.Users = append(s.Users, s.Users[0]) },
+		"the last id is ahead":       func(s *Snapshot) { s.LastID += "0" },
+		"the users are out of order": func(s *Snapshot) { slices.Reverse(s.Users) },
+		"a user occurs twice, apart": func(s *Snapshot) {
+			s.Users = append(s.Users, Presence{Name: "carol", Arrival: 1}, s.Users[0])
+		},
+		"a name is empty":            func(s *Snapshot) { s.Users[0].Name = "" },
+		"a name has a line break":    func(s *Snapshot) { s.Users[0].Name = "al\nice" },
+		"a name ends a record":       func(s *Snapshot) { s.Users[0].Name = "al" + RecordEnd + "ice" },
+		"a name ends a field":        func(s *Snapshot) { s.Users[0].Name = "al" + FieldEnd + "ice" },
+		"a name is not UTF-8":        func(s *Snapshot) { s.Users[0].Name = "al\xffice" },
+		"a node has no stream":       func(s *Snapshot) { s.Users[0].Streams = map[string]int{"n": 0} },
+		"a node has fewer than none": func(s *Snapshot) { s.Users[0].Streams = map[string]int{"n": -1} },
+		"the epoch is not ASCII":     func(s *Snapshot) { s.inEpoch("é") },
+		"the epoch is too long":      func(s *Snapshot) { s.inEpoch(strings.Repeat("e", 65)) },
+		"the epoch ends a line":      func(s *Snapshot) { s.inEpoch("e\n") },
 	} {
 		s := r.snapshot()
 		spoil(&s)
 		if err := New(testConfig).Restore(s); err == nil {
 			t.Errorf("Restore accepts a snapshot with a fault: %s", name)
 		}
+	}
+}
+
+// inEpoch moves the snapshot to another epoch.
+func (s *Snapshot) inEpoch(epoch string) {
+	old, _, _ := strings.Cut(s.LastID, "-")
+	s.LastID = strings.Replace(s.LastID, old, epoch, 1)
+	s.Events = strings.ReplaceAll(s.Events, "id: "+old, "id: "+epoch)
+}
+
+func TestUsersOfAnEarlierEpochAreRestored(t *testing.T) {
+	r := New(testConfig)
+	r.Apply("", Command{Verb: Join, Name: mustName(t, "alice")})
+	r.ApplyStep(NewEpoch{"next"})
+	if got := r.restored(t).names(); !slices.Equal(got, []string{"alice"}) {
+		t.Errorf("the users are %q, want alice", got)
+	}
+}
+
+func TestRestoreAcceptsTheLongestEpoch(t *testing.T) {
+	r := New(testConfig)
+	r.Apply("", Command{Verb: Join, Name: mustName(t, "alice")})
+	s := r.snapshot()
+	s.inEpoch(strings.Repeat("e", 64))
+	if err := New(testConfig).Restore(s); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -108,7 +108,7 @@ function stopWaiting() {
 	timer = 0;
 }
 
-// timedOut takes a live stream for dead, and gives a new one more time.
+// timedOut treats a live stream as dead, and gives a new one more time.
 function timedOut() {
 	stopWaiting();
 	if (state === "live") return connect();
