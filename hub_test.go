@@ -432,6 +432,30 @@ func TestReaderThatFallsBehindAsksTheHub(t *testing.T) {
 	})
 }
 
+func TestFiguresCountOnlyIfToldTo(t *testing.T) {
+	for _, counts := range []bool{false, true} {
+		config := DefaultConfig
+		config.Counts = counts
+		inBubble(t, config, func(b *bubble) {
+			b.mustJoin("alice")
+			b.mustSay("alice", "hello")
+			b.mustOpen("bob")
+			want := Figures{Users: 2, Streams: 1}
+			if counts {
+				want.Counts = room.Counts{Arrivals: 2, Messages: 1}
+			}
+			if got, err := b.hub.Figures(); got != want || err != nil {
+				b.Errorf("got %+v, %v, want %+v", got, err, want)
+			}
+			b.stop()
+			synctest.Wait()
+			if _, err := b.hub.Figures(); err != ErrStopped {
+				b.Errorf("after the end got %v", err)
+			}
+		})
+	}
+}
+
 func TestStoppingEndsStreamsAfterAllEvents(t *testing.T) {
 	inBubble(t, DefaultConfig, func(b *bubble) {
 		alice, bob := b.mustOpen("alice"), b.mustOpen("bob")

@@ -46,6 +46,7 @@ func TestPageWorksUnderAPathPrefix(t *testing.T) {
 	defer front.Close()
 	defer front.CloseClientConnections()
 	p := visit(t, startChromium(t), front.URL+"/some/lobby/", "alice")
+	p.waitForState("live")
 	p.write("#text", "hello")
 	p.press(enter)
 	p.waitFor(`document.querySelector("#lines").textContent.includes("hello")`)

@@ -111,3 +111,27 @@ func TestStreamsCountForTheNodeThatTheyAreOn(t *testing.T) {
 		t.Error("alice is present without a stream")
 	}
 }
+
+func TestCountsAreOfWhatHappened(t *testing.T) {
+	r := New(Config{History: 1, MaxUsers: 10, KeepAlive: time.Minute})
+	alice, hello := chat.UncheckedName("alice"), chat.UncheckedText("hello")
+	join, say := Command{Verb: Join, Name: alice}, Command{Verb: Say, Name: alice, Text: hello}
+	r.Apply("", join) // nobody counts
+	r.Counts = &Counts{}
+	for _, c := range []Command{
+		join, say, say, {Verb: Leave, Name: alice}, say, {Verb: Leave, Name: alice},
+		{Verb: Open, Name: alice}, {Verb: Watch, LastEventID: "unknown-1"}, {Verb: List},
+		{Verb: Release, Name: alice, Arrival: 5},
+	} {
+		r.Apply("", c)
+	}
+	first := r.Chain.LastID().String()
+	r.CatchUp(first)
+	r.Apply("", join)
+	r.Apply("", say)
+	r.CatchUp(first) // of which the history lacks an event
+	want := Counts{Arrivals: 2, Departures: 2, Messages: 3, Lags: 2, Gaps: 2}
+	if *r.Counts != want || r.Users() != 1 {
+		t.Errorf("got %+v and %d users, want %+v and 1", *r.Counts, r.Users(), want)
+	}
+}
