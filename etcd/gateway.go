@@ -135,6 +135,17 @@ func (r transactionResponse) first() rangeResponse {
 	return r.Responses[0].Range
 }
 
+// answers reports whether r can be the response to t. That of a broken proxy may lack something.
+func (r transactionResponse) answers(t transaction) bool {
+	operations := t.Failure
+	if r.Succeeded {
+		operations = t.Success
+	}
+	first := r.first()
+	isCutOff := len(r.Responses) != len(operations) || first.More && len(first.KVs) == 0
+	return !isCutOff && (r.Succeeded || len(t.Compare) > 0)
+}
+
 // find returns the key as one of the ranges returned it, or a zero keyValue if none did.
 func (r transactionResponse) find(key []byte) keyValue {
 	for _, response := range r.Responses {
@@ -167,7 +178,10 @@ func (e *gatewayError) Error() string {
 // etcd 3.4 then rejects requests with any token.
 const noToken = "none"
 
-var errTooLong = errors.New("the response is too long")
+var (
+	errTooLong    = errors.New("the response is too long")
+	errIncomplete = errors.New("the response is incomplete")
+)
 
 // client sends requests to one endpoint after another. It belongs to one goroutine, so that no
 // request waits for that of another.
@@ -225,6 +239,9 @@ func (c *client) hedge(
 			t, request := try{number: started, client: c.clone()}, request()
 			go func() {
 				t.err = t.client.ask(ctx, requestTimeout, "/v3/kv/txn", request, &t.response)
+				if t.err == nil && !t.response.answers(request) {
+					t.err = errIncomplete
+				}
 				select {
 				case tries <- t:
 				case <-ctx.Done():
