@@ -174,8 +174,8 @@ func (e *gatewayError) Error() string {
 	return fmt.Sprintf("%s (status %d)", strings.TrimPrefix(e.Message, "etcdserver: "), e.Status)
 }
 
-// noToken takes the place of a token while authentication is switched off. It is never sent, because
-// etcd 3.4 then rejects requests with any token.
+// noToken takes the place of a token while authentication is switched off. It is never sent,
+// because etcd 3.4 then rejects requests with any token.
 const noToken = "none"
 
 var (
@@ -387,6 +387,7 @@ func (c *client) explain(err error) error {
 	refuse := func(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
 	isDenied := hasMessage(err, "permission denied")
 	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
+	response, isResponse := errors.AsType[*gatewayError](err)
 	switch {
 	case hasMessage(err, "invalid user ID or password"):
 		return refuse("etcd rejects the user or the password; correct USER:PASSWORD@ in each URL")
@@ -398,6 +399,12 @@ func (c *client) explain(err error) error {
 	case isDenied:
 		return refuse("etcd does not let the user %q read and write the keys that begin with %q; "+
 			"grant a role that may", user, c.log.key(""))
+	case isResponse && response.Status == http.StatusNotFound:
+		return refuse("%s has no JSON gateway; start etcd with --enable-grpc-gateway, and do not use "+
+			"the URL of a grpc-proxy", endpoint)
+	case hasMessage(err, "connection closed", "handshake failed", "server preface"):
+		return fmt.Errorf("the JSON gateway of %s cannot reach etcd (%w); if etcd requires client "+
+			"certificates, its own must be for clients too, not for servers only", endpoint, err)
 	case isCertificate:
 		return refuse("the certificate of %s is not trusted (%v); set -etcd-ca to the file of its CA",
 			endpoint, rootOf(err))
