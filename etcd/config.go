@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -59,6 +60,8 @@ func ParseURLs(list string) (Config, error) {
 				"/ is written %%2F, : is %%3A, and so on")
 		case u.Hostname() == "":
 			return invalid("has no host; an example is http://10.0.0.1:2379")
+		case !isPort(u.Port()):
+			return invalid("has the port %s; the highest port is 65535", u.Port())
 		case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 			return invalid("has a query or a fragment; end it after the path, as in http://10.0.0.1/blue")
 		}
@@ -86,6 +89,12 @@ func ParseURLs(list string) (Config, error) {
 		config.Endpoints = append(config.Endpoints, u.Scheme+"://"+u.Host+strings.TrimRight(prefix, "/"))
 	}
 	return config, nil
+}
+
+// isPort reports whether s can be the port of a URL, which need not have one.
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return s == "" || err == nil
 }
 
 // LoadTLS returns a function for Config.TLS. It reads the files named by -etcd-ca, -etcd-cert and

@@ -135,6 +135,17 @@ func (r transactionResponse) first() rangeResponse {
 	return r.Responses[0].Range
 }
 
+// answers reports whether r can be the response to t. That of a broken proxy may lack something.
+func (r transactionResponse) answers(t transaction) bool {
+	operations := t.Failure
+	if r.Succeeded {
+		operations = t.Success
+	}
+	first := r.first()
+	isCutOff := len(r.Responses) != len(operations) || first.More && len(first.KVs) == 0
+	return !isCutOff && (r.Succeeded || len(t.Compare) > 0)
+}
+
 // find returns the key as one of the ranges returned it, or a zero keyValue if none did.
 func (r transactionResponse) find(key []byte) keyValue {
 	for _, response := range r.Responses {
@@ -163,11 +174,14 @@ func (e *gatewayError) Error() string {
 	return fmt.Sprintf("%s (status %d)", strings.TrimPrefix(e.Message, "etcdserver: "), e.Status)
 }
 
-// noToken takes the place of a token while authentication is switched off. It is never sent, because
-// etcd 3.4 then rejects requests with any token.
+// noToken takes the place of a token while authentication is switched off. It is never sent,
+// because etcd 3.4 then rejects requests with any token.
 const noToken = "none"
 
-var errTooLong = errors.New("the response is too long")
+var (
+	errTooLong    = errors.New("the response is too long")
+	errIncomplete = errors.New("the response is incomplete")
+)
 
 // client sends requests to one endpoint after another. It belongs to one goroutine, so that no
 // request waits for that of another.
@@ -225,6 +239,9 @@ func (c *client) hedge(
 			t, request := try{number: started, client: c.clone()}, request()
 			go func() {
 				t.err = t.client.ask(ctx, requestTimeout, "/v3/kv/txn", request, &t.response)
+				if t.err == nil && !t.response.answers(request) {
+					t.err = errIncomplete
+				}
 				select {
 				case tries <- t:
 				case <-ctx.Done():
@@ -370,6 +387,7 @@ func (c *client) explain(err error) error {
 	refuse := func(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
 	isDenied := hasMessage(err, "permission denied")
 	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
+	response, isResponse := errors.AsType[*gatewayError](err)
 	switch {
 	case hasMessage(err, "invalid user ID or password"):
 		return refuse("etcd rejects the user or the password; correct USER:PASSWORD@ in each URL")
@@ -381,6 +399,12 @@ func (c *client) explain(err error) error {
 	case isDenied:
 		return refuse("etcd does not let the user %q read and write the keys that begin with %q; "+
 			"grant a role that may", user, c.log.key(""))
+	case isResponse && response.Status == http.StatusNotFound:
+		return refuse("%s has no JSON gateway; start etcd with --enable-grpc-gateway, and do not use "+
+			"the URL of a grpc-proxy", endpoint)
+	case hasMessage(err, "connection closed", "handshake failed", "server preface"):
+		return fmt.Errorf("the JSON gateway of %s cannot reach etcd (%w); if etcd requires client "+
+			"certificates, its own must be for clients too, not for servers only", endpoint, err)
 	case isCertificate:
 		return refuse("the certificate of %s is not trusted (%v); set -etcd-ca to the file of its CA",
 			endpoint, rootOf(err))

@@ -76,6 +76,19 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 			w.script(refuse(http.StatusBadRequest, "CommonName of client sending a request against gateway will be ignored"), 0)
 			w.members[1].down = true
 		}, "-subj /O=lobby", true},
+		{"no JSON gateway", func(w *world, log *Log) {
+			w.script(refuse(http.StatusNotFound, "404 page not found"), 0)
+			w.members[1].down = true
+		}, "--enable-grpc-gateway", true},
+		{"a certificate for servers only", func(w *world, log *Log) { // the message is that of etcd 3.4
+			w.script(refuse(http.StatusServiceUnavailable, "connection closed"), 0)
+			w.members[1].down = true
+		}, "not for servers only", false},
+		{"the same with a later etcd", func(w *world, log *Log) {
+			w.script(refuse(http.StatusServiceUnavailable, `connection error: desc = "error reading `+
+				`server preface: remote error: tls: bad certificate"`), 0)
+			w.members[1].down = true
+		}, "not for servers only", false},
 		{"tokens that never work", func(w *world, log *Log) {
 			w.password, log.config.User, log.config.Password = "right", "alice", "right"
 			w.script(func(c *call, serve func()) {
