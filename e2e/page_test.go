@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +33,7 @@ func TestPageShowsAndDoes(t *testing.T) {
 		{"a proxy buffers the stream", testHeldBack},
 		{"the page was frozen", testFrozen},
 		{"over HTTP/2 seven tabs are live", testHTTP2},
+		{"the page has a path prefix", testPrefix},
 		{"the server is full for a while", testFull},
 		{"a name is invalid", testName},
 		{"a message is too long", testLongText},
@@ -290,6 +292,20 @@ func testHTTP2(t *testing.T, b browser) {
 		p.waitForState("live")
 	}
 	f.waitForOpen(t, 7)
+}
+
+func testPrefix(t *testing.T, b browser) {
+	prefixed := httptest.NewServer(http.StripPrefix("/room", newFront(t, start(t)).Config.Handler))
+	t.Cleanup(func() { prefixed.CloseClientConnections(); prefixed.Close() })
+	alice := visit(t, b, prefixed.URL+"/room/", "alice")
+	alice.waitForPeople("alice")
+	alice.write("#text", "hello")
+	alice.press(enter)
+	alice.waitForLastLine("alicehello")
+	alice.waitFor(fmt.Sprintf(
+		`document.querySelector("#curl code").textContent === "curl -N %s/room/chat"`,
+		prefixed.URL))
+	alice.expectNoComplaints()
 }
 
 func testFull(t *testing.T, b browser) {

@@ -78,7 +78,7 @@ function reconnect() {
 	if (me && state !== "waiting") connect();
 }
 
-const chatPath = () => `/chat/${encodeURIComponent(me)}`;
+const chatPath = () => `chat/${encodeURIComponent(me)}`;
 const streamPath = () => `${chatPath()}?lastEventId=${lastId}`;
 
 // openStream ignores events of other streams: when WebKit restores a page, it reopens even those
@@ -108,7 +108,7 @@ function stopWaiting() {
 	timer = 0;
 }
 
-// timedOut takes a live stream for dead, and gives a new one more time.
+// timedOut treats a live stream as dead, and gives a new one more time.
 function timedOut() {
 	stopWaiting();
 	if (state === "live") return connect();
@@ -156,7 +156,7 @@ async function fetchPeople() {
 }
 
 async function listUsers() {
-	const response = await request("/users", { headers: { Accept: "application/json" } });
+	const response = await request("users", { headers: { Accept: "application/json" } });
 	const { users } = await response.json().catch(cutOff);
 	return { users, id: response.headers.get("Last-Event-ID") };
 }
@@ -839,7 +839,7 @@ function drawPlace() {
 	const { hostname } = location;
 	const [, number = 1] = hostname.match(/^(\d+)\.localhost$/) ?? [];
 	const link = $("elsewhere"); // another name has six more connections
-	link.href = `/#name=${encodeURIComponent(me)}`;
+	link.href = `#name=${encodeURIComponent(me)}`;
 	link.hostname = `${Number(number) + 1}.localhost`;
 	link.textContent = link.host;
 	link.parentElement.hidden = !/^127\.|^\[::1\]$|^(.*\.)?localhost$/.test(hostname);
@@ -861,7 +861,7 @@ on($("leave"), "click", () => leave());
 
 // On a load, and on a return from the back/forward cache.
 on(window, "pageshow", ({ persisted }) => {
-	$("curl").lastElementChild.textContent = `curl -N ${location.origin}/chat`;
+	$("curl").lastElementChild.textContent = `curl -N ${new URL("chat", location)}`;
 	const name = new URLSearchParams(location.hash.slice(1)).get("name");
 	const kept = history.state ?? { name };
 	const box = $("name");
