@@ -136,6 +136,8 @@ type Log struct {
 	http        *http.Client
 	maxResponse int64 // maximum bytes of a response, or of one message of a watch
 	maxPiece    int   // maximum bytes in a piece of a snapshot
+
+	failures chan []error // holds the last error of each endpoint, or nil; see client.note
 }
 
 // New returns the log described by config. It does not contact etcd.
@@ -153,7 +155,7 @@ func New(config Config) *Log {
 	// large response would hold up the small ones.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	return &Log{config: config, maxResponse: maxResponse, maxPiece: maxPiece, http: &http.Client{
+	l := &Log{config: config, maxResponse: maxResponse, maxPiece: maxPiece, http: &http.Client{
 		Transport: &http.Transport{
 			DialContext:         config.dial,
 			DialTLSContext:      config.dialTLS,
@@ -164,6 +166,9 @@ func New(config Config) *Log {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+	l.failures = make(chan []error, 1)
+	l.failures <- make([]error, len(config.Endpoints))
+	return l
 }
 
 // dialTLS connects to address over TLS, with the certificates that the files contain now.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -242,6 +243,7 @@ func (c *client) hedge(
 				if t.err == nil && !t.response.answers(request) {
 					t.err = errIncomplete
 				}
+				t.client.note(t.err)
 				select {
 				case tries <- t:
 				case <-ctx.Done():
@@ -381,6 +383,37 @@ type refusal string
 func (r refusal) Error() string        { return string(r) }
 func (r refusal) Is(target error) bool { return target == ErrRefused }
 
+// note records what came of a request to the current endpoint, for Explain, and returns err
+// explained. A request that was canceled, because another response came first, says nothing.
+func (c *client) note(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	if err != nil {
+		err = c.explain(err)
+	}
+	failures := <-c.log.failures
+	failures[c.at] = err
+	c.log.failures <- failures
+	return err
+}
+
+// Explain returns err with the last error of each endpoint that does not work, in one line.
+func (l *Log) Explain(err error) error {
+	var texts []string
+	failures := <-l.failures
+	for _, failure := range failures {
+		if failure != nil && !slices.Contains(texts, failure.Error()) {
+			texts = append(texts, failure.Error())
+		}
+	}
+	l.failures <- failures
+	if len(texts) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, strings.Join(texts, "; "))
+}
+
 // explain turns an error of the current endpoint into one that tells an operator what to do.
 func (c *client) explain(err error) error {
 	user, endpoint := c.log.config.User, c.log.config.Endpoints[c.at]
@@ -399,6 +432,8 @@ func (c *client) explain(err error) error {
 	case isDenied:
 		return refuse("etcd does not let the user %q read and write the keys that begin with %q; "+
 			"grant a role that may", user, c.log.key(""))
+	case errors.Is(err, errDamaged):
+		return err // which does not depend on the endpoint
 	case isResponse && response.Status == http.StatusNotFound:
 		return refuse("%s has no JSON gateway; start etcd with --enable-grpc-gateway, and do not use "+
 			"the URL of a grpc-proxy", endpoint)
@@ -419,7 +454,7 @@ func (c *client) explain(err error) error {
 
 // rootOf returns the innermost error, without the URL that net/http adds.
 func rootOf(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
 		return errors.New("no response in time")
 	}
 	for {

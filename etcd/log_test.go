@@ -127,6 +127,37 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 	}
 }
 
+func TestExplainHasTheLastErrorOfEachEndpoint(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		lost := errors.New("lost")
+		mustSay := func(want string) {
+			t.Helper()
+			if err := s.log.Explain(lost); !errors.Is(err, lost) || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		}
+		mustSay("lost")
+		w.stop(0)
+		w.script(func(c *call, _ func()) {
+			c.fail(http.StatusTooManyRequests, "etcdserver: mvcc: database space exceeded")
+		}, 1)
+		w.script(failures["stuck"], 2)
+		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+		defer cancel()
+		if _, err := s.Append(ctx, "a", 1, nil); err == nil {
+			t.Error("an entry was appended")
+		}
+		mustSay("lost: http://m0:2379: connection refused; " +
+			"http://m1:2379: mvcc: database space exceeded (status 429); http://m2:2379: no response in time")
+		w.script(nil, 1)
+		mustAppend(t, s, "a", 1, "")
+		if err := s.log.Explain(lost); strings.Contains(err.Error(), "m1") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 func TestExpiredTokenIsReplaced(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		w.password = "secret"
