@@ -166,7 +166,7 @@ const phoneScript = `
 	ip address add "$address" dev phone
 	ip link set phone up
 	read -r url
-	exec curl -sN "$url"`
+	exec curl -skN "$url"`
 
 // newPhone returns a phone with the nth wire, on which packets take delay in each direction.
 func newPhone(t *testing.T, n int, delay time.Duration) *phone {
