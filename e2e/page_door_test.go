@@ -107,7 +107,7 @@ func testUnsent(t *testing.T, b browser) {
 }
 
 func testOtherName(t *testing.T, b browser) {
-	s := start(t, "-grace", "3s")
+	s := start(t, "-grace", "9s") // the page marks who is leaving for at most 10 s
 	p := visit(t, b, s.url, "alice")
 	p.waitForState("live")
 	p.click("#leave")

@@ -75,9 +75,11 @@ func visit(t *testing.T, b browser, url, name string) *tab {
 	return p
 }
 
-// join enters the name and presses Enter.
+// join enters the name, in place of one that the page has remembered, and presses Enter.
 func (p *tab) join(name string) {
 	p.t.Helper()
+	p.waitFor(`document.readyState === "complete"`)
+	p.do(`document.getElementById("name").select()`)
 	p.write("#name", name)
 	p.press(enter)
 }
