@@ -1,6 +1,6 @@
 // Package certs keeps a TLS server's certificate up to date, without a restart and without locks.
 //
-// A certificate expires within weeks, and a program such as certbot replaces its files before that.
+// A certificate expires within weeks or months. Before that, certbot or its like replaces the files.
 // One goroutine owns the current certificate, looks at the files every few seconds, and hands the
 // certificate to each handshake:
 //
