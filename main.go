@@ -413,14 +413,14 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 	lobby := cluster.NewLobby(etcd.New(s.etcd),
 		cluster.Settings{History: s.config.History, MaxUsers: s.config.MaxUsers}, say)
 	s.monitor.Watch((*cluster.Node)(nil).Report) // until there is one
-	for wasPart, isWaiting := false, false; ; {
+	for wasPart, said := false, ""; ; {
 		node, reason := lobby.Begin(ctx)
 		if reason == nil {
 			if reason, err = serveNode(ctx, node, &s, stdout, stderr); err != nil {
 				return err
 			}
 			if lobby.End(node) {
-				wasPart, isWaiting = true, false
+				wasPart, said = true, ""
 			}
 		}
 		if ctx.Err() != nil {
@@ -429,9 +429,9 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 		if errors.Is(reason, cluster.ErrSettings) || errors.Is(reason, etcd.ErrRefused) && !wasPart {
 			return reason // waiting will not help
 		}
-		if !isWaiting {
-			isWaiting = true
-			say(fmt.Sprintf("%v; waiting to join the lobby", reason))
+		if sentence := fmt.Sprintf("%v; waiting to join the lobby", reason); sentence != said {
+			said = sentence
+			say(sentence)
 		}
 		select {
 		case <-time.After(retryPause):

@@ -53,6 +53,7 @@ func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.explain = l.log.Explain
 	if session.Restored {
 		n.lost = strings.Join(l.epochs, " ")
 	}

@@ -61,8 +61,9 @@ type Node struct {
 	ended    chan struct{} // closed when Run returns
 
 	key     lobbyKey
-	created int64  // revision of the lobby's first key
-	lost    string // for the registration
+	created int64             // revision of the lobby's first key
+	lost    string            // for the registration
+	explain func(error) error // adds what the servers of the log have said; see etcd.Log
 
 	// The rest belongs to Run until it returns.
 	outbox   outbox      // to the log
@@ -122,6 +123,7 @@ func NewNode(session *etcd.Session, log Log, settings Settings, warn func(string
 		ended:    make(chan struct{}),
 		key:      key,
 		created:  session.Created,
+		explain:  func(err error) error { return err },
 		inbox:    []room.Step{room.Restore{Snapshot: start.Room}},
 		nodes:    make(map[string]member),
 		due:      max(start.Due, snapshotAfter),
@@ -216,7 +218,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 		case <-ticker.C:
 			n.outbox.heartbeatDue = true
 			if n.quiet++; n.quiet == quietAfter {
-				err = ErrQuiet
+				err = n.explain(ErrQuiet)
 			}
 		case <-ctx.Done():
 			return ctx.Err()

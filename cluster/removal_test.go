@@ -3,6 +3,7 @@ package cluster
 // What belongs here: how nodes notice that another one is dead, and why a node ends.
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -283,7 +284,10 @@ func TestQuietLogEndsTheNodeIn5To8Seconds(t *testing.T) {
 
 func TestOnlyOwnEntriesKeepANodeAlive(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
-		a, c := l.mustStart("a"), l.mustStart("c")
+		a, c := l.newMachine("a"), l.mustStart("c")
+		explained := errors.New("the log cannot be reached: it is full")
+		a.explain = func(error) error { return explained }
+		l.start(a)
 		l.sleepUntil(3500 * time.Millisecond)
 		a.holdsAppends.Store(true)
 		for n := range 10 {
@@ -292,7 +296,7 @@ func TestOnlyOwnEntriesKeepANodeAlive(t *testing.T) {
 		}
 		l.mustRun(a)
 		l.sleepUntil(10 * time.Second)
-		a.mustEnd(ErrQuiet, 0)
+		a.mustEnd(explained, 0)
 		l.mustRun(c)
 	})
 }

@@ -53,7 +53,7 @@ func newUnstartedFront(t *testing.T, s *server) *front {
 		},
 		Transport: &http.Transport{},
 		ModifyResponse: func(r *http.Response) error {
-			if r.Header.Get("Content-Type") == "text/event-stream" {
+			if strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream") {
 				r.Body = f.add(r)
 			}
 			return nil
@@ -145,9 +145,13 @@ func (f *front) asked() (all, open int) {
 }
 
 // resumedFrom returns the Last-Event-ID header of the last stream.
-func (f *front) resumedFrom() string {
+func (f *front) resumedFrom(t *testing.T) string {
+	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if len(f.streams) == 0 {
+		t.Fatal("no stream was requested")
+	}
 	return f.streams[len(f.streams)-1].request.Header.Get("Last-Event-ID")
 }
 

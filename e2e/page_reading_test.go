@@ -121,7 +121,7 @@ func testGrowingCrowd(t *testing.T, b browser) {
 	alice.do(`getSelection().selectAllChildren(document.querySelectorAll("details .name")[5])`)
 	join(20, 600)
 	alice.waitFor(`document.querySelectorAll("details .line").length === 621`) // all of them
-	if got := eval[string](alice, `getSelection().toString()`); got != "user4" {
+	if got := eval[string](alice, `getSelection().getRangeAt(0).toString()`); got != "user4" {
 		t.Errorf("the selection in a crowd that grew: got %q, want %q", got, "user4")
 	}
 	alice.waitFor(`document.activeElement.localName === "summary" && !window.moved`)
@@ -246,11 +246,15 @@ func testTimes(t *testing.T, b browser) {
 func testStackedMarks(t *testing.T, b browser) {
 	s := start(t)
 	alice := joinWith(t, b, s, "bob")
-	alice.must(alice.resize(1280, 720))
 	say(t, s, "bob", numbers(0, 20)...)
 	say(t, s, "bob", "H"+strings.Repeat("\u030d\u0310\u0300\u0307", 100))
 	alice.waitFor(`document.querySelector("#lines > :last-child").textContent.includes("H")`)
 	const row = `document.querySelector("#lines > :last-child")`
+	alice.waitFor(`document.getElementById("log").scrollTop === 0`)
+	if _, ok := b.(*webkit); ok { // two pictures of the same page may differ
+		alice.waitFor(`getComputedStyle(` + row + `).contain === "content"`)
+		return
+	}
 	box := eval[[]int](alice, `(() => {
 		const [log, row] = [document.getElementById("log"), `+row+`]
 			.map((part) => part.getBoundingClientRect());

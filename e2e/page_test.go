@@ -147,7 +147,7 @@ func testCut(t *testing.T, b browser) {
 	alice.waitForState("live")
 	alice.waitForLines(append(lines, "said alice one", "said alice two", "joined bob joined")...)
 	alice.waitForPeople("alice", "bob")
-	if got := f.resumedFrom(); !strings.HasSuffix(got, "-1") {
+	if got := f.resumedFrom(t); !strings.HasSuffix(got, "-1") {
 		t.Errorf("Last-Event-ID of the stream after the cut: got %q, want EPOCH-1", got)
 	}
 	if got, _ := f.asked(); got != 2 {

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -59,6 +60,8 @@ func ParseURLs(list string) (Config, error) {
 				"/ is written %%2F, : is %%3A, and so on")
 		case u.Hostname() == "":
 			return invalid("has no host; an example is http://10.0.0.1:2379")
+		case !isPort(u.Port()):
+			return invalid("has the port %s; the highest port is 65535", u.Port())
 		case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 			return invalid("has a query or a fragment; end it after the path, as in http://10.0.0.1/blue")
 		}
@@ -86,6 +89,12 @@ func ParseURLs(list string) (Config, error) {
 		config.Endpoints = append(config.Endpoints, u.Scheme+"://"+u.Host+strings.TrimRight(prefix, "/"))
 	}
 	return config, nil
+}
+
+// isPort reports whether s can be the port of a URL, which need not have one.
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return s == "" || err == nil
 }
 
 // LoadTLS returns a function for Config.TLS. It reads the files named by -etcd-ca, -etcd-cert and
@@ -127,6 +136,8 @@ type Log struct {
 	http        *http.Client
 	maxResponse int64 // maximum bytes of a response, or of one message of a watch
 	maxPiece    int   // maximum bytes in a piece of a snapshot
+
+	failures chan []error // holds the last error of each endpoint, or nil; see client.note
 }
 
 // New returns the log described by config. It does not contact etcd.
@@ -144,7 +155,7 @@ func New(config Config) *Log {
 	// large response would hold up the small ones.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	return &Log{config: config, maxResponse: maxResponse, maxPiece: maxPiece, http: &http.Client{
+	l := &Log{config: config, maxResponse: maxResponse, maxPiece: maxPiece, http: &http.Client{
 		Transport: &http.Transport{
 			DialContext:         config.dial,
 			DialTLSContext:      config.dialTLS,
@@ -155,6 +166,9 @@ func New(config Config) *Log {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+	l.failures = make(chan []error, 1)
+	l.failures <- make([]error, len(config.Endpoints))
+	return l
 }
 
 // dialTLS connects to address over TLS, with the certificates that the files contain now.

@@ -43,6 +43,7 @@ func TestURLsNameEndpointsAndLobby(t *testing.T) {
 		"http://h/etcd/eu/blue/":      {Endpoints: []string{"http://h/etcd/eu"}, Name: "blue"},
 		"HTTPS://h:1/blue/":           {Endpoints: []string{"https://h:1"}, Name: "blue"},
 		"http://[::1]:1/A.b_c-9":      {Endpoints: []string{"http://[::1]:1"}, Name: "A.b_c-9"},
+		"http://h:65535":              {Endpoints: []string{"http://h:65535"}, Name: "lobby"},
 		"http://h:1, https://i/lobby": {Endpoints: []string{"http://h:1", "https://i"}, Name: "lobby"},
 		"http://a:p%2Cw@h,http://a:p%2Cw@i": {
 			Endpoints: []string{"http://h", "http://i"}, Name: "lobby", User: "a", Password: "p,w",
@@ -65,6 +66,8 @@ func TestInvalidURLIsExplained(t *testing.T) {
 		"http://:2379":                        "no host",
 		"http:///blue":                        "no host",
 		"http://h:port":                       "is not valid",
+		"http://127.0.0.1:99999":              "the highest port is 65535",
+		"http://h:65536":                      "the highest port is 65535",
 		"http://a:sec/ret@h":                  "is not valid",
 		"http://h/a b":                        "names the lobby",
 		"http://h/ä":                          "names the lobby",

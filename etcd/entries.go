@@ -227,6 +227,7 @@ func (r *entryReader) watch(ctx context.Context) error {
 	response, err := r.client.send(watching, "/v3/watch", request)
 	head.Stop()
 	if err != nil {
+		r.client.note(err)
 		r.client.move()
 		pause(ctx)
 		return nil

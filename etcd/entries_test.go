@@ -70,6 +70,38 @@ func TestPagesWithLargeValuesGetSmaller(t *testing.T) {
 	})
 }
 
+// The first member's proxy answers everything in the same way.
+func TestIncompleteResponsesAreLeftToOtherEndpoints(t *testing.T) {
+	for _, response := range []string{
+		`{"header":{"revision":"9"},"succeeded":true,"responses":[{"response_range":{"more":true}}]}`,
+		`{"header":{"revision":"9"},"succeeded":true,"responses":[{"response_range":{"more":true}},{},{},{}]}`,
+		`{"header":{"revision":"9"},"succeeded":true}`,
+		`{}`,
+	} {
+		inWorld(t, 2, func(t *testing.T, w *world) {
+			s := w.mustBegin()
+			var count atomic.Int64
+			w.script(func(c *call, serve func()) {
+				count.Add(1)
+				c.say(response)
+			}, 0)
+			w.members[1].down = true
+			time.AfterFunc(10*time.Second, func() { w.set(func() { w.members[1].down = false }) })
+			f := follow(t.Context(), s)
+			mustTake(t, 0, 11*time.Second, func() {
+				mustAppend(t, s, "a", 1, "x")
+				mustAppend(t, s, "a", 2, "y")
+				f.mustRead(t, "a/1=x", "a/2=y")
+				mustSave(t, s, 3, "one")
+				mustSave(t, s, 4, "two") // which removes keys
+			})
+			if n := count.Load(); n > 2*100 {
+				t.Errorf("%d requests were sent in 10s", n)
+			}
+		})
+	}
+}
+
 func TestKeysThatAreNotEntriesAreSkipped(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -135,6 +136,17 @@ func (r transactionResponse) first() rangeResponse {
 	return r.Responses[0].Range
 }
 
+// answers reports whether r can be the response to t. That of a broken proxy may lack something.
+func (r transactionResponse) answers(t transaction) bool {
+	operations := t.Failure
+	if r.Succeeded {
+		operations = t.Success
+	}
+	first := r.first()
+	isCutOff := len(r.Responses) != len(operations) || first.More && len(first.KVs) == 0
+	return !isCutOff && (r.Succeeded || len(t.Compare) > 0)
+}
+
 // find returns the key as one of the ranges returned it, or a zero keyValue if none did.
 func (r transactionResponse) find(key []byte) keyValue {
 	for _, response := range r.Responses {
@@ -163,11 +175,14 @@ func (e *gatewayError) Error() string {
 	return fmt.Sprintf("%s (status %d)", strings.TrimPrefix(e.Message, "etcdserver: "), e.Status)
 }
 
-// noToken takes the place of a token while authentication is switched off. It is never sent, because
-// etcd 3.4 then rejects requests with any token.
+// noToken takes the place of a token while authentication is switched off. It is never sent,
+// because etcd 3.4 then rejects requests with any token.
 const noToken = "none"
 
-var errTooLong = errors.New("the response is too long")
+var (
+	errTooLong    = errors.New("the response is too long")
+	errIncomplete = errors.New("the response is incomplete")
+)
 
 // client sends requests to one endpoint after another. It belongs to one goroutine, so that no
 // request waits for that of another.
@@ -225,6 +240,10 @@ func (c *client) hedge(
 			t, request := try{number: started, client: c.clone()}, request()
 			go func() {
 				t.err = t.client.ask(ctx, requestTimeout, "/v3/kv/txn", request, &t.response)
+				if t.err == nil && !t.response.answers(request) {
+					t.err = errIncomplete
+				}
+				t.client.note(t.err)
 				select {
 				case tries <- t:
 				case <-ctx.Done():
@@ -364,12 +383,44 @@ type refusal string
 func (r refusal) Error() string        { return string(r) }
 func (r refusal) Is(target error) bool { return target == ErrRefused }
 
+// note records what came of a request to the current endpoint, for Explain, and returns err
+// explained. A request that was canceled, because another response came first, says nothing.
+func (c *client) note(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	if err != nil {
+		err = c.explain(err)
+	}
+	failures := <-c.log.failures
+	failures[c.at] = err
+	c.log.failures <- failures
+	return err
+}
+
+// Explain returns err with the last error of each endpoint that does not work, in one line.
+func (l *Log) Explain(err error) error {
+	var texts []string
+	failures := <-l.failures
+	for _, failure := range failures {
+		if failure != nil && !slices.Contains(texts, failure.Error()) {
+			texts = append(texts, failure.Error())
+		}
+	}
+	l.failures <- failures
+	if len(texts) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, strings.Join(texts, "; "))
+}
+
 // explain turns an error of the current endpoint into one that tells an operator what to do.
 func (c *client) explain(err error) error {
 	user, endpoint := c.log.config.User, c.log.config.Endpoints[c.at]
 	refuse := func(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
 	isDenied := hasMessage(err, "permission denied")
 	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
+	response, isResponse := errors.AsType[*gatewayError](err)
 	switch {
 	case hasMessage(err, "invalid user ID or password"):
 		return refuse("etcd rejects the user or the password; correct USER:PASSWORD@ in each URL")
@@ -381,6 +432,14 @@ func (c *client) explain(err error) error {
 	case isDenied:
 		return refuse("etcd does not let the user %q read and write the keys that begin with %q; "+
 			"grant a role that may", user, c.log.key(""))
+	case errors.Is(err, errDamaged):
+		return err // which does not depend on the endpoint
+	case isResponse && response.Status == http.StatusNotFound:
+		return refuse("%s has no JSON gateway; start etcd with --enable-grpc-gateway, and do not use "+
+			"the URL of a grpc-proxy", endpoint)
+	case hasMessage(err, "connection closed", "handshake failed", "server preface"):
+		return fmt.Errorf("the JSON gateway of %s cannot reach etcd (%w); if etcd requires client "+
+			"certificates, its own must be for clients too, not for servers only", endpoint, err)
 	case isCertificate:
 		return refuse("the certificate of %s is not trusted (%v); set -etcd-ca to the file of its CA",
 			endpoint, rootOf(err))
@@ -395,7 +454,7 @@ func (c *client) explain(err error) error {
 
 // rootOf returns the innermost error, without the URL that net/http adds.
 func rootOf(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
 		return errors.New("no response in time")
 	}
 	for {

@@ -3,10 +3,8 @@ package etcd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"strconv"
-	"strings"
 )
 
 var (
@@ -54,27 +52,24 @@ type acknowledgement struct {
 // ErrRefused if waiting does not help.
 func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session, error) {
 	c := l.client(rand.IntN(len(l.config.Endpoints)))
-	var reasons []string
 	var refused error
 	for range l.config.Endpoints {
 		s, err := l.begin(ctx, c, settings, seen)
-		if err == nil {
+		if err = c.note(err); err == nil {
 			return s, nil
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		err = c.explain(err)
 		if errors.Is(err, ErrRefused) {
 			refused = err
 		}
-		reasons = append(reasons, err.Error())
 		c.move()
 	}
 	if refused != nil {
 		return nil, refused
 	}
-	return nil, fmt.Errorf("cannot use etcd: %s", strings.Join(reasons, "; "))
+	return nil, l.Explain(errors.New("the log cannot be reached"))
 }
 
 // begin is Begin at the current endpoint of c. If only the lobby's key was removed, it keeps

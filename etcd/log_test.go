@@ -76,6 +76,19 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 			w.script(refuse(http.StatusBadRequest, "CommonName of client sending a request against gateway will be ignored"), 0)
 			w.members[1].down = true
 		}, "-subj /O=lobby", true},
+		{"no JSON gateway", func(w *world, log *Log) {
+			w.script(refuse(http.StatusNotFound, "404 page not found"), 0)
+			w.members[1].down = true
+		}, "--enable-grpc-gateway", true},
+		{"a certificate for servers only", func(w *world, log *Log) { // the message is that of etcd 3.4
+			w.script(refuse(http.StatusServiceUnavailable, "connection closed"), 0)
+			w.members[1].down = true
+		}, "not for servers only", false},
+		{"the same with a later etcd", func(w *world, log *Log) {
+			w.script(refuse(http.StatusServiceUnavailable, `connection error: desc = "error reading `+
+				`server preface: remote error: tls: bad certificate"`), 0)
+			w.members[1].down = true
+		}, "not for servers only", false},
 		{"tokens that never work", func(w *world, log *Log) {
 			w.password, log.config.User, log.config.Password = "right", "alice", "right"
 			w.script(func(c *call, serve func()) {
@@ -112,6 +125,37 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestExplainHasTheLastErrorOfEachEndpoint(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		lost := errors.New("lost")
+		mustSay := func(want string) {
+			t.Helper()
+			if err := s.log.Explain(lost); !errors.Is(err, lost) || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		}
+		mustSay("lost")
+		w.stop(0)
+		w.script(func(c *call, _ func()) {
+			c.fail(http.StatusTooManyRequests, "etcdserver: mvcc: database space exceeded")
+		}, 1)
+		w.script(failures["stuck"], 2)
+		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+		defer cancel()
+		if _, err := s.Append(ctx, "a", 1, nil); err == nil {
+			t.Error("an entry was appended")
+		}
+		mustSay("lost: http://m0:2379: connection refused; " +
+			"http://m1:2379: mvcc: database space exceeded (status 429); http://m2:2379: no response in time")
+		w.script(nil, 1)
+		mustAppend(t, s, "a", 1, "")
+		if err := s.log.Explain(lost); strings.Contains(err.Error(), "m1") {
+			t.Errorf("got %v", err)
+		}
+	})
 }
 
 func TestExpiredTokenIsReplaced(t *testing.T) {

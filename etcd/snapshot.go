@@ -87,7 +87,7 @@ func (l *Log) piece(id string, i int) []byte {
 func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone []string) error {
 	log, state := s.log, s.log.key("state")
 	if most := maxPieces * log.maxPiece; len(data) > most {
-		return fmt.Errorf("it has %d bytes, and at most %d are possible; use a lower -history", len(data), most)
+		return fmt.Errorf("it has %d bytes, and at most %d can be saved", len(data), most)
 	}
 	response, err := s.saver.hedge(ctx, slowAfter, same(transaction{Success: []operation{get(state)}}))
 	if err != nil {

@@ -159,7 +159,7 @@ func TestBodyInPlaceEndsIfItsClientDoesNotRead(t *testing.T) {
 			t.Error("it ended early")
 		default:
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		select {
 		case <-b.closed:
