@@ -354,7 +354,7 @@ func failHub(w http.ResponseWriter, r *http.Request, id chain.ID, name chat.Name
 	}
 }
 
-// hubLimits and statusLimits name the limits for whose sake requests are rejected, in metrics.
+// hubLimits and statusLimits name, for metrics, the limit because of which a request is rejected.
 var (
 	hubLimits = map[error]string{
 		room.ErrTooManyUsers: "users",

@@ -1,8 +1,8 @@
 // Package certs keeps a TLS server's certificate up to date, without a restart and without locks.
 //
-// A certificate expires within weeks, and a program such as certbot replaces its files before that.
-// One goroutine owns the current certificate, looks at the files every few seconds, and hands the
-// certificate to each handshake:
+// A certificate expires within months, and its files are replaced before that, by certbot for
+// example. One goroutine owns the current certificate, looks at the files every few seconds, and
+// hands the certificate to each handshake:
 //
 //	keeper, err := certs.Load("cert.pem", "key.pem")
 //	…

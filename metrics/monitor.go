@@ -150,8 +150,8 @@ func (c *counted) WriteHeader(status int) {
 
 func (c *counted) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// Uncounted returns w without a Monitor's wrapper, for a response whose status is 200, so that a
-// handler that avoids to hijack connections under middleware can hijack this one.
+// Uncounted returns w without a Monitor's wrapper, for a handler that hijacks no connection under
+// middleware. The status of the response must be 200.
 func Uncounted(w http.ResponseWriter) http.ResponseWriter {
 	if c, ok := w.(*counted); ok {
 		return c.ResponseWriter

@@ -34,9 +34,10 @@ const (
 	slowWrite = 100 * time.Millisecond
 )
 
-// Body is the source of a response body. Send calls its methods from one goroutine at a time. A Body
-// may also have the method More(limit int) []byte, which returns further bytes without waiting, or
-// nil if none are ready or there are more than limit. Send writes them together with those of Next.
+// Body is the source of a response body. Send calls its methods from one goroutine at a time. A
+// Body may also have the method More(limit int) []byte, which returns further bytes without
+// waiting, or nil if none are ready or there are more than limit. Send writes them together with
+// those of Next.
 type Body interface {
 	// Next waits for the next bytes and returns them. The slice must not be modified afterwards. An
 	// error ends the body cleanly.
