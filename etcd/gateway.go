@@ -455,16 +455,18 @@ func (c *client) explain(err error) error {
 	return fmt.Errorf("%s: %w", endpoint, rootOf(err))
 }
 
-// rootOf returns the innermost error, without the URL that net/http adds.
+// rootOf returns the innermost error, without the URL that net/http adds. It has one text for all
+// ways in which a connection ends, because a change of the reason is reported.
 func rootOf(err error) error {
 	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
 		return errors.New("no response in time")
 	}
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err
-		}
-		err = inner
+	for errors.Unwrap(err) != nil {
+		err = errors.Unwrap(err)
 	}
+	switch err.Error() {
+	case "EOF", "unexpected EOF", "connection reset by peer", "broken pipe", "http: server closed idle connection":
+		return errors.New("the connection was closed")
+	}
+	return err
 }

@@ -150,6 +150,14 @@ func TestExplainHasTheLastErrorOfEachEndpoint(t *testing.T) {
 		}
 		mustSay("lost: http://m0:2379: connection refused; " +
 			"http://m1:2379: mvcc: database space exceeded (status 429); http://m2:2379: no response in time")
+		w.script(failures["lost before"], 1)
+		ctx, cancel = context.WithTimeout(t.Context(), 7*time.Second)
+		defer cancel()
+		if _, err := s.Append(ctx, "a", 1, nil); err == nil {
+			t.Error("an entry was appended")
+		}
+		mustSay("lost: http://m0:2379: connection refused; " +
+			"http://m1:2379: the connection was closed; http://m2:2379: no response in time")
 		w.script(nil, 1)
 		mustAppend(t, s, "a", 1, "")
 		if err := s.log.Explain(lost); strings.Contains(err.Error(), "m1") {
