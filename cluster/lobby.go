@@ -31,6 +31,7 @@ type Lobby struct {
 // NewLobby returns a Lobby whose log is log. It calls warn with a sentence for everything that an
 // operator should know.
 func NewLobby(log *etcd.Log, settings Settings, warn func(string)) *Lobby {
+	log.Warn = warn
 	return &Lobby{log: log, settings: settings, warn: warn}
 }
 

@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"path"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -60,7 +59,7 @@ func ParseURLs(list string) (Config, error) {
 				"/ is written %%2F, : is %%3A, and so on")
 		case u.Hostname() == "":
 			return invalid("has no host; an example is http://10.0.0.1:2379")
-		case !isPort(u.Port()):
+		case len(u.Port()) > 5 || len(u.Port()) == 5 && u.Port() > "65535":
 			return invalid("has the port %s; the highest port is 65535", u.Port())
 		case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 			return invalid("has a query or a fragment; end it after the path, as in http://10.0.0.1/blue")
@@ -89,12 +88,6 @@ func ParseURLs(list string) (Config, error) {
 		config.Endpoints = append(config.Endpoints, u.Scheme+"://"+u.Host+strings.TrimRight(prefix, "/"))
 	}
 	return config, nil
-}
-
-// isPort reports whether s can be the port of a URL, which need not have one.
-func isPort(s string) bool {
-	_, err := strconv.ParseUint(s, 10, 16)
-	return s == "" || err == nil
 }
 
 // LoadTLS returns a function for Config.TLS. It reads the files named by -etcd-ca, -etcd-cert and
@@ -132,12 +125,13 @@ func LoadTLS(ca, cert, key string) (func() (*tls.Config, error), error) {
 
 // Log is a lobby's log in etcd. Its methods may be called from any goroutine.
 type Log struct {
+	Warn func(sentence string) // is called with what an operator should know
+
 	config      Config
 	http        *http.Client
-	maxResponse int64 // maximum bytes of a response, or of one message of a watch
-	maxPiece    int   // maximum bytes in a piece of a snapshot
-
-	failures chan []error // holds the last error of each endpoint, or nil; see client.note
+	maxResponse int64        // maximum bytes of a response, or of one message of a watch
+	maxPiece    int          // maximum bytes in a piece of a snapshot
+	states      chan []state // holds that of each endpoint; see client.note
 }
 
 // New returns the log described by config. It does not contact etcd.
@@ -155,7 +149,8 @@ func New(config Config) *Log {
 	// large response would hold up the small ones.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	l := &Log{config: config, maxResponse: maxResponse, maxPiece: maxPiece, http: &http.Client{
+	l := &Log{Warn: func(string) {}, config: config, maxResponse: maxResponse, maxPiece: maxPiece}
+	l.http = &http.Client{
 		Transport: &http.Transport{
 			DialContext:         config.dial,
 			DialTLSContext:      config.dialTLS,
@@ -165,9 +160,9 @@ func New(config Config) *Log {
 			IdleConnTimeout:     30 * time.Second,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
-	l.failures = make(chan []error, 1)
-	l.failures <- make([]error, len(config.Endpoints))
+	}
+	l.states = make(chan []state, 1)
+	l.states <- make([]state, len(config.Endpoints))
 	return l
 }
 
@@ -182,6 +177,4 @@ func (c Config) dialTLS(ctx context.Context, network, address string) (net.Conn,
 }
 
 // key returns the lobby's key with this path, such as "log/n1/7".
-func (l *Log) key(path string) []byte {
-	return []byte(l.config.Name + "/" + path)
-}
+func (l *Log) key(path string) []byte { return []byte(l.config.Name + "/" + path) }

@@ -191,19 +191,10 @@ func (r *entryReader) checkNumber(ctx context.Context, node string, number int, 
 	return nil
 }
 
-type watchRequest struct {
-	Create struct {
-		Key      []byte   `json:"key"`
-		End      []byte   `json:"range_end"`
-		Start    int64    `json:"start_revision"`
-		Filters  []string `json:"filters"`
-		Fragment bool     `json:"fragment"` // lets etcd split long messages
-	} `json:"create_request"`
-}
-
 type watchMessage struct {
 	Result struct {
-		Canceled bool `json:"canceled"`
+		Header   header `json:"header"`
+		Canceled bool   `json:"canceled"`
 		Events   []struct {
 			Type string   `json:"type"` // absent for a put
 			KV   keyValue `json:"kv"`
@@ -217,17 +208,17 @@ type watchMessage struct {
 func (r *entryReader) watch(ctx context.Context) error {
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var request watchRequest
-	request.Create.Key = r.session.log.key("log/")
-	request.Create.End = after(request.Create.Key)
-	request.Create.Start = r.position + 1
-	request.Create.Filters = []string{"NODELETE"}
-	request.Create.Fragment = true
+	prefix := r.session.log.key("log/")
+	request := map[string]any{"create_request": map[string]any{
+		"key": prefix, "range_end": after(prefix), "start_revision": r.position + 1,
+		"filters":  []string{"NODELETE"},
+		"fragment": true, // lets etcd split long messages
+	}}
 	head := time.AfterFunc(slowAfter, cancel)
 	response, err := r.client.send(watching, "/v3/watch", request)
 	head.Stop()
 	if err != nil {
-		r.client.note(err)
+		r.client.note("", err)
 		r.client.move()
 		pause(ctx)
 		return nil
@@ -242,7 +233,11 @@ func (r *entryReader) watch(ctx context.Context) error {
 		if r.position >= awaited {
 			late.Stop()
 			if awaited = r.acked.revision; r.position < awaited {
-				late.Reset(r.lagAllowed())
+				allowed := maxLag
+				if r.acked.endpoint != r.client.at {
+					allowed = maxLagAlone
+				}
+				late.Reset(allowed)
 			}
 		}
 		select {
@@ -264,21 +259,14 @@ func (r *entryReader) watch(ctx context.Context) error {
 				}
 			}
 			r.session.observe(r.position)
-			if !ok || message.Result.Canceled || message.Error != nil {
+			cluster := message.Result.Header.Cluster // the first message has no events
+			if !ok || message.Result.Canceled || message.Error != nil || r.client.note(cluster, nil) != nil {
 				r.client.move()
 				pause(ctx)
 				return nil
 			}
 		}
 	}
-}
-
-// lagAllowed returns how long the watch may lack the entry that was acknowledged last.
-func (r *entryReader) lagAllowed() time.Duration {
-	if r.acked.endpoint != r.client.at {
-		return maxLagAlone
-	}
-	return maxLag
 }
 
 // receive sends each message of a watch, of at most limit bytes, to messages and finally closes it.

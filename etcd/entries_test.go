@@ -215,6 +215,28 @@ func TestEntriesContinueAfterAWatchFails(t *testing.T) {
 	}
 }
 
+// The watch is the first request after the member has become one of another cluster.
+func TestWatchOfAnotherClusterIsLeft(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		mustAppend(t, s, "a", 1, "x")
+		w.script(func(c *call, serve func()) {
+			if c.path != "/v3/watch" {
+				serve()
+				return
+			}
+			c.say(`{"result":{"header":{"cluster_id":"2","revision":"1"},"created":true}}` + "\n")
+			c.hang()
+		}, 0)
+		f := follow(t.Context(), s)
+		f.mustRead(t, "a/1=x")
+		synctest.Wait() // until the watch is open
+		s.appender.at = 1
+		mustAppend(t, s, "a", 2, "y")
+		mustTake(t, 0, retryDelay, func() { f.mustRead(t, "a/2=y") })
+	})
+}
+
 func TestMemberWhoseWatchesFailIsAvoided(t *testing.T) {
 	for name, script := range map[string]func(c *call){
 		"silence": func(c *call) { c.say(created); c.hang() },

@@ -99,17 +99,9 @@ type compare struct {
 	Modified int64  `json:"mod_revision,omitempty"`
 }
 
-func versionIs(key []byte, version int64) compare {
-	return compare{Key: key, Target: "VERSION", Version: version}
-}
-
-func createdIs(key []byte, revision int64) compare {
-	return compare{Key: key, Target: "CREATE", Created: revision}
-}
-
-func modifiedIs(key []byte, revision int64) compare {
-	return compare{Key: key, Target: "MOD", Modified: revision}
-}
+func versionIs(key []byte, n int64) compare  { return compare{key, "VERSION", n, 0, 0} }
+func createdIs(key []byte, n int64) compare  { return compare{key, "CREATE", 0, n, 0} }
+func modifiedIs(key []byte, n int64) compare { return compare{key, "MOD", 0, 0, n} }
 
 // transaction executes Success if all conditions hold, and Failure otherwise.
 type transaction struct {
@@ -118,11 +110,14 @@ type transaction struct {
 	Failure []operation `json:"failure,omitempty"`
 }
 
+type header struct {
+	Cluster  string `json:"cluster_id"`
+	Revision int64  `json:"revision,string"`
+}
+
 type transactionResponse struct {
-	Header struct {
-		Revision int64 `json:"revision,string"`
-	} `json:"header"`
-	Succeeded bool `json:"succeeded"`
+	Header    header `json:"header"`
+	Succeeded bool   `json:"succeeded"`
 	Responses []struct {
 		Range rangeResponse `json:"response_range"`
 	} `json:"responses"`
@@ -134,17 +129,6 @@ func (r transactionResponse) first() rangeResponse {
 		return rangeResponse{}
 	}
 	return r.Responses[0].Range
-}
-
-// answers reports whether r can be the response to t. That of a broken proxy may lack something.
-func (r transactionResponse) answers(t transaction) bool {
-	operations := t.Failure
-	if r.Succeeded {
-		operations = t.Success
-	}
-	first := r.first()
-	isCutOff := len(r.Responses) != len(operations) || first.More && len(first.KVs) == 0
-	return !isCutOff && (r.Succeeded || len(t.Compare) > 0)
 }
 
 // find returns the key as one of the ranges returned it, or a zero keyValue if none did.
@@ -180,8 +164,8 @@ func (e *gatewayError) Error() string {
 const noToken = "none"
 
 var (
-	errTooLong    = errors.New("the response is too long")
-	errIncomplete = errors.New("the response is incomplete")
+	errTooLong = errors.New("the response is too long")
+	errForeign = errors.New("left out, as it belongs to a different etcd cluster than most of the URLs")
 )
 
 // client sends requests to one endpoint after another. It belongs to one goroutine, so that no
@@ -203,9 +187,7 @@ func (c *client) clone() *client {
 }
 
 // move makes the next endpoint the current one.
-func (c *client) move() {
-	c.at = (c.at + 1) % len(c.tokens)
-}
+func (c *client) move() { c.at = (c.at + 1) % len(c.tokens) }
 
 // pause waits for retryDelay, or until ctx is done.
 func pause(ctx context.Context) {
@@ -240,10 +222,12 @@ func (c *client) hedge(
 			t, request := try{number: started, client: c.clone()}, request()
 			go func() {
 				t.err = t.client.ask(ctx, requestTimeout, "/v3/kv/txn", request, &t.response)
-				if t.err == nil && !t.response.answers(request) {
-					t.err = errIncomplete
+				first := t.response.first()
+				isIncomplete := t.response.Header.Cluster == "" || first.More && len(first.KVs) == 0
+				if t.err == nil && isIncomplete { // because of a broken proxy
+					t.err = errors.New("the response is incomplete")
 				}
-				t.client.note(t.err)
+				t.err = t.client.note(t.response.Header.Cluster, t.err)
 				select {
 				case tries <- t:
 				case <-ctx.Done():
@@ -266,9 +250,7 @@ func (c *client) hedge(
 }
 
 // same makes hedge send the same transaction to every endpoint.
-func same(t transaction) func() transaction {
-	return func() transaction { return t }
-}
+func same(t transaction) func() transaction { return func() transaction { return t } }
 
 // ask sends the request in to the current endpoint and decodes the response into out.
 func (c *client) ask(ctx context.Context, timeout time.Duration, path string, in, out any) error {
@@ -383,31 +365,52 @@ type refusal string
 func (r refusal) Error() string        { return string(r) }
 func (r refusal) Is(target error) bool { return target == ErrRefused }
 
-// note records what came of a request to the current endpoint, for Explain, and returns err
-// explained. A request that was canceled, because another response came first, says nothing.
-func (c *client) note(err error) error {
+// state is what is known about an endpoint.
+type state struct {
+	cluster string // the id of the etcd cluster that it belongs to, or "" if it is unknown
+	err     error  // of the last request, explained; nil if it succeeded
+}
+
+// note records what came of a request to the current endpoint, and to which cluster that belongs if
+// the response says so. It returns err, explained, or an error if most endpoints belong to another
+// cluster; those that are down count as before, so that nobody moves to a stray one in an outage.
+func (c *client) note(cluster string, err error) error {
 	if errors.Is(err, context.Canceled) {
-		return err
+		return err // another response came first
+	}
+	states := <-c.log.states
+	defer func() { c.log.states <- states }()
+	s := &states[c.at]
+	s.cluster = cmp.Or(cluster, s.cluster)
+	votes := make(map[string]int)
+	for _, other := range states {
+		votes[other.cluster]++
+	}
+	for other, n := range votes {
+		if err == nil && s.cluster != "" && other != "" && n > votes[s.cluster] {
+			err = errForeign
+		}
 	}
 	if err != nil {
 		err = c.explain(err)
 	}
-	failures := <-c.log.failures
-	failures[c.at] = err
-	c.log.failures <- failures
+	if errors.Is(err, errForeign) && !errors.Is(s.err, errForeign) {
+		c.log.Warn(err.Error())
+	}
+	s.err = err
 	return err
 }
 
 // Explain returns err with the last error of each endpoint that does not work, in one line.
 func (l *Log) Explain(err error) error {
 	var texts []string
-	failures := <-l.failures
-	for _, failure := range failures {
-		if failure != nil && !slices.Contains(texts, failure.Error()) {
-			texts = append(texts, failure.Error())
+	states := <-l.states
+	for _, s := range states {
+		if s.err != nil && !slices.Contains(texts, s.err.Error()) {
+			texts = append(texts, s.err.Error())
 		}
 	}
-	l.failures <- failures
+	l.states <- states
 	if len(texts) == 0 {
 		return err
 	}
@@ -452,16 +455,18 @@ func (c *client) explain(err error) error {
 	return fmt.Errorf("%s: %w", endpoint, rootOf(err))
 }
 
-// rootOf returns the innermost error, without the URL that net/http adds.
+// rootOf returns the innermost error, without the URL that net/http adds. It has one text for all
+// ways in which a connection ends, because a change of the reason is reported.
 func rootOf(err error) error {
 	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
 		return errors.New("no response in time")
 	}
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err
-		}
-		err = inner
+	for errors.Unwrap(err) != nil {
+		err = errors.Unwrap(err)
 	}
+	switch err.Error() {
+	case "EOF", "unexpected EOF", "connection reset by peer", "broken pipe", "http: server closed idle connection":
+		return errors.New("the connection was closed")
+	}
+	return err
 }

@@ -51,11 +51,17 @@ type acknowledgement struct {
 // this process has read or appended, or the zero Entry. The error is one line. It matches
 // ErrRefused if waiting does not help.
 func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session, error) {
-	c := l.client(rand.IntN(len(l.config.Endpoints)))
+	c := l.client(0)
+	for c.at = range l.config.Endpoints { // to see which clusters they belong to
+		var r transactionResponse
+		err := c.ask(ctx, slowAfter, "/v3/maintenance/status", struct{}{}, &r)
+		c.note(r.Header.Cluster, err)
+	}
 	var refused error
+	c.at = rand.IntN(len(l.config.Endpoints))
 	for range l.config.Endpoints {
 		s, err := l.begin(ctx, c, settings, seen)
-		if err = c.note(err); err == nil {
+		if err = c.note("", err); err == nil {
 			return s, nil
 		}
 		if ctx.Err() != nil {
@@ -75,6 +81,9 @@ func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session,
 // begin is Begin at the current endpoint of c. If only the lobby's key was removed, it keeps
 // everything else, because that is how an operator asks for a new epoch.
 func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry) (*Session, error) {
+	if err := c.note("", nil); err != nil {
+		return nil, err
+	}
 	lobby, state := l.key("lobby"), l.key("state")
 	last := l.key("log/" + seen.Node + "/" + strconv.Itoa(seen.Number))
 	read := []operation{get(state), get(l.key("removed")), stat(last)}

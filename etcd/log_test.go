@@ -119,7 +119,7 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 				if strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "wrong") {
 					t.Errorf("%q has several lines or contains the password", err)
 				}
-				if took := time.Since(start); took > 2*slowAfter {
+				if took := time.Since(start); took > 3*slowAfter {
 					t.Errorf("it took %v", took)
 				}
 			})
@@ -150,6 +150,14 @@ func TestExplainHasTheLastErrorOfEachEndpoint(t *testing.T) {
 		}
 		mustSay("lost: http://m0:2379: connection refused; " +
 			"http://m1:2379: mvcc: database space exceeded (status 429); http://m2:2379: no response in time")
+		w.script(failures["lost before"], 1)
+		ctx, cancel = context.WithTimeout(t.Context(), 7*time.Second)
+		defer cancel()
+		if _, err := s.Append(ctx, "a", 1, nil); err == nil {
+			t.Error("an entry was appended")
+		}
+		mustSay("lost: http://m0:2379: connection refused; " +
+			"http://m1:2379: the connection was closed; http://m2:2379: no response in time")
 		w.script(nil, 1)
 		mustAppend(t, s, "a", 1, "")
 		if err := s.log.Explain(lost); strings.Contains(err.Error(), "m1") {
@@ -186,6 +194,66 @@ func TestPasswordThatEtcdDoesNotRequireDoesNoHarm(t *testing.T) {
 		log.config.User, log.config.Password = "alice", "secret"
 		if _, err := log.Begin(t.Context(), "", Entry{}); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// The last member has lost its disk and formed a new cluster.
+func TestEndpointOfAnotherClusterIsLeftOut(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		other := newWorld(t, "2")
+		s := w.mustBegin()
+		f := follow(t.Context(), s)
+		mustAppend(t, s, "a", 1, "x")
+		f.mustRead(t, "a/1=x")
+		var warnings []string
+		warn := func(sentence string) { w.set(func() { warnings = append(warnings, sentence) }) }
+		mustWarn := func() {
+			t.Helper()
+			want := []string{"http://m2:2379: left out, as it belongs to a different etcd cluster than most of the URLs"}
+			if !slices.Equal(warnings, want) {
+				t.Errorf("the warnings are %q, want %q", warnings, want)
+			}
+			warnings = nil
+		}
+		s.log.Warn = warn
+		w.stop(0, 1, 2)
+		w.set(func() {
+			w.members[2].world = other
+			for _, m := range w.members {
+				m.down = false
+			}
+		})
+		s.appender.at = 2
+		mustAppend(t, s, "a", 2, "y")
+		f.mustRead(t, "a/2=y")
+		mustWarn()
+		for range 20 { // new nodes start at a random endpoint
+			log := w.newLog()
+			log.Warn = warn
+			s, err := log.Begin(t.Context(), "", Entry{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			follow(t.Context(), s).mustRead(t, "a/1=x", "a/2=y")
+			mustWarn()
+		}
+		if got := other.list("lobby/"); len(got) > 0 {
+			t.Errorf("the other cluster has %q", got)
+		}
+	})
+}
+
+// A backup is restored to a new cluster, one member after the other.
+func TestClusterOfMostEndpointsCounts(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		mustAppend(t, s, "a", 1, "x")
+		w.stop(0, 1, 2)
+		w.members[1].world, w.members[2].world = newWorld(t, "2"), newWorld(t, "2")
+		w.members[1].down, w.members[2].down = false, false
+		if _, err := s.Append(t.Context(), "a", 2, nil); !errors.Is(err, ErrReplaced) {
+			t.Errorf("got %v", err)
 		}
 	})
 }

@@ -73,9 +73,7 @@ func (l *Log) readSnapshot(ctx context.Context, c *client, p pointer) (snapshot 
 }
 
 // piece returns the key of piece i of the snapshot id.
-func (l *Log) piece(id string, i int) []byte {
-	return l.key("state/" + id + "/" + strconv.Itoa(i))
-}
+func (l *Log) piece(id string, i int) []byte { return l.key("state/" + id + "/" + strconv.Itoa(i)) }
 
 // SaveSnapshot saves data as a snapshot that includes all entries up to the revision at. It then
 // removes what is no longer needed: the entries included in the previous snapshot, the pieces of
@@ -89,7 +87,9 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 	if most := maxPieces * log.maxPiece; len(data) > most {
 		return fmt.Errorf("it has %d bytes, and at most %d can be saved", len(data), most)
 	}
-	response, err := s.saver.hedge(ctx, slowAfter, same(transaction{Success: []operation{get(state)}}))
+	removed := log.key("removed")
+	read := transaction{Success: []operation{get(state), get(removed)}}
+	response, err := s.saver.hedge(ctx, slowAfter, same(read))
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 	if previous.At >= at {
 		return nil
 	}
-	p := pointer{At: at, Removed: previous.At, ID: rand.Text(), Sum: sumOf(data)}
+	p := pointer{At: at, Removed: max(previous.At, log.removed(response)), ID: rand.Text(), Sum: sumOf(data)}
 	for piece := range slices.Chunk(data, log.maxPiece) {
 		p.Pieces++
 		if _, err := s.change(ctx, nil, put(log.piece(p.ID, p.Pieces), piece)); err != nil {
@@ -111,12 +111,8 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 	}
 	// Entries may be removed only after both keys say so.
 	unchanged := modifiedIs(state, current.Modified)
-	operations := []operation{put(state, value)}
-	if p.Removed > 0 {
-		removed := strconv.FormatInt(p.Removed, 10)
-		operations = append(operations, put(log.key("removed"), []byte(removed)))
-	}
-	saved, err := s.change(ctx, []compare{unchanged}, operations...)
+	digits := strconv.AppendInt(nil, p.Removed, 10)
+	saved, err := s.change(ctx, []compare{unchanged}, put(state, value), put(removed, digits))
 	if err != nil {
 		return err
 	}
