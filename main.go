@@ -281,8 +281,9 @@ type runningHub struct {
 	done chan struct{} // closed when Run has returned
 }
 
-// start calls a hub's Run. The hub has its own context: it stops only after the listener is closed,
-// so that no accepted connection finds the hub already stopped.
+// start calls a hub's Run. The hub has its own context, so that running requests get their results:
+// serve stops the hub only after the listener is closed. On several machines, losing the lobby stops
+// the hub earlier.
 func start(hub *Hub, node *cluster.Node) runningHub {
 	ctx, stop := context.WithCancel(context.Background())
 	h := runningHub{hub, node, stop, make(chan struct{})}
@@ -338,8 +339,8 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	// Running requests get their responses. Then the streams end, which are hijacked and unknown to
-	// Shutdown.
+	// Running requests get their responses. Then the hub ends the streams: over HTTP/1.1, Shutdown
+	// does not know them, because they are hijacked; over HTTP/2, it would wait for them.
 	stopping := time.AfterFunc(requestTimeout, h.stop)
 	defer stopping.Stop()
 	server.Shutdown(ctx)

@@ -32,10 +32,10 @@ const (
 	maxRounds    = 7
 )
 
-// ID identifies an event by the epoch of its chain and its number.
+// ID identifies an event by its epoch and its number.
 type ID struct {
-	epoch string // random, of [0-9a-z]; no two chains share one
-	seq   uint64 // counts the events of a chain from 1; 0 is before the first
+	epoch string // says which history the event belongs to; the chains of one lobby share it
+	seq   uint64 // counts the events of a history from 1; 0 is before the first
 }
 
 // String returns EPOCH-SEQ, or "" for the zero ID, which identifies no event.
@@ -105,7 +105,7 @@ func New(history int, keepAlive time.Duration) *Chain {
 	return NewEpoch(RandomEpoch(), history, keepAlive)
 }
 
-// NewEpoch is New with the given epoch, which no other chain may have.
+// NewEpoch is New with the given epoch. No other history may have it.
 func NewEpoch(epoch string, history int, keepAlive time.Duration) *Chain {
 	return &Chain{
 		last:       ID{epoch: epoch},

@@ -1,11 +1,24 @@
 package cluster
 
-import "lobby/metrics"
+import (
+	"time"
+
+	"lobby/metrics"
+)
 
 // figures are what Run counts if Count was called.
 type figures struct {
 	read    int                // entries of the log
-	latency *metrics.Histogram // seconds from sending an entry of this node to reading it
+	latency *metrics.Histogram // seconds from sending an entry of this node to applying it
+	sent    time.Time          // when the own entry that is being applied was sent; zero if none is
+}
+
+// noteApplied notes that the hub has received all steps of the entries read so far.
+func (f *figures) noteApplied() {
+	if f != nil && !f.sent.IsZero() {
+		f.latency.Observe(time.Since(f.sent).Seconds())
+		f.sent = time.Time{}
+	}
 }
 
 // report is the request to append the node's figures to text.

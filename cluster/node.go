@@ -190,6 +190,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 		switch {
 		case len(n.inbox) == 0:
 			reads = entries
+			n.figures.noteApplied()
 			if n.isKnown && !n.isReady {
 				n.isReady = true
 				close(n.ready)

@@ -118,7 +118,7 @@ func (n *Node) noteOwn() {
 	n.outbox.sent = n.outbox.sent[1:]
 	n.quiet, n.isKnown = 0, true
 	if n.figures != nil {
-		n.figures.latency.Observe(time.Since(entry.at).Seconds())
+		n.figures.sent = entry.at
 	}
 	if !entry.isHeartbeat {
 		return

@@ -172,7 +172,7 @@ var (
 // request waits for that of another.
 type client struct {
 	log    *Log
-	at     int      // index of the current endpoint, which is the last one that worked
+	at     int      // index of the endpoint to ask next; after a success, the one that responded
 	tokens []string // by endpoint, from authenticate; empty if there is none yet, or noToken
 }
 

@@ -41,7 +41,7 @@ func (End) isStep()          {}
 // result has a Next must be followed by the same step, After that, and by no other step before.
 type StepResult struct {
 	Snapshot Snapshot // of TakeSnapshot: the page
-	Next     string   // of RemoveNode and TakeSnapshot: where the next page starts; "" after the last
+	Next     string   // of RemoveNode and TakeSnapshot: the name after which the next page starts; "" if there is none
 	Err      error    // of Restore: what is wrong with the snapshot
 }
 

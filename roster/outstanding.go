@@ -36,8 +36,8 @@ func (r *Roster) memory() memory {
 	}
 }
 
-// newTaken returns a List as it is now, or nil if it would be short and too many short ones are
-// outstanding.
+// newTaken makes a List of the roster as it is now, or returns nil if the List would be short and
+// too many short ones are outstanding.
 func (r *Roster) newTaken(form Form) *taken {
 	if r.total.bodySize(form) > MaxPiece {
 		r.gen++
