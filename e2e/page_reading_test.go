@@ -119,6 +119,7 @@ func testGrowingCrowd(t *testing.T, b browser) {
 	alice.waitFor(`document.querySelectorAll("details .line").length === 21`)
 	alice.do(`document.querySelector("summary").focus()`)
 	alice.do(`getSelection().selectAllChildren(document.querySelectorAll("details .name")[5])`)
+	alice.waitFor(`getSelection().toString() === "user4"`)
 	join(20, 600)
 	alice.waitFor(`document.querySelectorAll("details .line").length === 621`) // all of them
 	if got := eval[string](alice, `getSelection().getRangeAt(0).toString()`); got != "user4" {

@@ -78,9 +78,7 @@ func visit(t *testing.T, b browser, url, name string) *tab {
 // join enters the name, in place of one that the page has remembered, and presses Enter.
 func (p *tab) join(name string) {
 	p.t.Helper()
-	p.waitFor(`document.readyState === "complete"`)
-	p.do(`document.getElementById("name").select()`)
-	p.write("#name", name)
+	p.fill("#name", name)
 	p.press(enter)
 }
 
