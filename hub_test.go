@@ -219,7 +219,7 @@ func TestUserStaysForTheGracePeriod(t *testing.T) {
 			b.close(b.mustOpen("alice"))
 			time.Sleep(grace)
 		}, want: []string{departure("alice")}},
-		{name: "and stays if it joins", then: func(b *bubble) {
+		{name: "and stays after a join", then: func(b *bubble) {
 			time.Sleep(grace - 1)
 			b.mustJoin("alice")
 			time.Sleep(2 * grace)
@@ -389,7 +389,7 @@ func TestGracePeriodsAreBounded(t *testing.T) {
 		b.mustOpen("bob").Close() // ends alice's
 		b.expectUsers("bob")
 		time.Sleep(time.Hour - 1)
-		b.expectUsers("bob") // whose grace period has not ended with those before it
+		b.expectUsers("bob") // bob's grace period has not ended with those before it
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		b.expectUsers()
@@ -523,7 +523,7 @@ func TestNewHubRejectsSettingsThatMakeNoSense(t *testing.T) {
 	})
 }
 
-// model is what a hub should do, told the simplest way.
+// model is the simplest implementation of what a hub should do.
 type model struct {
 	config Config
 	users  map[string]*modelUser
@@ -966,7 +966,7 @@ func mustRestore(t *testing.T, config Config, log *memlog.Log, current ...*machi
 		current[0].hub.Say(t.Context(), alice, mustText(t, fmt.Sprint(log.Len(), strings.Repeat(" text", 800))))
 	}
 	restored := startMachine(t, config, log)
-	time.Sleep(time.Minute) // until everyone has left whom nothing keeps present
+	time.Sleep(time.Minute) // until everyone whom nothing keeps present has left
 	want := current[0].state()
 	for i, m := range append(current[1:], restored) {
 		if m.state() != want {

@@ -50,8 +50,8 @@ func (k *Keeper) Run(ctx context.Context, warn func(string)) {
 		select {
 		case k.current <- current:
 		case <-ticker.C:
-			// Unusable files are reported at the second look, because at the first one of the two may
-			// just have been replaced.
+			// Unusable files are reported only at the second look. At the first, perhaps only one of the
+			// two files has been replaced.
 			if content := k.look(); content != seen {
 				seen = content
 				var next *tls.Certificate

@@ -46,7 +46,7 @@ func startChromiumWith(t *testing.T, fontSize int) browser {
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(program),
 		chromedp.UserDataDir(t.TempDir()),
-		chromedp.NoSandbox, // which root can't have
+		chromedp.NoSandbox, // root can't have a sandbox
 		chromedp.DisableGPU,
 		chromedp.Flag("blink-settings", fmt.Sprint("defaultFontSize=", fontSize)),
 		chromedp.Flag("disable-quic", true),

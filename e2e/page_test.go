@@ -337,7 +337,7 @@ func testName(t *testing.T, b browser) {
 		visitor.click("#join button")
 		visitor.waitForText("name-error", words)
 		visitor.fill("#name", "fine")
-		visitor.waitForText("name-error", "") // which no longer applies
+		visitor.waitForText("name-error", "") // the error no longer applies
 	}
 	visitor.expectNoComplaints()
 	waitForUsers(t, s)
@@ -397,7 +397,7 @@ func testLostAnswer(t *testing.T, b browser) {
 	alice.write("#text", "was it sent?")
 	alice.press(enter)
 	alice.write("#text", "and this?")
-	alice.press(enter) // it waits for the first
+	alice.press(enter) // this message waits for the first
 	alice.waitForError("and this?Not sent. The server does not respond.")
 	alice.waitForLines("joined alice joined", "said alice was it sent?")
 	alice.waitFor(`document.getElementById("outbox").childElementCount === 1`)

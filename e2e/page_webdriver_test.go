@@ -296,7 +296,7 @@ func startWebKit(t *testing.T) browser {
 		"webkitgtk:browserOptions": options}}}
 	err := w.command("POST", "", begin, &session)
 	for deadline := time.Now().Add(patience); err != nil && time.Now().Before(deadline); {
-		time.Sleep(50 * time.Millisecond) // it may not listen yet
+		time.Sleep(50 * time.Millisecond) // the driver may not listen yet
 		err = w.command("POST", "", begin, &session)
 	}
 	if err != nil {

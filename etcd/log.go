@@ -34,7 +34,7 @@ type Session struct {
 	log      *Log
 	appender *client              // for Append
 	saver    *client              // for SaveSnapshot
-	began    *client              // of Begin; no longer used, but cloned by Entries
+	began    *client              // the client that Begin used; Entries starts with a clone of it
 	state    int64                // the known revision of NAME/state; see append
 	seen     chan int64           // holds the highest revision seen; see observe
 	appended chan acknowledgement // holds Append's latest success until Entries receives it

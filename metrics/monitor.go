@@ -22,13 +22,13 @@ type Monitor struct {
 	texts     chan chan snapshot
 }
 
-// Source appends figures, for which it asks their owners.
+// Source asks the owners of figures for their values and appends them.
 type Source func(*Text)
 
-// response is what is counted of a response.
+// response holds what a Monitor counts about one HTTP response.
 type response struct {
 	status int
-	limit  string // because of which it rejects the request; "" if it does not
+	limit  string // the limit because of which the request was rejected; "" if it was not
 }
 
 // snapshot is what a Monitor's goroutine knows at a moment.
@@ -71,12 +71,12 @@ func (m *Monitor) run() {
 		case source = <-m.sources:
 		case result := <-m.texts:
 			countAll() // so that the text has every response that a client has
-			var values, rejections []Value
+			var values, rejections []Sample
 			for class := 2; class < len(classes); class++ {
-				values = append(values, Value{"class", fmt.Sprintf("%dxx", class), float64(classes[class])})
+				values = append(values, Sample{"class", fmt.Sprintf("%dxx", class), float64(classes[class])})
 			}
 			for _, limit := range m.limits {
-				rejections = append(rejections, Value{"limit", limit, float64(rejected[limit])})
+				rejections = append(rejections, Sample{"limit", limit, float64(rejected[limit])})
 			}
 			var text Text
 			text.Counter("lobby_responses_total", "HTTP responses.", values...)
@@ -150,8 +150,8 @@ func (c *counted) WriteHeader(status int) {
 
 func (c *counted) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// Uncounted returns w without a Monitor's wrapper, for a handler that hijacks no connection under
-// middleware. The status of the response must be 200.
+// Uncounted returns w without a Monitor's wrapper, for a response whose status is 200, so that a
+// handler that does not hijack connections under middleware can hijack this one.
 func Uncounted(w http.ResponseWriter) http.ResponseWriter {
 	if c, ok := w.(*counted); ok {
 		return c.ResponseWriter
