@@ -32,10 +32,10 @@ const (
 	maxRounds    = 7
 )
 
-// ID identifies an event by the epoch of its chain and its number.
+// ID identifies an event by its epoch and its number.
 type ID struct {
-	epoch string // random, of [0-9a-z]; no two chains share one
-	seq   uint64 // counts the events of a chain from 1; 0 is before the first
+	epoch string // says which history the event belongs to; the chains of one lobby share it
+	seq   uint64 // counts the events of a history from 1; 0 is before the first
 }
 
 // String returns EPOCH-SEQ, or "" for the zero ID, which identifies no event.
@@ -73,7 +73,7 @@ type batch struct {
 // position is a position in the chain.
 type position struct {
 	batch  *batch
-	offset int // byte offset in the batch's data, which may still have to be sealed
+	offset int // byte offset in the batch's data; until the batch is sealed, in Chain.data
 }
 
 // Chain numbers events, keeps the last of them, and hands them to readers. It is owned by one
@@ -105,7 +105,7 @@ func New(history int, keepAlive time.Duration) *Chain {
 	return NewEpoch(RandomEpoch(), history, keepAlive)
 }
 
-// NewEpoch is New with the given epoch, which no other chain may have.
+// NewEpoch is New with the given epoch. No other history may have it.
 func NewEpoch(epoch string, history int, keepAlive time.Duration) *Chain {
 	return &Chain{
 		last:       ID{epoch: epoch},
@@ -139,8 +139,8 @@ func (c *Chain) Append(parts ...string) {
 	}
 	c.event = append(c.event, "\n\n"...)
 	c.add(id, c.event)
-	// The clock decides, not only the timer: a system may round a short timer up, to as much as 15 ms,
-	// and then only the last events before a silence wait for it.
+	// A timer alone would be too late, because some systems round short ones up, to as much as 15 ms.
+	// So each event also looks at the clock. Only events that no other follows depend on the timer.
 	switch wait := time.Until(c.gatherUntil); {
 	case wait <= 0:
 		c.seal()
@@ -184,8 +184,8 @@ func (c *Chain) seal() {
 	c.recent[c.batches%recentBatches] = b
 	c.batches++
 	b.end, b.next = c.last, weak.Make(c.filling)
-	// Waking 10,000 readers takes milliseconds, so another goroutine does it. It does not matter if
-	// it closes a later batch first, because readers follow the order of the chain.
+	// Waking 10,000 readers takes milliseconds, so another goroutine does it. A later batch may be
+	// closed first; that does no harm, because readers follow the order of the chain.
 	go close(b.sealed)
 
 	c.gatherUntil = time.Now().Add(c.gatherTime(c.pending))

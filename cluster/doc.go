@@ -28,15 +28,17 @@
 //
 // # Epochs
 //
-// The first node of a lobby puts a first key into etcd, with the epoch of the lobby's event ids.
-// After etcd is restored from a backup, ids would be used again, for other events. So a node whose
-// process has seen entries that the log now lacks says so in its registration, and the history
-// starts over in a new epoch. The same happens if an operator removes the first key and a node puts
-// another one.
+// The first node of a lobby creates its first key in etcd, lobby/lobby, which holds the epoch of
+// the lobby's event ids. After etcd is restored from a backup, ids would be used again, for other
+// events. So a node whose process has seen entries that the log now lacks says so in its
+// registration, and the history starts over in a new epoch. The same happens if an operator removes
+// the first key and a node puts another one.
 //
 // # Snapshots
 //
 // To keep the log short, a node saves a snapshot of its hub's state whenever the log has grown by
-// 4 MiB, and removes entries that no node needs any more. The node whose entry reaches that size
-// saves the snapshot. If it fails, the next one is saved when the log has grown by as much again.
+// 4 MiB, or by the size of the last snapshot if that is more. It removes entries that no node needs
+// any more. The node whose entry reaches that size saves the snapshot, and says in its next entry how
+// large it is, so that all nodes agree when the next one is due. If it fails, another is saved when
+// the log has grown by as much again.
 package cluster

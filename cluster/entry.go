@@ -13,16 +13,17 @@ import (
 // version is the format of entries, settings and snapshots. All nodes of a lobby have the same.
 const version = 2
 
-// A node's first entry is a registration. Each of its other entries has any number of removals, and
-// then any number of its hub's commands. Records look like those of commands; see package room.
+// A node's first entry is a registration. Each of its other entries may have the size of a snapshot,
+// then any number of removals, and then any number of its hub's commands. Records look like those of
+// commands; see package room.
 const (
 	register = "register" // VERSION, LOST, EPOCH
+	saved    = "saved"    // SIZE
 	remove   = "remove"   // NODE, LAST
 )
 
 // registration makes a node known.
 type registration struct {
-	version int
 	// lost lists epochs, separated by spaces, of which the node's process has seen events that etcd no
 	// longer has, because it was restored from a backup. If the history is in one of them, it starts
 	// over in the new epoch, so that no id is used twice.
@@ -37,13 +38,14 @@ type removal struct {
 
 // content is what an entry says.
 type content struct {
-	registration // only in a node's first entry
+	registration     // only in a node's first entry
+	saved        int // bytes of the snapshot that its node has saved, or 0
 	removals     []removal
 	commands     []room.Command
 }
 
 func (r registration) appendTo(b []byte) []byte {
-	return appendRecord(b, register, strconv.Itoa(r.version), r.lost, r.epoch)
+	return appendRecord(b, register, strconv.Itoa(version), r.lost, r.epoch)
 }
 
 func (r removal) appendTo(b []byte) []byte {
@@ -51,28 +53,33 @@ func (r removal) appendTo(b []byte) []byte {
 }
 
 func appendRecord(b []byte, fields ...string) []byte {
-	return append(append(b, strings.Join(fields, room.FieldEnd)...), room.RecordEnd...)
+	return append(append(b, strings.Join(fields, room.FieldSeparator)...), room.RecordEnd...)
 }
 
-// parseFirst parses a node's first entry. It ignores what follows the registration, because a later
-// version may say more.
+// parseFirst parses a node's first entry. Its version must be this program's: a node of another
+// version finds that out from the lobby's first key, and never registers.
 func parseFirst(text string) (content, error) {
-	record, _, isWhole := strings.Cut(text, room.RecordEnd)
-	fields := strings.Split(record, room.FieldEnd)
-	if isWhole && fields[0] == register && len(fields) >= 4 {
-		number, err := strconv.Atoi(fields[1])
-		if err == nil && number > 0 && isEpoch(fields[3]) {
-			return content{registration: registration{number, fields[2], fields[3]}}, nil
-		}
+	record, rest, isWhole := strings.Cut(text, room.RecordEnd)
+	f := strings.Split(record, room.FieldSeparator)
+	if isWhole && rest == "" && len(f) == 4 && f[0] == register && f[1] == strconv.Itoa(version) &&
+		room.IsEpoch(f[3]) {
+		return content{registration: registration{f[2], f[3]}}, nil
 	}
 	return content{}, fmt.Errorf("%.100q is not a valid registration", record)
 }
 
 // parseNext parses any other entry.
 func parseNext(text string) (c content, err error) {
-	for strings.HasPrefix(text, remove+room.FieldEnd) {
+	if after, ok := strings.CutPrefix(text, saved+room.FieldSeparator); ok {
+		size, rest, isWhole := strings.Cut(after, room.RecordEnd)
+		if c.saved, err = strconv.Atoi(size); err != nil || !isWhole || c.saved < 1 {
+			return content{}, fmt.Errorf("%.100q is not a valid size of a snapshot", size)
+		}
+		text = rest
+	}
+	for strings.HasPrefix(text, remove+room.FieldSeparator) {
 		record, rest, isWhole := strings.Cut(text, room.RecordEnd)
-		fields := strings.Split(record, room.FieldEnd)
+		fields := strings.Split(record, room.FieldSeparator)
 		last, err := strconv.Atoi(fields[len(fields)-1])
 		if !isWhole || len(fields) != 3 || fields[1] == "" || err != nil {
 			return content{}, fmt.Errorf("%.100q is not a valid removal", record)
@@ -82,11 +89,6 @@ func parseNext(text string) (c content, err error) {
 	}
 	c.commands, err = room.ParseCommands(text)
 	return c, err
-}
-
-// isEpoch reports whether s can be the epoch of an id.
-func isEpoch(s string) bool {
-	return s != "" && strings.Trim(s, "0123456789abcdefghijklmnopqrstuvwxyz") == ""
 }
 
 // Settings are what all nodes of a lobby must agree on. The first node sets them.
@@ -106,6 +108,7 @@ type lobbyKey struct {
 type snapshot struct {
 	Lobby string         `json:"lobby"` // the epoch in the lobby's first key
 	Nodes map[string]int `json:"nodes"` // the number of each node's last entry
+	Due   int            `json:"due"`   // bytes of entries after which the next snapshot is due
 	Room  room.Snapshot  `json:"room"`
 }
 
@@ -118,6 +121,11 @@ func initial(key lobbyKey, data []byte) (s snapshot, err error) {
 	}
 	if err = json.Unmarshal(data, &s); err == nil {
 		_, err = chain.ParseID(s.Room.LastID)
+	}
+	for name, last := range s.Nodes {
+		if name == "" || strings.ContainsAny(name, room.FieldSeparator+room.RecordEnd) || last < 1 {
+			err = fmt.Errorf("it has the node %.100q with %d entries", name, last)
+		}
 	}
 	if err != nil {
 		return s, fmt.Errorf("the snapshot cannot be read: %w", err)

@@ -76,7 +76,7 @@ func TestLossInAnotherEpochHasNoEffect(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
 		a := l.mustStart("a")
 		c := l.startLost("c", "other")
-		l.put("x", 1, registrationText(version, "other", "new"))
+		l.put("x", 1, registrationText("other", "new"))
 		l.put("x", 2, said("hello"))
 		for _, m := range []*machine{a, c, l.mustStart("d")} {
 			m.expect("restore first-0", "x: say alice hello")

@@ -10,6 +10,7 @@ import (
 
 	"lobby/chain"
 	"lobby/etcd"
+	"lobby/room"
 )
 
 // maxEpochs bounds how many epochs a process remembers. A new one starts only when etcd is restored
@@ -30,6 +31,7 @@ type Lobby struct {
 // NewLobby returns a Lobby whose log is log. It calls warn with a sentence for everything that an
 // operator should know.
 func NewLobby(log *etcd.Log, settings Settings, warn func(string)) *Lobby {
+	log.Warn = warn
 	return &Lobby{log: log, settings: settings, warn: warn}
 }
 
@@ -52,6 +54,7 @@ func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.explain = l.log.Explain
 	if session.Restored {
 		n.lost = strings.Join(l.epochs, " ")
 	}
@@ -75,7 +78,7 @@ func (l *Lobby) End(n *Node) (wasKnown bool) {
 // check parses the lobby's first key. The error matches ErrSettings if the node does not fit it.
 func check(text string, settings Settings) (key lobbyKey, err error) {
 	err = json.Unmarshal([]byte(text), &key)
-	if err == nil && !isEpoch(key.Epoch) {
+	if err == nil && !room.IsEpoch(key.Epoch) {
 		err = fmt.Errorf("%q is not a valid epoch", key.Epoch)
 	}
 	switch {

@@ -105,3 +105,26 @@ func TestBeginSaysWhetherWaitingHelps(t *testing.T) {
 		t.Errorf("without an etcd, Begin says %v", err)
 	}
 }
+
+// A node that has lost the log, and the one that follows, say the same, so that it is printed once.
+func TestLostLogIsExplained(t *testing.T) {
+	var isFull atomic.Bool
+	l := openLobby(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isFull.Load() {
+			http.Error(w, `{"message":"etcdserver: mvcc: database space exceeded"}`, http.StatusTooManyRequests)
+			return
+		}
+		new(emptyLog).ServeHTTP(w, r)
+	}))
+	n := mustBegin(t, l)
+	if err := n.explain(ErrQuiet); err != ErrQuiet {
+		t.Errorf("before anything fails: %v", err)
+	}
+	isFull.Store(true)
+	_, next := l.Begin(t.Context())
+	err := n.explain(ErrQuiet)
+	if !errors.Is(err, ErrQuiet) || !strings.Contains(err.Error(), "database space exceeded") || next == nil ||
+		next.Error() != err.Error() {
+		t.Errorf("the node says %v, and the next one %v", err, next)
+	}
+}

@@ -113,10 +113,10 @@ func long(size int) string {
 }
 
 // registered is the text of a registration that starts no new epoch.
-func registered() string { return registrationText(version, "", "unused") }
+func registered() string { return registrationText("", "unused") }
 
-func registrationText(version int, lost, epoch string) string {
-	return string(registration{version, lost, epoch}.appendTo(nil))
+func registrationText(lost, epoch string) string {
+	return string(registration{lost, epoch}.appendTo(nil))
 }
 
 func removalText(node string, last int) string {
@@ -143,7 +143,7 @@ type access struct {
 	isAppending atomic.Bool
 	appends     []appended
 	read        int // number of entries
-	saves       []saved
+	saves       []saveCall
 }
 
 // appended is a call of Append.
@@ -152,8 +152,8 @@ type appended struct {
 	text string
 }
 
-// saved is a call of SaveSnapshot.
-type saved struct {
+// saveCall is a call of SaveSnapshot.
+type saveCall struct {
 	at   int64
 	gone []string
 }
@@ -211,7 +211,7 @@ func (a *access) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
 
 func (a *access) SaveSnapshot(ctx context.Context, at int64, data []byte, gone []string) error {
 	a.lobby.step()
-	a.saves = append(a.saves, saved{at, gone})
+	a.saves = append(a.saves, saveCall{at, gone})
 	if a.refuseSnapshot != nil {
 		if err := a.refuseSnapshot(); err != nil {
 			return err
@@ -223,14 +223,14 @@ func (a *access) SaveSnapshot(ctx context.Context, at int64, data []byte, gone [
 	return a.View.SaveSnapshot(ctx, at, data, gone)
 }
 
-// machine is a node and a stand-in for its hub. That records its steps, and the record is its state.
-// Tests read it only while all other goroutines wait.
+// machine is a node and a stand-in for its hub. The stand-in's state is the list of the steps that
+// it was given. Tests read it only while all other goroutines wait.
 type machine struct {
 	*Node
 	*access
 	stop   context.CancelFunc // ends Run
 	ended  chan struct{}      // closed when Run has returned
-	left   chan struct{}      // closed when the hub has noticed that
+	left   chan struct{}      // closed when the hub has noticed that Run has returned
 	reason error              // why Run has returned
 
 	warnings []event
@@ -242,6 +242,7 @@ type machine struct {
 
 	// What the hub does.
 	pages      int                        // number of pages in its snapshots and removals
+	padding    int                        // bytes added to each page of its snapshots
 	restoreErr error                      // the result of a Restore
 	onStep     func(m *machine, _ string) // is called with each step
 }
@@ -371,7 +372,8 @@ func (m *machine) apply(step room.Step) {
 			result.Snapshot.Events = strings.Join(m.state, "\n")
 		}
 		note("snapshot%s", after(step.After))
-		result.Snapshot.Users = []room.Presence{{Name: "user-after-" + step.After, Arrival: 1}}
+		name := "user-after-" + step.After + strings.Repeat("x", m.padding)
+		result.Snapshot.Users = []room.Presence{{Name: name, Arrival: 1}}
 		result.Next = m.next(step.After)
 	case room.End:
 		note("end %d", step.Unknown)

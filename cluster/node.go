@@ -21,8 +21,8 @@ const (
 	quietAfter = 7  // heartbeats after which a node ends if it has read none of its entries
 
 	maxEntry      = 128 << 10 // bytes of an entry, not counting its last command
-	snapshotAfter = 4 << 20   // bytes of entries from one snapshot to the next
-	entryCost     = 1 << 10   // bytes that an entry counts in addition to its text
+	snapshotAfter = 4 << 20   // minimum bytes of entries between two snapshots
+	entryCost     = 1 << 10   // bytes added to the size of each entry's text
 
 	warnPause = time.Second // from one warning about a skipped entry to the next
 )
@@ -40,12 +40,11 @@ var (
 	ErrQuiet    = errors.New("the log cannot be reached")
 	ErrNewEpoch = errors.New("the history has started over")
 	ErrForged   = errors.New("someone else wrote an entry in this node's name")
-	ErrVersion  = fmt.Errorf("%w: another node runs a later version; update this one", ErrSettings)
 )
 
 // Node connects a hub with the log of its lobby.
 //
-// It passes three stages. It is restored when its hub has applied the snapshot from which it
+// It goes through three stages. It is restored when its hub has applied the snapshot from which it
 // starts, then known when it has read its own registration, and then ready when its hub has
 // applied all steps up to there.
 type Node struct {
@@ -57,21 +56,22 @@ type Node struct {
 	results  chan room.StepResult
 	ready    chan struct{}
 	appended chan logResult // what came of the entry in flight
-	saved    chan error     // what came of the snapshot that is being saved
-	reports  chan report    // from Report
-	ended    chan struct{}  // closed when Run returns
+	saved    chan saveResult
+	reports  chan report   // from Report
+	ended    chan struct{} // closed when Run returns
 
 	key     lobbyKey
-	created int64  // revision of the lobby's first key
-	lost    string // for the registration
+	created int64             // revision of the lobby's first key
+	lost    string            // for the registration
+	explain func(error) error // adds what the servers of the log have said; see etcd.Log
 
 	// The rest belongs to Run until it returns.
 	outbox   outbox      // to the log
 	inbox    []room.Step // to the hub: the steps that it has not finished, in order
-	isBusy   bool        // whether the hub has received the first of them, and its result is missing
+	isBusy   bool        // whether the hub has received the first of them and not sent its result yet
 	isKnown  bool        // whether this node's registration was read
 	isReady  bool        // whether ready is closed
-	quiet    int         // heartbeats since an own entry was read or, before the node is known, any
+	quiet    int         // heartbeats since it read an own entry or, before it is known, any entry
 	warnedAt time.Time   // when an entry was last skipped with a warning
 	figures  *figures    // nil without Count
 
@@ -80,6 +80,7 @@ type Node struct {
 	epoch    string            // of the history
 	isOld    bool              // whether the last entry is from before the lobby's first key
 	size     int               // bytes of entries since a snapshot became due
+	due      int               // size at which the next one is due
 	removed  []string          // nodes that were removed since this one last saved a snapshot
 	snapshot *pendingSnapshot  // nil if none is being taken or saved
 	seen     etcd.Entry        // the newest entry known to be in the log, without its text
@@ -117,13 +118,15 @@ func NewNode(session *etcd.Session, log Log, settings Settings, warn func(string
 		results:  make(chan room.StepResult, 1), // so that the hub never waits for Run
 		ready:    make(chan struct{}),
 		appended: make(chan logResult, 1),
-		saved:    make(chan error, 1),
+		saved:    make(chan saveResult, 1),
 		reports:  make(chan report),
 		ended:    make(chan struct{}),
 		key:      key,
 		created:  session.Created,
+		explain:  func(err error) error { return err },
 		inbox:    []room.Step{room.Restore{Snapshot: start.Room}},
 		nodes:    make(map[string]member),
+		due:      max(start.Due, snapshotAfter),
 		isOld:    start.Lobby != key.Epoch,
 	}
 	n.epoch, _, _ = strings.Cut(start.Room.LastID, "-")
@@ -173,7 +176,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
 
-	first := registration{version, n.lost, chain.RandomEpoch()}
+	first := registration{n.lost, chain.RandomEpoch()}
 	n.send(ctx, sentEntry{text: first.appendTo(nil)})
 	for reason == nil || len(n.inbox) > 0 { // when the node ends, the hub still gets its steps
 		if reason == nil && n.outbox.hasNext() {
@@ -187,6 +190,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 		switch {
 		case len(n.inbox) == 0:
 			reads = entries
+			n.figures.noteApplied()
 			if n.isKnown && !n.isReady {
 				n.isReady = true
 				close(n.ready)
@@ -208,14 +212,14 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 			n.noteDelivered()
 		case result := <-n.results:
 			err = n.noteResult(ctx, result)
-		case err := <-n.saved:
-			n.noteSaved(err)
+		case r := <-n.saved:
+			n.noteSaved(r)
 		case r := <-n.reports:
 			n.report(r)
 		case <-ticker.C:
 			n.outbox.heartbeatDue = true
 			if n.quiet++; n.quiet == quietAfter {
-				err = ErrQuiet
+				err = n.explain(ErrQuiet)
 			}
 		case <-ctx.Done():
 			return ctx.Err()
@@ -254,7 +258,7 @@ func (n *Node) noteAppended(r logResult) error {
 // noteDelivered notes that the hub has received the first step of the inbox.
 func (n *Node) noteDelivered() {
 	switch n.inbox[0].(type) {
-	case room.Entry, room.End: // which have no result
+	case room.Entry, room.End: // they have no result
 		n.inbox = n.inbox[1:]
 	default:
 		n.isBusy = true
@@ -289,21 +293,28 @@ func (n *Node) noteResult(ctx context.Context, result room.StepResult) (err erro
 	return err
 }
 
+// saveResult is what came of the snapshot that is being saved.
+type saveResult struct {
+	size int // in bytes
+	err  error
+}
+
 // save saves a snapshot in the log.
 func (n *Node) save(ctx context.Context, s pendingSnapshot) {
 	data, err := json.Marshal(s.snapshot)
 	if err == nil {
 		err = n.log.SaveSnapshot(ctx, s.at, data, s.gone)
 	}
-	n.saved <- err
+	n.saved <- saveResult{len(data), err}
 }
 
 // noteSaved handles the end of save.
-func (n *Node) noteSaved(err error) {
-	if err == nil {
+func (n *Node) noteSaved(r saveResult) {
+	if r.err == nil {
 		n.removed = n.removed[len(n.snapshot.gone):]
+		n.outbox.saved = r.size
 	} else {
-		n.warn(fmt.Sprintf("cannot save a snapshot of the lobby: %v; another node will, later", err))
+		n.warn(fmt.Sprintf("cannot save a snapshot of the lobby: %v; another node will, later", r.err))
 	}
 	n.snapshot = nil
 }

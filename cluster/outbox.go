@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"strconv"
 	"time"
 
 	"lobby/room"
@@ -10,6 +11,7 @@ import (
 // commands that arrive in the meantime go into the next one.
 type outbox struct {
 	commands     []room.Command // in no entry yet
+	saved        int            // bytes of a snapshot that was saved; 0 if an entry says so
 	removals     []removal      // in no entry yet
 	heartbeatDue bool           // whether the next entry is a heartbeat
 
@@ -22,7 +24,7 @@ type outbox struct {
 // sentEntry is an entry that was sent to the log.
 type sentEntry struct {
 	text        []byte
-	commands    int // how many of them it has
+	commands    int // number of commands in text
 	isHeartbeat bool
 	at          time.Time // when it was sent
 }
@@ -36,6 +38,9 @@ func (o *outbox) hasNext() bool {
 // next returns the next entry, with as many commands as fit.
 func (o *outbox) next() sentEntry {
 	var text []byte
+	if o.saved > 0 {
+		text = appendRecord(text, saved, strconv.Itoa(o.saved))
+	}
 	for _, r := range o.removals {
 		text = r.appendTo(text)
 	}
@@ -45,7 +50,7 @@ func (o *outbox) next() sentEntry {
 		count++
 	}
 	entry := sentEntry{text: text, commands: count, isHeartbeat: o.heartbeatDue}
-	o.commands, o.removals, o.heartbeatDue = o.commands[count:], nil, false
+	o.commands, o.removals, o.saved, o.heartbeatDue = o.commands[count:], nil, 0, false
 	return entry
 }
 

@@ -23,8 +23,8 @@ func (n *Node) receive(e etcd.Entry) error {
 	if !n.isKnown { // there may be much to read before this node's registration
 		n.quiet = 0
 	}
-	// If an operator has removed the lobby's first key to get a new epoch, that starts after the
-	// entries that are older than the next first key.
+	// If an operator has removed the lobby's first key, a node puts a new one with a new epoch. That
+	// epoch starts at the first entry newer than the new key.
 	isOld := e.Revision < n.created
 	if n.isOld && !isOld {
 		n.startEpoch(n.key.Epoch)
@@ -57,9 +57,6 @@ func (n *Node) admit(e etcd.Entry) (content, error) {
 
 // apply carries out an entry that counts.
 func (n *Node) apply(e etcd.Entry, c content) error {
-	if c.version > version {
-		return ErrVersion
-	}
 	isOwn, sent := e.Node == n.name, n.outbox.sent
 	if isOwn && (len(sent) == 0 || !bytes.Equal(e.Text, sent[0].text)) {
 		return ErrForged // other nodes may have applied it, but it must not answer this hub's requests
@@ -89,7 +86,10 @@ func (n *Node) apply(e etcd.Entry, c content) error {
 	if isOwn {
 		n.noteOwn()
 	}
-	if n.size += len(e.Text) + entryCost; n.size >= snapshotAfter {
+	if c.saved > 0 {
+		n.due = max(c.saved, snapshotAfter)
+	}
+	if n.size += len(e.Text) + entryCost; n.size >= n.due {
 		n.size = 0
 		if isOwn && n.snapshot == nil {
 			n.takeSnapshot(e.Revision)
@@ -118,7 +118,7 @@ func (n *Node) noteOwn() {
 	n.outbox.sent = n.outbox.sent[1:]
 	n.quiet, n.isKnown = 0, true
 	if n.figures != nil {
-		n.figures.latency.Observe(time.Since(entry.at).Seconds())
+		n.figures.sent = entry.at
 	}
 	if !entry.isHeartbeat {
 		return
@@ -135,7 +135,7 @@ func (n *Node) noteOwn() {
 
 // takeSnapshot asks the hub for a snapshot after the entry with this revision.
 func (n *Node) takeSnapshot(at int64) {
-	s := snapshot{Lobby: n.key.Epoch, Nodes: make(map[string]int)}
+	s := snapshot{Lobby: n.key.Epoch, Nodes: make(map[string]int), Due: n.due}
 	for name, m := range n.nodes {
 		s.Nodes[name] = m.last
 	}

@@ -3,6 +3,7 @@ package cluster
 // What belongs here: how nodes notice that another one is dead, and why a node ends.
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -253,7 +254,7 @@ func TestRemovalAfterAnotherEntryEndsNoNode(t *testing.T) {
 	})
 }
 
-// A node's own entries no longer come back, from different moments of a second on.
+// A node's own entries stop coming back, at various moments within a second.
 func TestQuietLogEndsTheNodeIn5To8Seconds(t *testing.T) {
 	for after := time.Duration(0); after < time.Second; after += 90 * time.Millisecond {
 		inLobby(t, func(l *testLobby) {
@@ -283,7 +284,10 @@ func TestQuietLogEndsTheNodeIn5To8Seconds(t *testing.T) {
 
 func TestOnlyOwnEntriesKeepANodeAlive(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
-		a, c := l.mustStart("a"), l.mustStart("c")
+		a, c := l.newMachine("a"), l.mustStart("c")
+		explained := errors.New("the log cannot be reached: it is full")
+		a.explain = func(error) error { return explained }
+		l.start(a)
 		l.sleepUntil(3500 * time.Millisecond)
 		a.holdsAppends.Store(true)
 		for n := range 10 {
@@ -292,7 +296,7 @@ func TestOnlyOwnEntriesKeepANodeAlive(t *testing.T) {
 		}
 		l.mustRun(a)
 		l.sleepUntil(10 * time.Second)
-		a.mustEnd(ErrQuiet, 0)
+		a.mustEnd(explained, 0)
 		l.mustRun(c)
 	})
 }
@@ -420,7 +424,7 @@ func TestHubGetsAllStepsBeforeTheEnd(t *testing.T) {
 	})
 }
 
-// The last entry that a node knows of is one that it has read, and then one that was acknowledged.
+// What counts as seen is the newest entry that a node has read or that was acknowledged to it.
 func TestLastEntryIsRemembered(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
 		a := l.mustStart("a")

@@ -15,7 +15,7 @@ import (
 	"lobby/etcd"
 )
 
-// garbage is texts that are not those of an entry, neither a node's first nor another.
+// garbage holds texts that are not valid entries, neither as a node's first nor as a later one.
 var garbage = []string{
 	"garbage",
 	"\x00\xff",
@@ -32,11 +32,21 @@ var garbage = []string{
 	"register\x1f2\x1f\x1fepoch",               // without an end
 	"register\x1fone\x1f\x1fepoch\x1e",         // not a number
 	"register\x1f0\x1f\x1fepoch\x1e",           // no such version
+	"register\x1f3\x1f\x1fepoch\x1e",           // a later version never registers
+	"register\x1f3\x1ffirst\x1fepoch\x1e",      // nor does it start a new epoch
+	"register\x1f02\x1f\x1fepoch\x1e",          // one text for a version
+	"register\x1f2\x1f\x1fepoch\x1fmore\x1e",   // a field too many
+	registered() + said("hello"),               // commands come later
 	"remove\x1fx\x1e",                          // a field is missing
 	"remove\x1fx\x1f\x1e",                      // a field is empty
 	"remove\x1f\x1f1\x1e",                      // a field is empty
 	"remove\x1fx\x1f1\x1f\x1e",                 // a field too many
 	"remove\x1fx\x1f1",                         // without an end
+	"saved\x1e",                                // a field is missing
+	"saved\x1f0\x1e",                           // nothing was saved
+	"saved\x1f1\x1f2\x1e",                      // a field too many
+	"saved\x1f1",                               // without an end
+	removalText("x", 1) + "saved\x1f1\x1e",     // a size comes first
 	said("hello") + registered(),               // a registration comes first
 	said("hello") + removalText("x", 1),        // removals come first
 	removalText("x", 1) + "join\x1f\x1e",       // all of it counts or nothing
@@ -47,7 +57,7 @@ func TestGarbageIsSkippedByAll(t *testing.T) {
 		a, c := l.mustStart("a"), l.mustStart("c")
 		l.put("x", 1, registered())
 		for i, text := range garbage {
-			l.put(fmt.Sprint("stranger", i), 1, text) // which is not a registration
+			l.put(fmt.Sprint("stranger", i), 1, text) // this is not a registration
 			y := fmt.Sprint("y", i)
 			l.put(y, 1, registered())
 			l.put(y, 2, text)
@@ -59,7 +69,7 @@ func TestGarbageIsSkippedByAll(t *testing.T) {
 		for i := range garbage {
 			want = append(want, fmt.Sprintf("x: say alice %d", i))
 		}
-		d := l.mustStart("d") // to which all of it is old
+		d := l.mustStart("d") // for this node, all of the log is old
 		a.say("hello")
 		for _, m := range []*machine{a, c, d} {
 			m.expect(append(want, "a: say alice hello")...)
@@ -87,7 +97,7 @@ func TestSecondRegistrationIsSkipped(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
 		a := l.mustStart("a")
 		l.put("x", 1, registered())
-		l.put("x", 2, registrationText(version, "first", "second"))
+		l.put("x", 2, registrationText("first", "second"))
 		l.put("x", 3, said("void"))
 		a.expect("restore first-0")
 		l.mustRun(a)
@@ -173,20 +183,7 @@ func TestForgedCommandsAnswerNoRequests(t *testing.T) {
 	})
 }
 
-func TestNodeOfALaterVersionEndsTheOthers(t *testing.T) {
-	for _, rest := range []string{"", "capabilities\x1fall of them\x1e"} {
-		inLobby(t, func(l *testLobby) {
-			a := l.mustStart("a")
-			l.put("x", 1, registrationText(version+1, "", "other")+rest)
-			a.mustEnd(ErrVersion, 0)
-			if !errors.Is(a.reason, ErrSettings) {
-				t.Error("the reason does not say that waiting is useless")
-			}
-		})
-	}
-}
-
-// There is nothing but garbage in the log for longer than the log may be quiet.
+// Reading a long log takes longer than quietAfter, and all of its entries are garbage.
 func TestNodeReadsALogThatDoesNotCount(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
 		for n := range 500 {

@@ -16,7 +16,8 @@ import (
 	"lobby/etcd"
 )
 
-// almost is the size of entries at which the next one makes a snapshot due, even if it is empty.
+// almost is how many bytes may be in the log so that any further entry, even an empty one, makes a
+// snapshot due.
 const almost = snapshotAfter - entryCost
 
 // mustHaveSnapshot returns the newest snapshot. It fails the test unless that goes up to the end of
@@ -182,6 +183,38 @@ func TestPagesOfASnapshotAreOfOneMoment(t *testing.T) {
 	})
 }
 
+// Otherwise etcd would have to write much more than the log.
+func TestLargeSnapshotIsFollowedByALongerLog(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		a, c := l.newMachine("a"), l.mustStart("c")
+		a.padding = 2 * snapshotAfter
+		l.start(a)
+		l.put("x", 1, registered())
+		l.fill(2, almost)
+		a.say("hello")
+		l.mustHaveSnapshot()
+		data, _ := l.log.Snapshot()
+		l.sleepUntil(5 * heartbeat / 2) // a's next entry has the size
+		d := l.mustStart("d")
+		l.fill(3, len(data)-entryCost-len(said("hello"))-1)
+		d.say("hello") // a byte too early
+		synctest.Wait()
+		if len(d.saves) > 0 {
+			t.Errorf("another snapshot was saved before the log had grown by %d bytes", len(data))
+		}
+		c.say("hello")
+		l.mustHaveSnapshot()
+		if len(c.saves) != 1 || len(a.saves) != 1 {
+			t.Errorf("a has saved %d snapshots and c %d, want 1 and 1", len(a.saves), len(c.saves))
+		}
+		l.mustRun(a, c, d)
+		l.sleepUntil(7 * heartbeat / 2) // c's next entry has a size below the least one
+		l.fill(4, almost)
+		d.say("hello")
+		l.mustHaveSnapshot()
+	})
+}
+
 func TestSnapshotThatCannotBeSavedIsFollowedByAnother(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
 		failure := errors.New("etcd is full")
@@ -312,6 +345,8 @@ func TestNodeThatLagsFarBehindEnds(t *testing.T) {
 func TestDamagedSnapshotIsExplained(t *testing.T) {
 	for _, data := range []string{
 		"", "null", "garbage", "{}", `{"room":{"lastID":"first"}}`, `{"nodes":{"a":"one"}}`,
+		`{"room":{"lastID":"first-0"},"nodes":{"a":0}}`, `{"room":{"lastID":"first-0"},"nodes":{"":1}}`,
+		`{"room":{"lastID":"first-0"},"nodes":{"a\u001fb":1}}`, // would spoil the removal's text
 	} {
 		session := &etcd.Session{Settings: firstKey, Snapshot: []byte(data), At: 1}
 		_, err := NewNode(session, nil, settings, nil)

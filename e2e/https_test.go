@@ -157,57 +157,48 @@ func TestStalledStreamDelaysNothingOnItsConnection(t *testing.T) {
 	c := newTLSClient(t, "HTTP/2.0")
 	c.do(t, s, "POST", "/users/alice", "")
 	healthy := c.subscribe(t, s, "/chat/healthy")
+	pings, left := make(chan struct{}, 1), make(chan time.Time, 1)
+	go func() {
+		for e, err := healthy.next(); err == nil; e, err = healthy.next() {
+			switch e.data {
+			case "alice: ping":
+				pings <- struct{}{}
+			case leaves("stalled"):
+				left <- time.Now()
+			}
+		}
+	}()
 	// slowest returns how long the slowest of many messages took, until healthy had it.
 	slowest := func() (took time.Duration) {
 		for range 200 {
 			begin := time.Now()
 			c.do(t, s, "POST", "/chat/alice", "ping")
-			for healthy.mustNext(t).data != "alice: ping" {
-			}
+			await(t, pings, "a message")
 			took = max(took, time.Since(begin))
 		}
 		return took
 	}
 	before := slowest()
 	stalled := c.subscribe(t, s, "/chat/stalled")
-	text := strings.Repeat("x", 4096)
-	flooding := make(chan struct{})
-	go func() {
-		defer close(flooding)
-		other := newTLSClient(t, "HTTP/2.0")
-		for range messages {
-			r, err := s.request(&other.Client, "POST", "/chat/alice", text)
-			if err != nil || r.status != 200 {
-				t.Errorf("say: got %d, %v", r.status, err)
-			}
-		}
-	}()
-	for done := false; !done; {
-		healthy.mustNext(t)
-		select {
-		case <-flooding:
-			done = true
-		default:
-		}
+	flooder := newTLSClient(t, "HTTP/2.0")
+	begin := time.Now()
+	for range messages {
+		flooder.do(t, s, "POST", "/chat/alice", strings.Repeat("x", 4096))
 	}
-	full := time.Now()
+	full := time.Now() // or earlier
 	during := slowest()
 	t.Logf("the slowest message took %v before and %v while a stream was stalled", before, during)
 	if during > before+most {
 		t.Errorf("a stalled stream delayed a message by %v, want at most %v", during-before, most)
 	}
-	defer healthy.closeAfter(20 * time.Second)()
-	for {
-		e, err := healthy.next()
-		if err != nil {
-			t.Fatalf("after %v: %v", time.Since(full), err)
+	select {
+	case at := <-left:
+		if at.Sub(begin) < 10*time.Second || at.Sub(full) > 12*time.Second {
+			t.Errorf("the stalled stream was closed %v after the first message and %v after the last, "+
+				"want 10 s after its window was full", at.Sub(begin), at.Sub(full))
 		}
-		if e.data == leaves("stalled") {
-			break
-		}
-	}
-	if took := time.Since(full); took > 12*time.Second {
-		t.Errorf("the stalled stream was closed after %v, want about 10 s", took)
+	case <-time.After(30 * time.Second):
+		t.Error("the stalled stream is still open")
 	}
 	if _, err := io.Copy(io.Discard, stalled.body.(io.Reader)); err == nil {
 		t.Error("the stalled stream has ended as if it were complete")

@@ -59,16 +59,18 @@ func TestServerDoesNotSpeakMultipathTCP(t *testing.T) {
 // Without a limit, the kernel would accept megabytes for each client that does not read.
 func TestKernelHoldsLittleForAClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
-	const most = 256 << 10
+	const most = 128 << 10
 	s := start(t)
 	conn := s.dialNarrow(t, 4<<10)
 	io.WriteString(conn, s.text("GET /chat/bob", ""))
 	s.mustFlood(t, "alice", 1000)
-	time.Sleep(time.Second)
-	held := s.unacknowledged(t, conn)
-	t.Logf("the kernel holds %d KiB", held>>10)
+	held := 0
+	for begin := time.Now(); time.Since(begin) < time.Second; time.Sleep(10 * time.Millisecond) {
+		held = max(held, s.unacknowledged(t, conn))
+	}
+	t.Logf("the kernel holds up to %d KiB", held>>10)
 	if held == 0 || held > most {
-		t.Errorf("the kernel holds %d bytes, want some and at most %d", held, most)
+		t.Errorf("the kernel holds up to %d bytes, want some and at most %d", held, most)
 	}
 }
 
@@ -164,7 +166,7 @@ const phoneScript = `
 	ip address add "$address" dev phone
 	ip link set phone up
 	read -r url
-	exec curl -sN "$url"`
+	exec curl -skN "$url"`
 
 // newPhone returns a phone with the nth wire, on which packets take delay in each direction.
 func newPhone(t *testing.T, n int, delay time.Duration) *phone {

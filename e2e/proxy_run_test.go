@@ -26,7 +26,7 @@ type proxy struct {
 	command string   // runs it in the foreground, in the folder with its configuration
 	config  string   // the file of testdata/proxies that includes the block, if it needs one
 	set     []string // strings in command and configuration, alternating with their replacements
-	host    string   // where it and the server listen, in place of 127.0.0.1
+	host    string   // where the proxy and the server listen, in place of 127.0.0.1
 	silence string   // the setting that ends a stream after 60 s of silence, if there is one
 
 	rewritesPaths bool // it changes or rejects paths with %2F or //, which contain no name

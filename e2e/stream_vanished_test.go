@@ -20,6 +20,8 @@ func TestUserWhoseClientHasVanishedLeavesInTime(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
+	certFile, keyFile := certify(t)
+	secure := []string{"-tls-cert", certFile, "-tls-key", keyFile}
 	everySecond := make([]int, 60)
 	for i := range everySecond {
 		everySecond[i] = i
@@ -28,32 +30,38 @@ func TestUserWhoseClientHasVanishedLeavesInTime(t *testing.T) {
 		room      string
 		keepAlive string
 		messages  []int // seconds after the cut
+		args      []string
 	}{
-		{"quiet", "15s", nil},
-		{"quiet without comments", "10m", nil},
-		{"busy", "15s", everySecond},
-		{"busy without comments", "10m", everySecond},
+		{"quiet", "15s", nil, nil},
+		{"quiet without comments", "10m", nil, nil},
+		{"busy", "15s", everySecond, nil},
+		{"busy without comments", "10m", everySecond, nil},
 
 		// While a message is unacknowledged, the kernel does not probe. So a connection lasts
 		// longest if a message is sent just before the probes would have ended it.
-		{"one message after 10 s", "10m", []int{10}},
-		{"one message after 20 s", "10m", []int{20}},
-		{"one message after 23 s", "10m", []int{23}},
+		{"one message after 10 s", "10m", []int{10}, nil},
+		{"one message after 20 s", "10m", []int{20}, nil},
+		{"one message after 23 s", "10m", []int{23}, nil},
+
+		// curl speaks HTTP/2 then.
+		{"quiet over https", "15s", nil, secure},
+		{"busy over https", "10m", everySecond, secure},
 	} {
 		t.Run(test.room, func(t *testing.T) {
 			t.Parallel()
 			phone := newPhone(t, i, 0)
-			s := start(t, "-addr", phone.server+":0", "-keepalive", test.keepAlive)
-			s.do(t, "POST", "/users/bob", "")
+			args := []string{"-addr", phone.server + ":0", "-keepalive", test.keepAlive}
+			s, c := start(t, append(args, test.args...)...), newTLSClient(t, "HTTP/1.1")
+			c.do(t, s, "POST", "/users/bob", "")
 			phone.subscribe(t, s.url+"/chat/phone")
 			phone.wire.isDown.Store(true)
 			cut, messages := time.Now(), test.messages
 			took := eventually(t, goneWithin, "the user to leave", func() bool {
 				if len(messages) > 0 && time.Since(cut) >= time.Duration(messages[0])*time.Second {
-					s.do(t, "POST", "/chat/bob", "still present?")
+					c.do(t, s, "POST", "/chat/bob", "still present?")
 					messages = messages[1:]
 				}
-				return !strings.Contains(s.do(t, "GET", "/users", "").body, "User: phone")
+				return !strings.Contains(c.do(t, s, "GET", "/users", "").body, "User: phone")
 			})
 			t.Logf("it left %.1f s after the cut", took.Seconds())
 		})

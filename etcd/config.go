@@ -17,10 +17,12 @@ import (
 
 // Config says where a lobby's log is.
 type Config struct {
-	Endpoints      []string    // base URLs, "http://10.0.0.1:2379"; at least one
-	Name           string      // the lobby's name
-	User, Password string      // empty if etcd requires none
-	TLS            *tls.Config // for https; nil means the system's defaults
+	Endpoints      []string // base URLs, "http://10.0.0.1:2379"; at least one
+	Name           string   // the lobby's name
+	User, Password string   // empty if etcd requires none
+
+	// TLS is called for each connection over https. Nil means the system's defaults.
+	TLS func() (*tls.Config, error)
 
 	// dial replaces TCP in tests.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -57,6 +59,8 @@ func ParseURLs(list string) (Config, error) {
 				"/ is written %%2F, : is %%3A, and so on")
 		case u.Hostname() == "":
 			return invalid("has no host; an example is http://10.0.0.1:2379")
+		case len(u.Port()) > 5 || len(u.Port()) == 5 && u.Port() > "65535":
+			return invalid("has the port %s; the highest port is 65535", u.Port())
 		case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 			return invalid("has a query or a fragment; end it after the path, as in http://10.0.0.1/blue")
 		}
@@ -86,49 +90,57 @@ func ParseURLs(list string) (Config, error) {
 	return config, nil
 }
 
-// LoadTLS reads the files named by -etcd-ca, -etcd-cert and -etcd-key: the CA certificates for
-// checking the etcd servers' certificates, and this program's own certificate and key. Each name
-// may be empty; if all are, LoadTLS returns nil. The error is one sentence.
-func LoadTLS(ca, cert, key string) (*tls.Config, error) {
-	if ca == "" && cert == "" && key == "" {
-		return nil, nil
-	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if ca != "" {
-		pem, err := os.ReadFile(ca)
-		if err != nil {
-			return nil, fmt.Errorf("-etcd-ca: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("-etcd-ca: %s contains no certificate in PEM format", ca)
-		}
-	}
+// LoadTLS returns a function for Config.TLS. It reads the files named by -etcd-ca, -etcd-cert and
+// -etcd-key each time, so renewed files need no restart: the CA certificates for checking the etcd
+// servers' certificates, and this program's own certificate and key. Each name may be empty. The
+// error is one sentence.
+func LoadTLS(ca, cert, key string) (func() (*tls.Config, error), error) {
 	if (cert == "") != (key == "") {
 		return nil, errors.New("-etcd-cert and -etcd-key belong together; set both or neither")
 	}
-	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			return nil, fmt.Errorf("-etcd-cert and -etcd-key: %w", err)
+	load := func() (*tls.Config, error) {
+		config := &tls.Config{MinVersion: tls.VersionTLS12}
+		if ca != "" {
+			pem, err := os.ReadFile(ca)
+			if err != nil {
+				return nil, fmt.Errorf("-etcd-ca: %v", err)
+			}
+			config.RootCAs = x509.NewCertPool()
+			if !config.RootCAs.AppendCertsFromPEM(pem) {
+				return nil, fmt.Errorf("-etcd-ca: %s contains no certificate in PEM format", ca)
+			}
 		}
-		config.Certificates = []tls.Certificate{pair}
+		if cert != "" {
+			pair, err := tls.LoadX509KeyPair(cert, key)
+			if err != nil {
+				return nil, fmt.Errorf("-etcd-cert and -etcd-key: %v", err)
+			}
+			config.Certificates = []tls.Certificate{pair}
+		}
+		return config, nil
 	}
-	return config, nil
+	_, err := load()
+	return load, err
 }
 
 // Log is a lobby's log in etcd. Its methods may be called from any goroutine.
 type Log struct {
+	Warn func(sentence string) // is called with what an operator should know
+
 	config      Config
 	http        *http.Client
-	maxResponse int64 // maximum bytes of a response, or of one message of a watch
-	maxPiece    int   // maximum bytes in a piece of a snapshot
+	maxResponse int64        // maximum bytes of a response, or of one message of a watch
+	maxPiece    int          // maximum bytes in a piece of a snapshot
+	states      chan []state // holds that of each endpoint; see client.note
 }
 
 // New returns the log described by config. It does not contact etcd.
 func New(config Config) *Log {
 	if config.Name == "" {
 		config.Name = defaultName
+	}
+	if config.TLS == nil {
+		config.TLS, _ = LoadTLS("", "", "")
 	}
 	if config.dial == nil {
 		config.dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
@@ -137,21 +149,32 @@ func New(config Config) *Log {
 	// large response would hold up the small ones.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	return &Log{config: config, maxResponse: maxResponse, maxPiece: maxPiece, http: &http.Client{
+	l := &Log{Warn: func(string) {}, config: config, maxResponse: maxResponse, maxPiece: maxPiece}
+	l.http = &http.Client{
 		Transport: &http.Transport{
 			DialContext:         config.dial,
-			TLSClientConfig:     config.TLS,
-			TLSHandshakeTimeout: dialTimeout,
+			DialTLSContext:      config.dialTLS,
 			Protocols:           protocols,
 			DisableCompression:  true,
 			MaxIdleConnsPerHost: 4,
 			IdleConnTimeout:     30 * time.Second,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}
+	l.states = make(chan []state, 1)
+	l.states <- make([]state, len(config.Endpoints))
+	return l
+}
+
+// dialTLS connects to address over TLS, with the certificates that the files contain now.
+func (c Config) dialTLS(ctx context.Context, network, address string) (net.Conn, error) {
+	config, err := c.TLS()
+	if err != nil {
+		return nil, err
+	}
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 2 * dialTimeout}, Config: config}
+	return d.DialContext(ctx, network, address)
 }
 
 // key returns the lobby's key with this path, such as "log/n1/7".
-func (l *Log) key(path string) []byte {
-	return []byte(l.config.Name + "/" + path)
-}
+func (l *Log) key(path string) []byte { return []byte(l.config.Name + "/" + path) }

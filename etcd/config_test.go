@@ -43,6 +43,7 @@ func TestURLsNameEndpointsAndLobby(t *testing.T) {
 		"http://h/etcd/eu/blue/":      {Endpoints: []string{"http://h/etcd/eu"}, Name: "blue"},
 		"HTTPS://h:1/blue/":           {Endpoints: []string{"https://h:1"}, Name: "blue"},
 		"http://[::1]:1/A.b_c-9":      {Endpoints: []string{"http://[::1]:1"}, Name: "A.b_c-9"},
+		"http://h:65535":              {Endpoints: []string{"http://h:65535"}, Name: "lobby"},
 		"http://h:1, https://i/lobby": {Endpoints: []string{"http://h:1", "https://i"}, Name: "lobby"},
 		"http://a:p%2Cw@h,http://a:p%2Cw@i": {
 			Endpoints: []string{"http://h", "http://i"}, Name: "lobby", User: "a", Password: "p,w",
@@ -65,6 +66,8 @@ func TestInvalidURLIsExplained(t *testing.T) {
 		"http://:2379":                        "no host",
 		"http:///blue":                        "no host",
 		"http://h:port":                       "is not valid",
+		"http://127.0.0.1:99999":              "the highest port is 65535",
+		"http://h:65536":                      "the highest port is 65535",
 		"http://a:sec/ret@h":                  "is not valid",
 		"http://h/a b":                        "names the lobby",
 		"http://h/ä":                          "names the lobby",
@@ -128,10 +131,11 @@ func newPKI(t *testing.T) pki {
 
 func TestCertificateFilesAreChecked(t *testing.T) {
 	p := newPKI(t)
-	if config, err := LoadTLS("", "", ""); config != nil || err != nil {
-		t.Errorf("without files: %v, %v", config, err)
+	load, err := LoadTLS(p.ca, p.cert, p.key)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if config, err := LoadTLS(p.ca, p.cert, p.key); err != nil || config.RootCAs == nil || len(config.Certificates) != 1 {
+	if config, err := load(); err != nil || config.RootCAs == nil || len(config.Certificates) != 1 {
 		t.Errorf("with all files: %v, %v", config, err)
 	}
 	for _, test := range []struct{ ca, cert, key, want string }{
@@ -184,5 +188,65 @@ func TestTLSErrorsNameTheFlag(t *testing.T) {
 			test.want != "" && (!errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%v: got %v", test, err)
 		}
+	}
+}
+
+// The server gets a new certificate of a new CA, and accepts only clients that have one as well.
+func TestRenewedFilesAreUsedWithoutARestart(t *testing.T) {
+	old, renewed := newPKI(t), newPKI(t)
+	trusts := make(chan pki, 1) // a mutex: what the server uses now
+	trusts <- old
+	etcd := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, `{"header":{"revision":"2"},"succeeded":true}`)
+	}))
+	etcd.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		p := <-trusts
+		defer func() { trusts <- p }()
+		pair, err := tls.LoadX509KeyPair(p.cert, p.key)
+		return &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: p.pool,
+			ClientAuth: tls.RequireAndVerifyClientCert}, err
+	}}
+	etcd.Config.ErrorLog = log.New(io.Discard, "", 0)
+	etcd.StartTLS()
+	defer etcd.Close()
+
+	dir := t.TempDir()
+	ca, cert, key := filepath.Join(dir, "ca"), filepath.Join(dir, "cert"), filepath.Join(dir, "key")
+	install := func(p pki) {
+		for to, from := range map[string]string{ca: p.ca, cert: p.cert, key: p.key} {
+			if text, err := os.ReadFile(from); err != nil || os.WriteFile(to, text, 0o600) != nil {
+				t.Fatalf("cannot copy %s: %v", from, err)
+			}
+		}
+	}
+	config, err := ParseURLs(etcd.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	install(old)
+	if config.TLS, err = LoadTLS(ca, cert, key); err != nil {
+		t.Fatal(err)
+	}
+	l := New(config)
+	try := func() error {
+		defer l.http.CloseIdleConnections()
+		_, err := l.Begin(t.Context(), "", Entry{})
+		return err
+	}
+	if err := try(); err != nil {
+		t.Fatal(err)
+	}
+	<-trusts
+	trusts <- renewed
+	if err := try(); err == nil {
+		t.Error("the old certificates still work")
+	}
+	os.Remove(cert) // while they are being renewed
+	if err := try(); err == nil || !strings.Contains(err.Error(), "-etcd-cert and -etcd-key: open "+cert) {
+		t.Errorf("without a certificate: %v", err)
+	}
+	install(renewed)
+	if err := try(); err != nil {
+		t.Errorf("the renewed certificates are not used: %v", err)
 	}
 }

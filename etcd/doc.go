@@ -11,6 +11,7 @@
 //	lobby/log/n1/7    entry 7 of the node n1
 //	lobby/nodes/n1    the number of the last entry of the node n1
 //	lobby/state       says which snapshot is the newest, so that older entries can be removed
+//	lobby/removed     the revision up to which they may have been removed
 //	lobby/state/ID/1  the first piece of the snapshot ID
 //
 // The package uses four calls. Their form is JSON over HTTP, with keys and values in base64:

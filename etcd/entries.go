@@ -13,9 +13,9 @@ import (
 
 const (
 	// firstPage and maxPage bound how many entries are asked for at once. The number doubles after a
-	// page of less than smallPage bytes, because etcd scans the whole log for each page. Each time
-	// that a page is asked for again, it is divided by four, because someone may have put large
-	// values into the lobby's keys.
+	// page of less than smallPage bytes, because etcd scans the whole log for each page. Whenever the
+	// same page has to be asked for again, the number is divided by four, because someone may have
+	// put large values into the lobby's keys.
 	firstPage = 64
 	maxPage   = 512
 	smallPage = 1 << 20
@@ -23,10 +23,11 @@ const (
 	// maxLag is how long a watch may lack an entry that Append knows to be in the log.
 	maxLag = 2 * time.Second
 
-	// maxLagAlone is the same if Append has left the watch's endpoint, which it has a reason to do.
+	// maxLagAlone applies instead if Append has moved to another endpoint, a sign that the watch's
+	// endpoint is failing.
 	maxLagAlone = 500 * time.Millisecond
 
-	// maxNumbers bounds how many nodes' numbers are kept. Beyond it they are forgotten and relearned.
+	// maxNumbers bounds how many nodes' numbers are kept. Beyond it, all are forgotten and relearned.
 	maxNumbers = 10_000
 )
 
@@ -81,11 +82,11 @@ type entryReader struct {
 }
 
 // catchUp yields all entries that are in the log. Its transactions also read whether the log was
-// replaced, restored or trimmed, so that never goes unnoticed.
+// replaced, restored or trimmed, so none of these goes unnoticed.
 func (r *entryReader) catchUp(ctx context.Context) error {
 	s, log := r.session, r.session.log
 	for limit := firstPage; ; {
-		prefix, lobby, state := log.key("log/"), log.key("lobby"), log.key("state")
+		prefix, lobby := log.key("log/"), log.key("lobby")
 		seen := s.observe(0)
 		isFirst := true
 		page, err := r.client.hedge(ctx, slowAfter, func() transaction {
@@ -97,7 +98,8 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 				{Range: &rangeRequest{Key: prefix, End: after(prefix), MinModified: r.position + 1,
 					SortTarget: "MOD", SortOrder: "ASCEND", Limit: limit}},
 				get(lobby),
-				get(state),
+				get(log.key("state")),
+				get(log.key("removed")),
 			}}
 			if r.last.Key != nil {
 				t.Success = append(t.Success, stat(r.last.Key))
@@ -107,7 +109,7 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		removed := parsePointer(page.find(state).Value).Removed
+		removed := log.removed(page)
 		switch {
 		case page.find(lobby).Created != s.Created:
 			return ErrReplaced
@@ -190,19 +192,10 @@ func (r *entryReader) checkNumber(ctx context.Context, node string, number int, 
 	return nil
 }
 
-type watchRequest struct {
-	Create struct {
-		Key      []byte   `json:"key"`
-		End      []byte   `json:"range_end"`
-		Start    int64    `json:"start_revision"`
-		Filters  []string `json:"filters"`
-		Fragment bool     `json:"fragment"` // lets etcd split long messages
-	} `json:"create_request"`
-}
-
 type watchMessage struct {
 	Result struct {
-		Canceled bool `json:"canceled"`
+		Header   header `json:"header"`
+		Canceled bool   `json:"canceled"`
 		Events   []struct {
 			Type string   `json:"type"` // absent for a put
 			KV   keyValue `json:"kv"`
@@ -216,16 +209,17 @@ type watchMessage struct {
 func (r *entryReader) watch(ctx context.Context) error {
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var request watchRequest
-	request.Create.Key = r.session.log.key("log/")
-	request.Create.End = after(request.Create.Key)
-	request.Create.Start = r.position + 1
-	request.Create.Filters = []string{"NODELETE"}
-	request.Create.Fragment = true
+	prefix := r.session.log.key("log/")
+	request := map[string]any{"create_request": map[string]any{
+		"key": prefix, "range_end": after(prefix), "start_revision": r.position + 1,
+		"filters":  []string{"NODELETE"},
+		"fragment": true, // lets etcd split long messages
+	}}
 	head := time.AfterFunc(slowAfter, cancel)
 	response, err := r.client.send(watching, "/v3/watch", request)
 	head.Stop()
 	if err != nil {
+		r.client.note("", err)
 		r.client.move()
 		pause(ctx)
 		return nil
@@ -240,7 +234,11 @@ func (r *entryReader) watch(ctx context.Context) error {
 		if r.position >= awaited {
 			late.Stop()
 			if awaited = r.acked.revision; r.position < awaited {
-				late.Reset(r.lagAllowed())
+				allowed := maxLag
+				if r.acked.endpoint != r.client.at {
+					allowed = maxLagAlone
+				}
+				late.Reset(allowed)
 			}
 		}
 		select {
@@ -262,21 +260,14 @@ func (r *entryReader) watch(ctx context.Context) error {
 				}
 			}
 			r.session.observe(r.position)
-			if !ok || message.Result.Canceled || message.Error != nil {
+			cluster := message.Result.Header.Cluster // the first message has no events
+			if !ok || message.Result.Canceled || message.Error != nil || r.client.note(cluster, nil) != nil {
 				r.client.move()
 				pause(ctx)
 				return nil
 			}
 		}
 	}
-}
-
-// lagAllowed returns how long the watch may lack the entry that was acknowledged last.
-func (r *entryReader) lagAllowed() time.Duration {
-	if r.acked.endpoint != r.client.at {
-		return maxLagAlone
-	}
-	return maxLag
 }
 
 // receive sends each message of a watch, of at most limit bytes, to messages and finally closes it.

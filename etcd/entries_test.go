@@ -70,6 +70,38 @@ func TestPagesWithLargeValuesGetSmaller(t *testing.T) {
 	})
 }
 
+// The first member's proxy answers everything in the same way.
+func TestIncompleteResponsesAreLeftToOtherEndpoints(t *testing.T) {
+	for _, response := range []string{
+		`{"header":{"revision":"9"},"succeeded":true,"responses":[{"response_range":{"more":true}}]}`,
+		`{"header":{"revision":"9"},"succeeded":true,"responses":[{"response_range":{"more":true}},{},{},{}]}`,
+		`{"header":{"revision":"9"},"succeeded":true}`,
+		`{}`,
+	} {
+		inWorld(t, 2, func(t *testing.T, w *world) {
+			s := w.mustBegin()
+			var count atomic.Int64
+			w.script(func(c *call, serve func()) {
+				count.Add(1)
+				c.say(response)
+			}, 0)
+			w.members[1].down = true
+			time.AfterFunc(10*time.Second, func() { w.set(func() { w.members[1].down = false }) })
+			f := follow(t.Context(), s)
+			mustTake(t, 0, 11*time.Second, func() {
+				mustAppend(t, s, "a", 1, "x")
+				mustAppend(t, s, "a", 2, "y")
+				f.mustRead(t, "a/1=x", "a/2=y")
+				mustSave(t, s, 3, "one")
+				mustSave(t, s, 4, "two") // it removes keys
+			})
+			if n := count.Load(); n > 2*100 {
+				t.Errorf("%d requests were sent in 10s", n)
+			}
+		})
+	}
+}
+
 func TestKeysThatAreNotEntriesAreSkipped(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
@@ -181,6 +213,28 @@ func TestEntriesContinueAfterAWatchFails(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The watch is the first request after the member has become one of another cluster.
+func TestWatchOfAnotherClusterIsLeft(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		mustAppend(t, s, "a", 1, "x")
+		w.script(func(c *call, serve func()) {
+			if c.path != "/v3/watch" {
+				serve()
+				return
+			}
+			c.say(`{"result":{"header":{"cluster_id":"2","revision":"1"},"created":true}}` + "\n")
+			c.hang()
+		}, 0)
+		f := follow(t.Context(), s)
+		f.mustRead(t, "a/1=x")
+		synctest.Wait() // until the watch is open
+		s.appender.at = 1
+		mustAppend(t, s, "a", 2, "y")
+		mustTake(t, 0, retryDelay, func() { f.mustRead(t, "a/2=y") })
+	})
 }
 
 func TestMemberWhoseWatchesFailIsAvoided(t *testing.T) {
@@ -338,12 +392,17 @@ func TestEntriesDetectThatTheLogWasLost(t *testing.T) {
 		{"trimmed", func(w *world) {
 			w.put("lobby/state", fmt.Sprintf(`{"at":%d,"removed":%d}`, w.revision+9, w.revision+1))
 		}, ErrTrimmed},
+		{"trimmed, and then garbage as a pointer", func(w *world) {
+			w.put("lobby/removed", fmt.Sprint(w.revision+1))
+			w.put("lobby/state", "garbage")
+		}, ErrTrimmed},
 		{"trimmed up to here", func(w *world) {
 			w.remove("lobby/log/")
 			w.put("lobby/state", fmt.Sprintf(`{"at":%d,"removed":%d}`, w.revision, w.revision-1))
 		}, context.Canceled},
 		{"nothing", func(w *world) {}, context.Canceled},
 		{"garbage as a pointer", func(w *world) { w.put("lobby/state", "garbage") }, context.Canceled},
+		{"garbage as the revision", func(w *world) { w.put("lobby/removed", "garbage") }, context.Canceled},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inWorld(t, 1, func(t *testing.T, w *world) {

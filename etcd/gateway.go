@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -98,17 +99,9 @@ type compare struct {
 	Modified int64  `json:"mod_revision,omitempty"`
 }
 
-func versionIs(key []byte, version int64) compare {
-	return compare{Key: key, Target: "VERSION", Version: version}
-}
-
-func createdIs(key []byte, revision int64) compare {
-	return compare{Key: key, Target: "CREATE", Created: revision}
-}
-
-func modifiedIs(key []byte, revision int64) compare {
-	return compare{Key: key, Target: "MOD", Modified: revision}
-}
+func versionIs(key []byte, n int64) compare  { return compare{key, "VERSION", n, 0, 0} }
+func createdIs(key []byte, n int64) compare  { return compare{key, "CREATE", 0, n, 0} }
+func modifiedIs(key []byte, n int64) compare { return compare{key, "MOD", 0, 0, n} }
 
 // transaction executes Success if all conditions hold, and Failure otherwise.
 type transaction struct {
@@ -117,11 +110,14 @@ type transaction struct {
 	Failure []operation `json:"failure,omitempty"`
 }
 
+type header struct {
+	Cluster  string `json:"cluster_id"`
+	Revision int64  `json:"revision,string"`
+}
+
 type transactionResponse struct {
-	Header struct {
-		Revision int64 `json:"revision,string"`
-	} `json:"header"`
-	Succeeded bool `json:"succeeded"`
+	Header    header `json:"header"`
+	Succeeded bool   `json:"succeeded"`
 	Responses []struct {
 		Range rangeResponse `json:"response_range"`
 	} `json:"responses"`
@@ -163,14 +159,21 @@ func (e *gatewayError) Error() string {
 	return fmt.Sprintf("%s (status %d)", strings.TrimPrefix(e.Message, "etcdserver: "), e.Status)
 }
 
-var errTooLong = errors.New("the response is too long")
+// noToken takes the place of a token while authentication is switched off. It is never sent,
+// because etcd 3.4 then rejects requests with any token.
+const noToken = "none"
+
+var (
+	errTooLong = errors.New("the response is too long")
+	errForeign = errors.New("left out, as it belongs to a different etcd cluster than most of the URLs")
+)
 
 // client sends requests to one endpoint after another. It belongs to one goroutine, so that no
 // request waits for that of another.
 type client struct {
 	log    *Log
-	at     int      // index of the current endpoint, which is the last one that worked
-	tokens []string // by endpoint, from authenticate; empty if there is none yet
+	at     int      // index of the endpoint to ask next; after a success, the one that responded
+	tokens []string // by endpoint, from authenticate; empty if there is none yet, or noToken
 }
 
 func (l *Log) client(at int) *client {
@@ -184,9 +187,7 @@ func (c *client) clone() *client {
 }
 
 // move makes the next endpoint the current one.
-func (c *client) move() {
-	c.at = (c.at + 1) % len(c.tokens)
-}
+func (c *client) move() { c.at = (c.at + 1) % len(c.tokens) }
 
 // pause waits for retryDelay, or until ctx is done.
 func pause(ctx context.Context) {
@@ -221,6 +222,12 @@ func (c *client) hedge(
 			t, request := try{number: started, client: c.clone()}, request()
 			go func() {
 				t.err = t.client.ask(ctx, requestTimeout, "/v3/kv/txn", request, &t.response)
+				first := t.response.first()
+				isIncomplete := t.response.Header.Cluster == "" || first.More && len(first.KVs) == 0
+				if t.err == nil && isIncomplete { // because of a broken proxy
+					t.err = errors.New("the response is incomplete")
+				}
+				t.err = t.client.note(t.response.Header.Cluster, t.err)
 				select {
 				case tries <- t:
 				case <-ctx.Done():
@@ -243,9 +250,7 @@ func (c *client) hedge(
 }
 
 // same makes hedge send the same transaction to every endpoint.
-func same(t transaction) func() transaction {
-	return func() transaction { return t }
-}
+func same(t transaction) func() transaction { return func() transaction { return t } }
 
 // ask sends the request in to the current endpoint and decodes the response into out.
 func (c *client) ask(ctx context.Context, timeout time.Duration, path string, in, out any) error {
@@ -277,9 +282,10 @@ func (c *client) send(ctx context.Context, path string, request any) (*http.Resp
 			}
 		}
 		response, err := c.post(ctx, path, request)
-		// A token expires when it has not been used for a while, or when etcd's users change.
+		// A token expires when it has not been used for a while, or when etcd's users change. And etcd
+		// misses one if authentication has been switched on.
 		const invalid, old = "invalid auth token", "auth: revision in header is old"
-		if c.tokens[c.at] == "" || !hasMessage(err, invalid, old) {
+		if c.tokens[c.at] == "" || !hasMessage(err, invalid, old, "user name is empty") {
 			return response, err
 		}
 		c.tokens[c.at] = ""
@@ -294,7 +300,7 @@ func (c *client) authenticate(ctx context.Context) error {
 	response, err := c.post(ctx, "/v3/auth/authenticate",
 		authentication{Name: c.log.config.User, Password: c.log.config.Password})
 	if hasMessage(err, "authentication is not enabled") {
-		c.tokens[c.at] = "none" // etcd then ignores tokens
+		c.tokens[c.at] = noToken
 		return nil
 	}
 	if err != nil {
@@ -324,7 +330,7 @@ func (c *client) post(ctx context.Context, path string, request any) (*http.Resp
 	r.Header.Set("Content-Type", "application/json")
 	// A member that has no leader then says so at once, instead of waiting for one.
 	r.Header.Set("Grpc-Metadata-hasleader", "true")
-	if token := c.tokens[c.at]; token != "" {
+	if token := c.tokens[c.at]; token != "" && token != noToken {
 		r.Header.Set("Authorization", token)
 	}
 	response, err := c.log.http.Do(r)
@@ -359,12 +365,65 @@ type refusal string
 func (r refusal) Error() string        { return string(r) }
 func (r refusal) Is(target error) bool { return target == ErrRefused }
 
+// state is what is known about an endpoint.
+type state struct {
+	cluster string // the id of the etcd cluster that it belongs to, or "" if it is unknown
+	err     error  // of the last request, explained; nil if it succeeded
+}
+
+// note records what came of a request to the current endpoint, and to which cluster that belongs if
+// the response says so. It returns err, explained, or an error if most endpoints belong to another
+// cluster; those that are down count as before, so that nobody moves to a stray one in an outage.
+func (c *client) note(cluster string, err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err // another response came first
+	}
+	states := <-c.log.states
+	defer func() { c.log.states <- states }()
+	s := &states[c.at]
+	s.cluster = cmp.Or(cluster, s.cluster)
+	votes := make(map[string]int)
+	for _, other := range states {
+		votes[other.cluster]++
+	}
+	for other, n := range votes {
+		if err == nil && s.cluster != "" && other != "" && n > votes[s.cluster] {
+			err = errForeign
+		}
+	}
+	if err != nil {
+		err = c.explain(err)
+	}
+	if errors.Is(err, errForeign) && !errors.Is(s.err, errForeign) {
+		c.log.Warn(err.Error())
+	}
+	s.err = err
+	return err
+}
+
+// Explain returns err with the last error of each endpoint that does not work, in one line.
+func (l *Log) Explain(err error) error {
+	var texts []string
+	states := <-l.states
+	for _, s := range states {
+		if s.err != nil && !slices.Contains(texts, s.err.Error()) {
+			texts = append(texts, s.err.Error())
+		}
+	}
+	l.states <- states
+	if len(texts) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, strings.Join(texts, "; "))
+}
+
 // explain turns an error of the current endpoint into one that tells an operator what to do.
 func (c *client) explain(err error) error {
 	user, endpoint := c.log.config.User, c.log.config.Endpoints[c.at]
 	refuse := func(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
 	isDenied := hasMessage(err, "permission denied")
 	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
+	response, isResponse := errors.AsType[*gatewayError](err)
 	switch {
 	case hasMessage(err, "invalid user ID or password"):
 		return refuse("etcd rejects the user or the password; correct USER:PASSWORD@ in each URL")
@@ -376,6 +435,14 @@ func (c *client) explain(err error) error {
 	case isDenied:
 		return refuse("etcd does not let the user %q read and write the keys that begin with %q; "+
 			"grant a role that may", user, c.log.key(""))
+	case errors.Is(err, errDamaged):
+		return err // it does not depend on the endpoint
+	case isResponse && response.Status == http.StatusNotFound:
+		return refuse("%s has no JSON gateway; start etcd with --enable-grpc-gateway, and do not use "+
+			"the URL of a grpc-proxy", endpoint)
+	case hasMessage(err, "connection closed", "handshake failed", "server preface"):
+		return fmt.Errorf("the JSON gateway of %s cannot reach etcd (%w); if etcd requires client "+
+			"certificates, its own must be for clients too, not for servers only", endpoint, err)
 	case isCertificate:
 		return refuse("the certificate of %s is not trusted (%v); set -etcd-ca to the file of its CA",
 			endpoint, rootOf(err))
@@ -388,16 +455,18 @@ func (c *client) explain(err error) error {
 	return fmt.Errorf("%s: %w", endpoint, rootOf(err))
 }
 
-// rootOf returns the innermost error, without the URL that net/http adds.
+// rootOf returns the innermost error, without the URL that net/http adds. It has one text for all
+// ways in which a connection ends, because a change of the reason is reported.
 func rootOf(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
 		return errors.New("no response in time")
 	}
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err
-		}
-		err = inner
+	for errors.Unwrap(err) != nil {
+		err = errors.Unwrap(err)
 	}
+	switch err.Error() {
+	case "EOF", "unexpected EOF", "connection reset by peer", "broken pipe", "http: server closed idle connection":
+		return errors.New("the connection was closed")
+	}
+	return err
 }

@@ -35,6 +35,7 @@ type world struct {
 	members []*member
 
 	mu        sync.Mutex
+	cluster   string // its id
 	revision  int64
 	compacted int64
 	keys      map[string]keyValue
@@ -87,7 +88,7 @@ func (c *call) fail(status int, message string) {
 func inWorld(t *testing.T, n int, test func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, revision: 1, keys: map[string]keyValue{}, changed: make(chan struct{}), tokens: map[string]bool{}}
+		w := newWorld(t, "1")
 		for range n {
 			m := &member{world: w, conns: make(chan net.Conn), closed: make(chan struct{})}
 			w.members = append(w.members, m)
@@ -97,6 +98,11 @@ func inWorld(t *testing.T, n int, test func(t *testing.T, w *world)) {
 		}
 		test(t, w)
 	})
+}
+
+func newWorld(t *testing.T, cluster string) *world {
+	return &world{t: t, cluster: cluster, revision: 1, keys: map[string]keyValue{},
+		changed: make(chan struct{}), tokens: map[string]bool{}}
 }
 
 // listener accepts a member's connections for its http.Server.
@@ -316,7 +322,7 @@ func (w *world) transact(t transaction) (a transactionResponse) {
 			Range rangeResponse `json:"response_range"`
 		}{w.apply(o)})
 	}
-	a.Header.Revision = w.revision
+	a.Header = header{Cluster: w.cluster, Revision: w.revision}
 	return a
 }
 
@@ -338,18 +344,21 @@ func (m *member) serve(c *call) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.asked = append(w.asked, c.path)
-	if w.password != "" && c.path != "/v3/auth/authenticate" && !w.tokens[c.r.Header.Get("Authorization")] {
-		message := "etcdserver: invalid auth token"
-		if c.r.Header.Get("Authorization") == "" {
-			message = "etcdserver: user name is empty"
-		}
-		c.fail(http.StatusUnauthorized, message)
+	token := c.r.Header.Get("Authorization")
+	switch {
+	case w.password != "" && c.path != "/v3/auth/authenticate" && token == "":
+		c.fail(http.StatusBadRequest, "etcdserver: user name is empty")
+		return
+	case token != "" && (w.password == "" || !w.tokens[token]): // as etcd 3.4 does
+		c.fail(http.StatusUnauthorized, "etcdserver: invalid auth token")
 		return
 	}
 	var response any
 	switch c.path {
 	case "/v3/kv/txn":
 		response = w.transact(decode[transaction](c.body))
+	case "/v3/maintenance/status":
+		response = transactionResponse{Header: header{Cluster: w.cluster, Revision: w.revision}}
 	case "/v3/kv/compaction":
 		w.compacted = decode[struct{ Revision int64 }](c.body).Revision
 		response = struct{}{}
@@ -398,6 +407,14 @@ func (c *call) say(text string) {
 	c.w.(http.Flusher).Flush()
 }
 
+type watchRequest struct {
+	Create struct {
+		Key   []byte `json:"key"`
+		End   []byte `json:"range_end"`
+		Start int64  `json:"start_revision"`
+	} `json:"create_request"`
+}
+
 // watch serves a watch until the client disconnects. The caller holds w.mu.
 func (m *member) watch(c *call) {
 	w := m.world
@@ -405,7 +422,7 @@ func (m *member) watch(c *call) {
 	defer func() { w.watches-- }()
 	request := decode[watchRequest](c.body).Create
 	next := request.Start
-	line := created
+	line := strings.Replace(created, `{"revision"`, `{"cluster_id":"`+w.cluster+`","revision"`, 1)
 	if next <= w.compacted {
 		line += fmt.Sprintf(`{"result":{"canceled":true,"compact_revision":"%d"}}`+"\n", w.compacted)
 	}

@@ -3,10 +3,8 @@ package etcd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"strconv"
-	"strings"
 )
 
 var (
@@ -19,8 +17,8 @@ var (
 	// ErrTrimmed means that the next entries were removed before this session had read them.
 	ErrTrimmed = errors.New("the log in etcd has moved on too far to catch up")
 
-	// ErrVoid means that the node's key was removed, or counts more entries than it can have: the
-	// other nodes have declared this one dead.
+	// ErrVoid means that the node's key was removed, because the others declared the node dead, or
+	// that it counts more entries than the node has sent.
 	ErrVoid = errors.New("the log accepts no more entries of this node")
 )
 
@@ -36,7 +34,7 @@ type Session struct {
 	log      *Log
 	appender *client              // for Append
 	saver    *client              // for SaveSnapshot
-	began    *client              // of Begin; no longer used, but cloned by Entries
+	began    *client              // the client that Begin used; Entries starts with a clone of it
 	state    int64                // the known revision of NAME/state; see append
 	seen     chan int64           // holds the highest revision seen; see observe
 	appended chan acknowledgement // holds Append's latest success until Entries receives it
@@ -53,53 +51,60 @@ type acknowledgement struct {
 // this process has read or appended, or the zero Entry. The error is one line. It matches
 // ErrRefused if waiting does not help.
 func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session, error) {
-	c := l.client(rand.IntN(len(l.config.Endpoints)))
-	var reasons []string
+	c := l.client(0)
+	for c.at = range l.config.Endpoints { // to see which clusters they belong to
+		var r transactionResponse
+		err := c.ask(ctx, slowAfter, "/v3/maintenance/status", struct{}{}, &r)
+		c.note(r.Header.Cluster, err)
+	}
 	var refused error
+	c.at = rand.IntN(len(l.config.Endpoints))
 	for range l.config.Endpoints {
 		s, err := l.begin(ctx, c, settings, seen)
-		if err == nil {
+		if err = c.note("", err); err == nil {
 			return s, nil
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		err = c.explain(err)
 		if errors.Is(err, ErrRefused) {
 			refused = err
 		}
-		reasons = append(reasons, err.Error())
 		c.move()
 	}
 	if refused != nil {
 		return nil, refused
 	}
-	return nil, fmt.Errorf("cannot use etcd: %s", strings.Join(reasons, "; "))
+	return nil, l.Explain(errors.New("the log cannot be reached"))
 }
 
 // begin is Begin at the current endpoint of c. If only the lobby's key was removed, it keeps
 // everything else, because that is how an operator asks for a new epoch.
 func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry) (*Session, error) {
+	if err := c.note("", nil); err != nil {
+		return nil, err
+	}
 	lobby, state := l.key("lobby"), l.key("state")
 	last := l.key("log/" + seen.Node + "/" + strconv.Itoa(seen.Number))
+	read := []operation{get(state), get(l.key("removed")), stat(last)}
 	for tries := 1; ; tries++ {
 		var response transactionResponse
 		err := c.ask(ctx, 2*slowAfter, "/v3/kv/txn", transaction{
 			Compare: []compare{versionIs(lobby, 0)},
-			Success: []operation{put(lobby, []byte(settings)), get(state), stat(last)},
-			Failure: []operation{get(lobby), get(state), stat(last)},
+			Success: append(read, put(lobby, []byte(settings))),
+			Failure: append(read, get(lobby)),
 		}, &response)
 		if err != nil {
 			return nil, err
 		}
 		found := response.find(state)
-		p := parsePointer(found.Value)
+		p, removed := parsePointer(found.Value), l.removed(response)
 		s := &Session{
 			Settings: settings,
 			At:       p.At,
 			Created:  response.Header.Revision,
 			// If that entry is missing, it may have been removed because a snapshot includes it.
-			Restored: response.find(last).Created != seen.Revision && p.Removed < seen.Revision,
+			Restored: response.find(last).Created != seen.Revision && removed < seen.Revision,
 			log:      l,
 			began:    c,
 			appender: c.clone(),
@@ -112,14 +117,15 @@ func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry)
 		if !response.Succeeded {
 			s.Settings, s.Created = string(response.find(lobby).Value), response.find(lobby).Created
 		}
-		if found.Version == 0 {
-			return s, nil
-		}
 		s.Snapshot, err = l.readSnapshot(ctx, c, p)
 		// If two snapshots were saved meanwhile, this one was removed.
-		if err == nil || !errors.Is(err, errDamaged) || tries == 3 {
-			return s, err
+		if errors.Is(err, errDamaged) && p != (pointer{}) && tries < 3 {
+			continue
 		}
+		if errors.Is(err, errDamaged) && removed == 0 { // the log is still complete
+			s.Snapshot, s.At, err = nil, 0, nil
+		}
+		return s, err
 	}
 }
 

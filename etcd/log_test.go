@@ -76,6 +76,19 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 			w.script(refuse(http.StatusBadRequest, "CommonName of client sending a request against gateway will be ignored"), 0)
 			w.members[1].down = true
 		}, "-subj /O=lobby", true},
+		{"no JSON gateway", func(w *world, log *Log) {
+			w.script(refuse(http.StatusNotFound, "404 page not found"), 0)
+			w.members[1].down = true
+		}, "--enable-grpc-gateway", true},
+		{"a certificate for servers only", func(w *world, log *Log) { // the message is that of etcd 3.4
+			w.script(refuse(http.StatusServiceUnavailable, "connection closed"), 0)
+			w.members[1].down = true
+		}, "not for servers only", false},
+		{"the same with a later etcd", func(w *world, log *Log) {
+			w.script(refuse(http.StatusServiceUnavailable, `connection error: desc = "error reading `+
+				`server preface: remote error: tls: bad certificate"`), 0)
+			w.members[1].down = true
+		}, "not for servers only", false},
 		{"tokens that never work", func(w *world, log *Log) {
 			w.password, log.config.User, log.config.Password = "right", "alice", "right"
 			w.script(func(c *call, serve func()) {
@@ -106,12 +119,51 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 				if strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "wrong") {
 					t.Errorf("%q has several lines or contains the password", err)
 				}
-				if took := time.Since(start); took > 2*slowAfter {
+				if took := time.Since(start); took > 3*slowAfter {
 					t.Errorf("it took %v", took)
 				}
 			})
 		})
 	}
+}
+
+func TestExplainHasTheLastErrorOfEachEndpoint(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		lost := errors.New("lost")
+		mustSay := func(want string) {
+			t.Helper()
+			if err := s.log.Explain(lost); !errors.Is(err, lost) || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		}
+		mustSay("lost")
+		w.stop(0)
+		w.script(func(c *call, _ func()) {
+			c.fail(http.StatusTooManyRequests, "etcdserver: mvcc: database space exceeded")
+		}, 1)
+		w.script(failures["stuck"], 2)
+		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+		defer cancel()
+		if _, err := s.Append(ctx, "a", 1, nil); err == nil {
+			t.Error("an entry was appended")
+		}
+		mustSay("lost: http://m0:2379: connection refused; " +
+			"http://m1:2379: mvcc: database space exceeded (status 429); http://m2:2379: no response in time")
+		w.script(failures["lost before"], 1)
+		ctx, cancel = context.WithTimeout(t.Context(), 7*time.Second)
+		defer cancel()
+		if _, err := s.Append(ctx, "a", 1, nil); err == nil {
+			t.Error("an entry was appended")
+		}
+		mustSay("lost: http://m0:2379: connection refused; " +
+			"http://m1:2379: the connection was closed; http://m2:2379: no response in time")
+		w.script(nil, 1)
+		mustAppend(t, s, "a", 1, "")
+		if err := s.log.Explain(lost); strings.Contains(err.Error(), "m1") {
+			t.Errorf("got %v", err)
+		}
+	})
 }
 
 func TestExpiredTokenIsReplaced(t *testing.T) {
@@ -142,6 +194,92 @@ func TestPasswordThatEtcdDoesNotRequireDoesNoHarm(t *testing.T) {
 		log.config.User, log.config.Password = "alice", "secret"
 		if _, err := log.Begin(t.Context(), "", Entry{}); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// The last member has lost its disk and formed a new cluster.
+func TestEndpointOfAnotherClusterIsLeftOut(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		other := newWorld(t, "2")
+		s := w.mustBegin()
+		f := follow(t.Context(), s)
+		mustAppend(t, s, "a", 1, "x")
+		f.mustRead(t, "a/1=x")
+		var warnings []string
+		warn := func(sentence string) { w.set(func() { warnings = append(warnings, sentence) }) }
+		mustWarn := func() {
+			t.Helper()
+			want := []string{"http://m2:2379: left out, as it belongs to a different etcd cluster than most of the URLs"}
+			if !slices.Equal(warnings, want) {
+				t.Errorf("the warnings are %q, want %q", warnings, want)
+			}
+			warnings = nil
+		}
+		s.log.Warn = warn
+		w.stop(0, 1, 2)
+		w.set(func() {
+			w.members[2].world = other
+			for _, m := range w.members {
+				m.down = false
+			}
+		})
+		s.appender.at = 2
+		mustAppend(t, s, "a", 2, "y")
+		f.mustRead(t, "a/2=y")
+		mustWarn()
+		for range 20 { // new nodes start at a random endpoint
+			log := w.newLog()
+			log.Warn = warn
+			s, err := log.Begin(t.Context(), "", Entry{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			follow(t.Context(), s).mustRead(t, "a/1=x", "a/2=y")
+			mustWarn()
+		}
+		if got := other.list("lobby/"); len(got) > 0 {
+			t.Errorf("the other cluster has %q", got)
+		}
+	})
+}
+
+// A backup is restored to a new cluster, one member after the other.
+func TestClusterOfMostEndpointsCounts(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		mustAppend(t, s, "a", 1, "x")
+		w.stop(0, 1, 2)
+		w.members[1].world, w.members[2].world = newWorld(t, "2"), newWorld(t, "2")
+		w.members[1].down, w.members[2].down = false, false
+		if _, err := s.Append(t.Context(), "a", 2, nil); !errors.Is(err, ErrReplaced) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestPasswordsAreSwitchedOnAndOffWhileNodesRun(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		w.password = "secret"
+		s := w.mustBegin()
+		f := follow(t.Context(), s)
+		for n := range 6 {
+			w.set(func() {
+				w.password = ""
+				clear(w.tokens)
+				if n%2 == 0 {
+					w.password = "secret"
+				}
+			})
+			for _, conn := range w.members[0].open {
+				conn.Close() // and with it the watch
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*retryDelay)
+			defer cancel()
+			if _, err := s.Append(ctx, "a", n+1, []byte("x")); err != nil {
+				t.Fatalf("after %d changes: %v", n, err)
+			}
+			f.mustRead(t, fmt.Sprintf("a/%d=x", n+1))
 		}
 	})
 }

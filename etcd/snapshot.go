@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +20,8 @@ const (
 	maxKeys    = 1000    // keys listed at once for removal
 )
 
-var errDamaged = errors.New("the snapshot is incomplete or corrupt")
+var errDamaged = errors.New("the snapshot is missing or damaged, and entries that it includes were " +
+	"removed; a running node can save another one")
 
 // pointer is the content of NAME/state, in JSON.
 type pointer struct {
@@ -30,13 +32,21 @@ type pointer struct {
 	Sum     string `json:"sha256"` // of the snapshot, in hexadecimal digits
 }
 
-// parsePointer returns a zero pointer if value is not valid: others may have written it.
+// parsePointer returns a zero pointer if value is not valid, as when others have written it.
+// Reading a snapshot through a zero pointer fails with errDamaged.
 func parsePointer(value []byte) pointer {
 	var p pointer
 	if json.Unmarshal(value, &p) != nil || p.Pieces < 0 || p.Pieces > maxPieces {
 		return pointer{}
 	}
 	return p
+}
+
+// removed returns the revision up to which entries may have been removed, as r says. Two keys hold
+// it, because nodes that miss entries would differ from the others, and one key may be changed.
+func (l *Log) removed(r transactionResponse) int64 {
+	revision, _ := strconv.ParseInt(string(r.find(l.key("removed")).Value), 10, 64)
+	return max(revision, parsePointer(r.find(l.key("state")).Value).Removed)
 }
 
 func sumOf(snapshot []byte) string {
@@ -63,20 +73,23 @@ func (l *Log) readSnapshot(ctx context.Context, c *client, p pointer) (snapshot 
 }
 
 // piece returns the key of piece i of the snapshot id.
-func (l *Log) piece(id string, i int) []byte {
-	return l.key("state/" + id + "/" + strconv.Itoa(i))
-}
+func (l *Log) piece(id string, i int) []byte { return l.key("state/" + id + "/" + strconv.Itoa(i)) }
 
 // SaveSnapshot saves data as a snapshot that includes all entries up to the revision at. It then
 // removes what is no longer needed: the entries included in the previous snapshot, the pieces of
 // snapshots before that one, and the keys of the nodes that are gone. It compacts etcd's history as
 // well. It has no effect if a later snapshot exists, or if another is saved at the same time. It
-// fails with ctx's error or ErrReplaced.
+// fails with ctx's error or ErrReplaced, or if data is too large.
 //
 // The pieces of the previous snapshot stay, because a node that is starting may be reading them.
 func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone []string) error {
 	log, state := s.log, s.log.key("state")
-	response, err := s.saver.hedge(ctx, slowAfter, same(transaction{Success: []operation{get(state)}}))
+	if most := maxPieces * log.maxPiece; len(data) > most {
+		return fmt.Errorf("it has %d bytes, and at most %d can be saved", len(data), most)
+	}
+	removed := log.key("removed")
+	read := transaction{Success: []operation{get(state), get(removed)}}
+	response, err := s.saver.hedge(ctx, slowAfter, same(read))
 	if err != nil {
 		return err
 	}
@@ -85,7 +98,7 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 	if previous.At >= at {
 		return nil
 	}
-	p := pointer{At: at, Removed: previous.At, ID: rand.Text(), Sum: sumOf(data)}
+	p := pointer{At: at, Removed: max(previous.At, log.removed(response)), ID: rand.Text(), Sum: sumOf(data)}
 	for piece := range slices.Chunk(data, log.maxPiece) {
 		p.Pieces++
 		if _, err := s.change(ctx, nil, put(log.piece(p.ID, p.Pieces), piece)); err != nil {
@@ -96,9 +109,10 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 	if err != nil {
 		return err
 	}
-	// Entries may be removed only after the pointer says so.
+	// Entries may be removed only after both keys say so.
 	unchanged := modifiedIs(state, current.Modified)
-	saved, err := s.change(ctx, []compare{unchanged}, put(state, value))
+	digits := strconv.AppendInt(nil, p.Removed, 10)
+	saved, err := s.change(ctx, []compare{unchanged}, put(state, value), put(removed, digits))
 	if err != nil {
 		return err
 	}
@@ -121,8 +135,9 @@ func (s *Session) tidy(ctx context.Context, p, old pointer, revision int64, gone
 			return err
 		}
 	}
-	// Pieces older than the pointer p belong to its snapshot, or to the previous one, or to one that
-	// nothing will point to, because the node that is saving it has read an older pointer.
+	// A piece older than p belongs to p's snapshot, to the previous one, or to neither. In the last
+	// case nothing will ever point to it: the node that is saving it, if any, has read an outdated
+	// pointer, so its transaction will fail.
 	isOld := func(rest string) bool {
 		id, _, _ := strings.Cut(rest, "/")
 		return id != p.ID && id != old.ID
@@ -147,8 +162,8 @@ func (s *Session) tidy(ctx context.Context, p, old pointer, revision int64, gone
 	return ctx.Err()
 }
 
-// removeKeys removes the keys that begin with prefix and have not changed since this revision, if
-// the rest of the key is old.
+// removeKeys removes the keys that begin with prefix, have not changed since revision, and for
+// which isOld, given the rest of the key, returns true.
 func (s *Session) removeKeys(
 	ctx context.Context, prefix []byte, revision int64, isOld func(rest string) bool,
 ) error {

@@ -41,6 +41,8 @@ func (w *world) names(prefix string) (names []string) {
 	return names
 }
 
+func last(names []string) string { return names[len(names)-1] }
+
 func TestSnapshotIsFoundByTheNextNode(t *testing.T) {
 	for _, size := range []int{0, 1, testPiece - 1, testPiece, testPiece + 1} {
 		inWorld(t, 1, func(t *testing.T, w *world) {
@@ -273,6 +275,21 @@ func TestSnapshotIsSavedWhateverFails(t *testing.T) {
 	}
 }
 
+func TestSnapshotThatIsTooLargeChangesNothing(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		at := mustAppend(t, s, "a", 1, "x")
+		revision := w.revision
+		err := s.SaveSnapshot(t.Context(), at, make([]byte, maxPieces*testPiece+1), nil)
+		if err == nil || !strings.Contains(err.Error(), "1024001 bytes") {
+			t.Errorf("got %v", err)
+		}
+		if w.revision != revision {
+			t.Error("etcd has changed")
+		}
+	})
+}
+
 // If an entry were removed before the pointer says so, a reader would not notice.
 func TestPointerIsPutBeforeEntriesAreRemoved(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
@@ -329,8 +346,9 @@ func TestReadingASnapshotStartsOverIfItWasRemoved(t *testing.T) {
 
 func TestDamagedSnapshotIsRejectedAndReplaced(t *testing.T) {
 	for name, damage := range map[string]func(w *world){
+		"no pointer":        func(w *world) { w.remove("lobby/state") },
 		"piece missing":     func(w *world) { w.remove("lobby/state/") },
-		"piece changed":     func(w *world) { w.put("lobby/state/"+w.names("state/")[0], "other") },
+		"piece changed":     func(w *world) { w.put("lobby/state/"+last(w.names("state/")), "other") },
 		"garbage":           func(w *world) { w.put("lobby/state", "garbage") },
 		"too many pieces":   func(w *world) { w.put("lobby/state", `{"at":9,"id":"x","pieces":1000000000}`) },
 		"pieces below zero": func(w *world) { w.put("lobby/state", `{"at":9,"id":"x","pieces":-1}`) },
@@ -340,9 +358,15 @@ func TestDamagedSnapshotIsRejectedAndReplaced(t *testing.T) {
 				s := w.mustBegin()
 				at := mustAppend(t, s, "a", 1, "x")
 				mustSave(t, s, at, "snapshot")
+				// The log still has all entries.
+				damage(w)
+				follow(t.Context(), mustHave(t, w, 0, "")).mustRead(t, "a/1=x")
+				at = mustAppend(t, s, "a", 2, "y")
+				mustSave(t, s, at-1, "snapshot")
+				mustSave(t, s, at, "snapshot") // it removes the first entry
 				damage(w)
 				_, err := w.newLog().Begin(t.Context(), "", Entry{})
-				if err == nil || !strings.Contains(err.Error(), errDamaged.Error()) {
+				if err == nil || !strings.Contains(err.Error(), errDamaged.Error()) || errors.Is(err, ErrRefused) {
 					t.Errorf("got %v", err)
 				}
 				// A running node replaces it.

@@ -3,6 +3,7 @@ package room
 import (
 	"fmt"
 	"maps"
+	"strings"
 
 	"lobby/chain"
 	"lobby/chat"
@@ -28,9 +29,9 @@ type Presence struct {
 // other requests between two pages.
 const maxPage = 100
 
-// Snapshot returns a page of the state: the users after the given name, and in the first page,
-// which comes after "", LastID and Events too. The next page comes after the name next, which is ""
-// if there is none. No command may be applied between the pages of one Snapshot.
+// Snapshot returns a page of the state: the users after the given name and, in the first page,
+// LastID and Events too. The first page comes after "". Pass next as after to get the next page; it
+// is "" after the last one. No command may be applied between the pages of one Snapshot.
 func (r *Room) Snapshot(after string) (page Snapshot, next string) {
 	if after == "" {
 		page = Snapshot{LastID: r.Chain.LastID().String(), Events: string(r.Chain.History())}
@@ -46,17 +47,26 @@ func (r *Room) Snapshot(after string) (page Snapshot, next string) {
 // error says what is wrong with the Snapshot; the Room is then unusable.
 func (r *Room) Restore(s Snapshot) error {
 	last, err := chain.ParseID(s.LastID)
-	if err != nil {
-		return err
+	if epoch, _, _ := strings.Cut(s.LastID, "-"); err != nil || !IsEpoch(epoch) {
+		return fmt.Errorf("%.100q is not an event id", s.LastID)
 	}
 	r.Chain, err = chain.Restore(last, []byte(s.Events), r.config.History, r.config.KeepAlive)
 	if err != nil {
 		return err
 	}
-	for _, p := range s.Users {
-		if r.users[p.Name] != nil {
-			return fmt.Errorf("the user %.100q is in the snapshot twice", p.Name)
+	for i, p := range s.Users {
+		switch {
+		case !isName(p.Name):
+			return fmt.Errorf("the snapshot has the invalid name %.100q", p.Name)
+		case i > 0 && p.Name <= s.Users[i-1].Name:
+			return fmt.Errorf("the snapshot has the user %.100q twice or out of order", p.Name)
 		}
+		for _, count := range p.Streams {
+			if count < 1 {
+				return fmt.Errorf("the snapshot has the user %.100q with %d streams", p.Name, count)
+			}
+		}
+		// The arrival may have a number above the last event's, if it was in an earlier epoch.
 		visit := Visit{chat.UncheckedName(p.Name), p.Arrival}
 		r.users[p.Name] = &user{visit, p.Stays, p.Streams}
 		r.Roster.Add(p.Name)
@@ -64,8 +74,14 @@ func (r *Room) Restore(s Snapshot) error {
 	return nil
 }
 
-// page returns up to maxPage users in the order of their names, after the given name, and the name
-// after which the next page comes, or "" if there is none.
+// IsEpoch reports whether s can be the epoch of an id on several machines.
+func IsEpoch(s string) bool {
+	const allowed = "0123456789abcdefghijklmnopqrstuvwxyz"
+	return s != "" && len(s) <= 64 && strings.Trim(s, allowed) == ""
+}
+
+// page returns up to maxPage users in the order of their names, after the given name. The next page
+// starts after the name next, which is "" after the last page.
 func (r *Room) page(after string) (users []*user, next string) {
 	for name := range r.Roster.NamesAfter(after) {
 		if len(users) == maxPage {

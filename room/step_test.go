@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -44,8 +45,8 @@ func (r *Room) restored(t *testing.T) *Room {
 	return copied
 }
 
-// FuzzSnapshot applies a sequence of commands, of which each byte is one, to two rooms. One of them
-// is restored from its own snapshot in the middle. Both must come to the same state.
+// FuzzSnapshot applies one command for each byte to two rooms. One of them is restored from its own
+// snapshot in the middle. Both must come to the same state.
 func FuzzSnapshot(f *testing.F) {
 	f.Add([]byte("join, say, open and leave as the bytes will have it"), 10)
 	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 64, 65, 66, 67, 68, 69, 70, 71, 72}, 9)
@@ -97,23 +98,63 @@ func TestSnapshotHasPagesOfAllUsers(t *testing.T) {
 	}
 }
 
-func TestRestoreRejectsASnapshotThatCannotBe(t *testing.T) {
+func TestRestoreRejectsAnInvalidSnapshot(t *testing.T) {
 	r := New(testConfig)
 	for _, name := range []string{"alice", "bob"} {
 		r.Apply("", Command{Verb: Join, Name: mustName(t, name)})
 	}
 	for name, spoil := range map[string]func(*Snapshot){
-		"no last id":           func(s *Snapshot) { s.LastID = "" },
-		"an event is missing":  func(s *Snapshot) { s.Events = s.Events[len(s.Events)/2:] },
-		"no event":             func(s *Snapshot) { s.Events = "" },
-		"a user occurs twice":  func(s *Snapshot) { s.Users = append(s.Users, s.Users[0]) },
-		"the last id is ahead": func(s *Snapshot) { s.LastID += "0" },
+		"no last id":                 func(s *Snapshot) { s.LastID = "" },
+		"an event is missing":        func(s *Snapshot) { s.Events = s.Events[len(s.Events)/2:] },
+		"no event":                   func(s *Snapshot) { s.Events = "" },
+		"a user occurs twice":        func(s *Snapshot) { s.Users = append(s.Users, s.Users[0]) },
+		"the last id is ahead":       func(s *Snapshot) { s.LastID += "0" },
+		"the users are out of order": func(s *Snapshot) { slices.Reverse(s.Users) },
+		"a user occurs twice, apart": func(s *Snapshot) {
+			s.Users = append(s.Users, Presence{Name: "carol", Arrival: 1}, s.Users[0])
+		},
+		"a name is empty":            func(s *Snapshot) { s.Users[0].Name = "" },
+		"a name has a line break":    func(s *Snapshot) { s.Users[0].Name = "al\nice" },
+		"a name ends a record":       func(s *Snapshot) { s.Users[0].Name = "al" + RecordEnd + "ice" },
+		"a name has two fields":      func(s *Snapshot) { s.Users[0].Name = "a" + FieldSeparator + "b" },
+		"a name is not UTF-8":        func(s *Snapshot) { s.Users[0].Name = "al\xffice" },
+		"a node has no stream":       func(s *Snapshot) { s.Users[0].Streams = map[string]int{"n": 0} },
+		"a node has fewer than none": func(s *Snapshot) { s.Users[0].Streams = map[string]int{"n": -1} },
+		"the epoch is not ASCII":     func(s *Snapshot) { s.inEpoch("é") },
+		"the epoch is too long":      func(s *Snapshot) { s.inEpoch(strings.Repeat("e", 65)) },
+		"the epoch ends a line":      func(s *Snapshot) { s.inEpoch("e\n") },
 	} {
 		s := r.snapshot()
 		spoil(&s)
 		if err := New(testConfig).Restore(s); err == nil {
 			t.Errorf("Restore accepts a snapshot with a fault: %s", name)
 		}
+	}
+}
+
+// inEpoch moves the snapshot to another epoch.
+func (s *Snapshot) inEpoch(epoch string) {
+	old, _, _ := strings.Cut(s.LastID, "-")
+	s.LastID = strings.Replace(s.LastID, old, epoch, 1)
+	s.Events = strings.ReplaceAll(s.Events, "id: "+old, "id: "+epoch)
+}
+
+func TestUsersOfAnEarlierEpochAreRestored(t *testing.T) {
+	r := New(testConfig)
+	r.Apply("", Command{Verb: Join, Name: mustName(t, "alice")})
+	r.ApplyStep(NewEpoch{"next"})
+	if got := r.restored(t).names(); !slices.Equal(got, []string{"alice"}) {
+		t.Errorf("the users are %q, want alice", got)
+	}
+}
+
+func TestRestoreAcceptsTheLongestEpoch(t *testing.T) {
+	r := New(testConfig)
+	r.Apply("", Command{Verb: Join, Name: mustName(t, "alice")})
+	s := r.snapshot()
+	s.inEpoch(strings.Repeat("e", 64))
+	if err := New(testConfig).Restore(s); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -148,8 +189,8 @@ func TestRemovedNodeNoLongerKeepsUsersPresent(t *testing.T) {
 	}
 }
 
-// An operation is a page of a snapshot, and the same page of the removal of a node. On a busy
-// machine, the longest is one that was interrupted.
+// Each iteration takes one page of a snapshot and removes the same page of users. On a busy
+// machine, longest-µs is a call that the scheduler interrupted.
 func BenchmarkPage(b *testing.B) {
 	r := New(Config{History: 4096, MaxUsers: 1, KeepAlive: time.Minute})
 	after, held := "", []time.Duration(nil)
