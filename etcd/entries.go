@@ -98,7 +98,7 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 					SortTarget: "MOD", SortOrder: "ASCEND", Limit: limit}},
 				get(lobby),
 				get(log.key("state")),
-				get(log.key("removed")),
+				get(log.key("copy")),
 			}}
 			if r.last.Key != nil {
 				t.Success = append(t.Success, stat(r.last.Key))
@@ -108,7 +108,7 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		removed := log.removed(page)
+		removed := log.pointer(page).Removed
 		switch {
 		case page.find(lobby).Created != s.Created:
 			return ErrReplaced
