@@ -28,7 +28,7 @@ import (
 	"lobby/web"
 )
 
-// server answers each HTTP request with one question to the hub.
+// server handles each HTTP request by asking the hub once.
 //
 // It does not pass the request's context on: net/http cancels it when the client closes its side of
 // the connection, and such a client (HTTP/1.0 clients, nc) may still be waiting for the response.
@@ -164,7 +164,7 @@ func (s *server) leave(w http.ResponseWriter, r *http.Request, name chat.Name, _
 
 const (
 	// Lists that are being sent may use 64 MiB: roster.MaxRetained for old ones, and a buffer of
-	// roster.MaxPiece for each long one. Hence at most maxLists of those at once; others wait.
+	// roster.MaxPiece for each long one. So at most maxLists long lists are sent at once; others wait.
 	maxLists    = (64<<20 - roster.MaxRetained) / roster.MaxPiece
 	listTimeout = 5 * time.Second
 	minListRate = 64 << 10 // bytes per second that a client must read, once writeTimeout has passed
@@ -215,7 +215,8 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 	rc := http.NewResponseController(w)
 	if conn, ok := r.Context().Value(connKey{}).(*conns.Conn); ok {
-		conn.EnableUserTimeout(false) // a client that has read fast may pause for long
+		// After reading fast, a client may pause for longer than the timeout.
+		conn.EnableUserTimeout(false)
 		defer conn.EnableUserTimeout(true)
 	}
 	sent, watched := make(chan struct{}), make(chan struct{})
@@ -243,7 +244,7 @@ func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 	}
 }
 
-// connKey is the key of a request's *conns.Conn in its context, where this program serves it.
+// connKey is the context key of a request's *conns.Conn. It is absent in another program's server.
 type connKey struct{}
 
 // stream responds with a stream of events (HTML standard, section 9.2, "Server-sent events"). Its
@@ -288,7 +289,8 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, params httproute
 const maxEventID = 100
 
 // lastEventID returns the id after which a stream starts: the last header or, failing that, the last
-// query parameter that is not empty. What is longer than any id is cut off, and still no valid id.
+// query parameter that is not empty. A value longer than any id is cut off; it is still not a valid
+// id.
 func lastEventID(r *http.Request) string {
 	id := ""
 	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
@@ -296,7 +298,7 @@ func lastEventID(r *http.Request) string {
 			id = value
 			if decoded, err := url.QueryUnescape(value); err == nil {
 				id = decoded
-			} // One that can't be decoded stays as it is, so that the stream starts with a gap.
+			} // A value that can't be decoded stays as it is, so that the stream starts with a gap.
 		}
 	}
 	for _, value := range r.Header.Values("Last-Event-ID") {
@@ -339,7 +341,7 @@ func respond(w http.ResponseWriter, status int, id chain.ID, body string) {
 	io.WriteString(w, body)
 }
 
-// failHub responds to a request for which the hub returned err. Name is the user that it concerns.
+// failHub responds to a request for which the hub returned err. Name is the user whom it concerns.
 func failHub(w http.ResponseWriter, r *http.Request, id chain.ID, name chat.Name, err error) {
 	switch {
 	case errors.Is(err, room.ErrNotPresent):
@@ -354,7 +356,7 @@ func failHub(w http.ResponseWriter, r *http.Request, id chain.ID, name chat.Name
 	}
 }
 
-// hubLimits and statusLimits name the limits for whose sake requests are rejected, in metrics.
+// hubLimits and statusLimits give the names under which metrics counts rejections.
 var (
 	hubLimits = map[error]string{
 		room.ErrTooManyUsers: "users",
@@ -422,7 +424,7 @@ func notFound(w http.ResponseWriter, r *http.Request) {
 }
 
 func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "*" { // which httprouter takes for all paths together
+	if r.URL.Path == "*" { // httprouter takes "*" for all paths together
 		w.Header().Del("Allow")
 		notFound(w, r)
 		return

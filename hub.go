@@ -72,9 +72,9 @@ var (
 
 // Hub is the way to the state that Run owns. Its methods may be called from any goroutine.
 //
-// A request that Run accepts always gets a result. If ctx is done before that, or the hub stops, the
-// request has no effect, and the method returns a zero ID with ctx's error or ErrStopped. On several
-// machines it may also return ErrUnknown: the request may still take effect.
+// If ctx is done or the hub stops before Run accepts a request, the request has no effect, and the
+// method returns a zero ID with ctx's error or ErrStopped. Once accepted, a request always gets a
+// result. On several machines, the result may be ErrUnknown: the request may still take effect.
 type Hub struct {
 	config Config
 
@@ -89,7 +89,7 @@ type Hub struct {
 
 	// From open streams to Run.
 	lags   chan lag        // a stream has fallen behind and asks where to continue
-	closes chan room.Visit // a stream has closed that kept its user present during this visit
+	closes chan room.Visit // a stream has closed; it kept its user present during this visit
 
 	stopping chan struct{} // closed when Run accepts no more requests
 
@@ -100,7 +100,7 @@ type Hub struct {
 	results  chan<- room.StepResult
 }
 
-// request is a question to Run.
+// request is what a caller sends to Run.
 type request[Query any] struct {
 	query  Query
 	result chan room.Result // has room for one, so that Run never waits for a caller
@@ -114,7 +114,7 @@ type message struct {
 
 // subscription is the request to open a stream.
 type subscription struct {
-	name        chat.Name // whom the stream keeps present; zero for nobody
+	name        chat.Name // the user whom the stream keeps present; zero for nobody
 	lastEventID string
 }
 
@@ -225,12 +225,12 @@ func ask[Query any](ctx context.Context, h *Hub, requests chan<- request[Query],
 type Stream struct {
 	*chain.Reader
 	hub    *Hub
-	visit  room.Visit // during which the stream keeps its user present; zero for nobody
+	visit  room.Visit // the stream keeps its user present during this visit; zero for nobody
 	closed bool
 }
 
-// after asks Run where a stream that has fallen behind continues. Run answers this even while it is
-// stopping, until the last stream has closed.
+// after asks Run where a stream that has fallen behind continues. Run answers this question until
+// the last stream has closed, even while Run is stopping.
 func (h *Hub) after(ctx context.Context, lastEventID string) (chain.Start, error) {
 	l := lag{lastEventID, make(chan chain.Start, 1)}
 	select {
@@ -241,8 +241,8 @@ func (h *Hub) after(ctx context.Context, lastEventID string) (chain.Start, error
 	}
 }
 
-// Close closes the stream, once Run has been called. Next must not be called after it. A second
-// Close does nothing.
+// Close closes the stream. It waits until Run notices, so Run must have been called. Next must not
+// be called after Close. A second Close does nothing.
 func (s *Stream) Close() {
 	if !s.closed {
 		s.closed = true
@@ -274,7 +274,7 @@ type expiry struct {
 const (
 	// maxExpiries bounds the queue, at 6 MB: beyond it the oldest grace period ends early.
 	maxExpiries = 1 << 17
-	// If graceTimer is this late, Run assumes that the process was suspended.
+	// If graceTimer is later than maxLate, Run assumes that the process was suspended.
 	maxLate = 10 * time.Millisecond
 	// maxStopping is how long requests that are pending may delay the end of the streams.
 	maxStopping = time.Second
@@ -336,8 +336,8 @@ func (h *Hub) Run(ctx context.Context) {
 	}
 }
 
-// submit has a command applied and its result sent: at once on a single machine, and otherwise when
-// the command has come back from the log, which delivers it to all nodes.
+// submit applies a command and sends its result at once on a single machine. On several, it sends
+// the command to the log, and applyStep does the rest when the command comes back.
 func (s *state) submit(c room.Command, result chan<- room.Result) {
 	if s.commands == nil {
 		result <- s.room.Apply(s.node, c)
@@ -389,11 +389,11 @@ func (s *state) startGracePeriod(visit room.Visit) {
 // wait while a crowd leaves.
 func (s *state) checkGracePeriods() {
 	now := time.Now()
-	late := now.Sub(s.expiries[0].at) // negative if the timer was for one that has ended early
+	late := now.Sub(s.expiries[0].at) // negative if the timer was for a period that has ended early
 	if late > maxLate {
 		// The process was probably suspended, and clients may have reconnected without Run having
-		// seen it yet. So they get the time by which this expiry is late once more, but at most one
-		// grace period. Later expiries stay as they are, so the queue remains in order.
+		// noticed yet. So every grace period that would end before `until` now ends then: in as much
+		// time as this expiry is late, but in at most one grace period. The queue remains in order.
 		until := now.Add(min(late, s.config.Grace))
 		for i := range s.expiries {
 			if e := &s.expiries[i]; e.at.Before(until) {
@@ -427,8 +427,8 @@ func (s *state) endFirstGracePeriod() {
 
 // Connect makes the hub one of several; call it before Run. Node is the name of its node. Every
 // command sent to commands must come back in an Entry of that node, in the same order, until an End.
-// Each step but Entry and End is followed by a result, for which results must have room. The
-// receiver of commands must never wait until the hub receives a step.
+// The hub sends one result for each step except Entry and End; results needs a buffer of at least
+// one. The receiver of commands must never wait until the hub receives a step.
 func (h *Hub) Connect(
 	node string, commands chan<- room.Command, steps <-chan room.Step, results chan<- room.StepResult,
 ) {
@@ -474,8 +474,8 @@ func (s *state) finishPending(steps <-chan room.Step) {
 	}
 }
 
-// failPending ends all pending requests with an error. The oldest unknown of their commands may
-// still take effect.
+// failPending ends all pending requests with an error. The first `unknown` of them may still take
+// effect.
 func (s *state) failPending(unknown int) {
 	for i, p := range s.pending {
 		err := ErrStopped

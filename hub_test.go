@@ -14,6 +14,7 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 	"lobby/chain"
 	"lobby/chat"
 	"lobby/cluster"
+	"lobby/conns"
 	"lobby/internal/memlog"
 	"lobby/internal/ssetest"
 	"lobby/room"
@@ -217,7 +219,7 @@ func TestUserStaysForTheGracePeriod(t *testing.T) {
 			b.close(b.mustOpen("alice"))
 			time.Sleep(grace)
 		}, want: []string{departure("alice")}},
-		{name: "and stays if it joins", then: func(b *bubble) {
+		{name: "and stays after a join", then: func(b *bubble) {
 			time.Sleep(grace - 1)
 			b.mustJoin("alice")
 			time.Sleep(2 * grace)
@@ -387,7 +389,7 @@ func TestGracePeriodsAreBounded(t *testing.T) {
 		b.mustOpen("bob").Close() // ends alice's
 		b.expectUsers("bob")
 		time.Sleep(time.Hour - 1)
-		b.expectUsers("bob") // whose grace period has not ended with those before it
+		b.expectUsers("bob") // bob's grace period has not ended with those before it
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		b.expectUsers()
@@ -428,6 +430,30 @@ func TestReaderThatFallsBehindAsksTheHub(t *testing.T) {
 		}
 		stream.Close()
 	})
+}
+
+func TestFiguresCountOnlyIfToldTo(t *testing.T) {
+	for _, counts := range []bool{false, true} {
+		config := DefaultConfig
+		config.Counts = counts
+		inBubble(t, config, func(b *bubble) {
+			b.mustJoin("alice")
+			b.mustSay("alice", "hello")
+			b.mustOpen("bob")
+			want := Figures{Users: 2, Streams: 1}
+			if counts {
+				want.Counts = room.Counts{Arrivals: 2, Messages: 1}
+			}
+			if got, err := b.hub.Figures(); got != want || err != nil {
+				b.Errorf("got %+v, %v, want %+v", got, err, want)
+			}
+			b.stop()
+			synctest.Wait()
+			if _, err := b.hub.Figures(); err != ErrStopped {
+				b.Errorf("after the end got %v", err)
+			}
+		})
+	}
 }
 
 func TestStoppingEndsStreamsAfterAllEvents(t *testing.T) {
@@ -497,7 +523,7 @@ func TestNewHubRejectsSettingsThatMakeNoSense(t *testing.T) {
 	})
 }
 
-// model is what a hub should do, told the simplest way.
+// model is the simplest implementation of what a hub should do.
 type model struct {
 	config Config
 	users  map[string]*modelUser
@@ -940,7 +966,7 @@ func mustRestore(t *testing.T, config Config, log *memlog.Log, current ...*machi
 		current[0].hub.Say(t.Context(), alice, mustText(t, fmt.Sprint(log.Len(), strings.Repeat(" text", 800))))
 	}
 	restored := startMachine(t, config, log)
-	time.Sleep(time.Minute) // until everyone has left whom nothing keeps present
+	time.Sleep(time.Minute) // until everyone whom nothing keeps present has left
 	want := current[0].state()
 	for i, m := range append(current[1:], restored) {
 		if m.state() != want {
@@ -995,6 +1021,25 @@ func (s *said) mustBeIn(t *testing.T, history []ssetest.Event) {
 			t.Errorf("%.80q was rejected, and is in the history", text)
 		}
 	}
+}
+
+// What main.go sets on each connection.
+func TestFailureToLimitAConnectionIsPrintedAtMostOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stderr strings.Builder
+		prepare := prepareConn(&stderr)
+		for _, after := range []time.Duration{0, time.Second - 1, 1} {
+			time.Sleep(after)
+			broken := &conns.Conn{TCPConn: new(net.TCPConn)} // no option can be set on it
+			if ctx := prepare(t.Context(), broken); ctx.Value(connKey{}) != broken {
+				t.Error("the connection is not served")
+			}
+		}
+		line := "lobby: cannot limit a connection: invalid argument\n"
+		if got := stderr.String(); got != line+line {
+			t.Errorf("printed %q in a second, want %q twice", got, line)
+		}
+	})
 }
 
 // Benchmarks.

@@ -34,7 +34,7 @@ const (
 	requestTimeout  = time.Second / 4 // for running requests before streams are ended
 	retryPause      = time.Second / 2 // between attempts to join the lobby
 	flushTimeout    = time.Second / 4 // for the last lines to be printed
-	repeatPause     = time.Second / 2 // a signal this soon after the first is the same one, forwarded
+	sameSignal      = time.Second / 2 // a second signal so soon is taken for the first one, forwarded
 
 	// idleTimeout is longer than load balancers (600 s), proxies and clients keep connections, so that
 	// they close first: a request that they send while the server closes is lost.
@@ -45,11 +45,12 @@ const (
 	// is due in the second half.
 	vanishTimeout = 30 * time.Second
 
-	// A vanished client stays present for at most 51 s: 15 s until a comment is sent, 31 s for that,
-	// and 5 s of grace period. Without comments, the kernel's probes of the idle connection go
-	// unanswered. It drops the connection at the first probe that is due after vanishTimeout (on
-	// Linux) or after probeCount probes (elsewhere): after 30 s, so that an outage of 15 s leaves a
-	// probe to answer.
+	// A vanished client stays present for at most 51 s: 15 s until a comment is sent, 31 s of retries,
+	// and 5 s of grace period. With a longer -keepalive it can be 66 s: up to 30 s without a comment,
+	// 31 s of retries, and 5 s of grace period. If no comment is sent for longer, the kernel's probes
+	// end the connection: at the first probe that is due after vanishTimeout (on Linux) or after
+	// probeCount probes (elsewhere). Both are after 30 s, so that an outage of 15 s leaves a probe to
+	// answer.
 	probeIdle     = 10 * time.Second
 	probeInterval = 2 * time.Second
 	probeCount    = 10
@@ -58,7 +59,7 @@ const (
 	// costs little memory. sendBuffer, which Linux doubles, also limits what has been sent but not
 	// acknowledged: to what a client reads in writeTimeout at minListRate. Otherwise a write could be
 	// done megabytes before a client behind a slow link has the data.
-	unsentLimit = 64 << 10
+	unsentLimit = 16 << 10
 	sendBuffer  = 320 << 10
 
 	// Over HTTP/2, a connection on which nothing has arrived for pingAfter gets a ping, which the
@@ -74,7 +75,7 @@ func main() {
 	ctx, stop := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	if !signal.Ignored(syscall.SIGHUP) { // as it is under nohup
+	if !signal.Ignored(syscall.SIGHUP) { // nohup makes processes ignore it
 		signal.Notify(signals, syscall.SIGHUP)
 	}
 	go func() {
@@ -83,7 +84,7 @@ func main() {
 			if first.IsZero() {
 				first = time.Now()
 				stop()
-			} else if time.Since(first) >= repeatPause {
+			} else if time.Since(first) >= sameSignal {
 				os.Exit(1)
 			}
 		}
@@ -244,7 +245,8 @@ func (s *settings) answersTo(addr net.Addr) func(origin.Host) bool {
 	isLocal := origin.HostOf(addr.String()).IsLoopback()
 	return func(host origin.Host) bool {
 		return host.IsLoopback() || slices.Contains(s.hosts, host) ||
-			!isLocal && (len(s.hosts) == 0 || host.IsAddress()) // which DNS cannot rebind
+			// With an address, no name is involved, so DNS rebinding is impossible.
+			!isLocal && (len(s.hosts) == 0 || host.IsAddress())
 	}
 }
 
@@ -254,19 +256,21 @@ func newHTTPServer(handler http.Handler, stderr io.Writer) *http.Server {
 		ReadHeaderTimeout:            headTimeout,
 		WriteTimeout:                 writeTimeout,
 		IdleTimeout:                  idleTimeout,
-		MaxHeaderBytes:               maxHead - 4<<10, // to which net/http adds 4 KiB
+		MaxHeaderBytes:               maxHead - 4<<10, // net/http adds 4 KiB
 		DisableGeneralOptionsHandler: true,            // "OPTIONS *" is checked like every other request
 		ConnContext:                  prepareConn(stderr),
 		ErrorLog:                     log.New(errorLog{stderr}, "lobby: ", 0),
 	}
 }
 
-// errorLog prints what net/http logs, except that clients fail to shake hands or speak HTTP/2.
+// errorLog prints what net/http logs, except clients' failed TLS handshakes and HTTP/2 errors.
 type errorLog struct{ io.Writer }
 
 func (l errorLog) Write(line []byte) (int, error) {
-	if bytes.Contains(line, []byte("TLS handshake error")) || bytes.Contains(line, []byte("http2: server")) {
-		return len(line), nil
+	for _, fault := range []string{"TLS handshake error", "http2: server"} {
+		if bytes.Contains(line, []byte(fault)) {
+			return len(line), nil
+		}
 	}
 	return l.Writer.Write(line)
 }
@@ -279,8 +283,9 @@ type runningHub struct {
 	done chan struct{} // closed when Run has returned
 }
 
-// start calls a hub's Run. The hub has its own context: it stops only after the listener is closed,
-// so that no accepted connection finds the hub already stopped.
+// start calls a hub's Run. The hub has its own context, so that running requests get their results:
+// serve stops the hub only after the listener is closed. On several machines, losing the lobby
+// stops the hub earlier.
 func start(hub *Hub, node *cluster.Node) runningHub {
 	ctx, stop := context.WithCancel(context.Background())
 	h := runningHub{hub, node, stop, make(chan struct{})}
@@ -302,6 +307,9 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	}
 	listener := conns.Limit(tcpListener, s.connections, func(w io.Writer) {
 		s.monitor.Count(http.StatusServiceUnavailable, "connections")
+		if s.certificate != nil { // without a protocol to choose from, this is HTTP/1.1
+			w = tls.Server(w.(net.Conn), &tls.Config{GetCertificate: s.certificate.Get})
+		}
 		turnAway(w)
 	})
 	addr := tcpListener.Addr().String()
@@ -333,8 +341,8 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	// Running requests get their responses. Then the streams end, which are hijacked and unknown to
-	// Shutdown.
+	// Running requests get their responses. Then the hub ends the streams: over HTTP/1.1, Shutdown
+	// does not know them, because they are hijacked; over HTTP/2, it would wait for them.
 	stopping := time.AfterFunc(requestTimeout, h.stop)
 	defer stopping.Stop()
 	server.Shutdown(ctx)
@@ -354,10 +362,12 @@ func (h runningHub) report(text *metrics.Text, listener *conns.Limited) {
 	}
 	f, err := h.Figures()
 	if err != nil {
-		return // it has stopped
+		return // the hub has stopped
 	}
-	one := func(n int) metrics.Value { return metrics.Value{Is: float64(n)} }
-	kind := func(of string, n int) metrics.Value { return metrics.Value{Label: "kind", Of: of, Is: float64(n)} }
+	one := func(n int) metrics.Sample { return metrics.Sample{Value: float64(n)} }
+	kind := func(of string, n int) metrics.Sample {
+		return metrics.Sample{Label: "kind", LabelValue: of, Value: float64(n)}
+	}
 	text.Gauge("lobby_users", "Users who are present.", one(f.Users))
 	text.Gauge("lobby_streams", "Open streams.", one(f.Streams))
 	text.Gauge("lobby_connections", "Open connections.", one(listener.Connections()))
@@ -368,7 +378,7 @@ func (h runningHub) report(text *metrics.Text, listener *conns.Limited) {
 }
 
 // prepareConn returns a function that sets on each new connection what net/http has no option for.
-// A connection is served even if that fails, since only its limits are weaker then.
+// A connection is served even if one of them fails, since only its limits are weaker then.
 func prepareConn(stderr io.Writer) func(context.Context, net.Conn) context.Context {
 	var warned time.Time // needs no lock: http.Server calls the function from one goroutine
 	return func(ctx context.Context, conn net.Conn) context.Context {
@@ -386,7 +396,7 @@ func prepareConn(stderr io.Writer) func(context.Context, net.Conn) context.Conte
 	}
 }
 
-// turnAway writes the response for a connection beyond the limit, of which no request is read.
+// turnAway writes the response for a connection beyond the limit. No request is read from it.
 func turnAway(w io.Writer) {
 	const body = "There are too many connections; try again later.\n"
 	fmt.Fprintf(w, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: %s\r\nContent-Type: %s\r\n"+
@@ -397,7 +407,8 @@ func turnAway(w io.Writer) {
 // serveCluster takes part in a lobby on several machines until ctx is done. If its node loses the
 // lobby, it ends everything that is open, and comes back with another node as soon as it can.
 func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) error {
-	listener, err := listen("-addr", "127.0.0.1:8080", s.addr) // only to see whether that is possible
+	// This listens only to see whether that is possible.
+	listener, err := listen("-addr", "127.0.0.1:8080", s.addr)
 	if err != nil {
 		return err
 	}
@@ -405,7 +416,7 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 	say := func(sentence string) { warn(stderr, sentence) }
 	lobby := cluster.NewLobby(etcd.New(s.etcd),
 		cluster.Settings{History: s.config.History, MaxUsers: s.config.MaxUsers}, say)
-	s.monitor.Watch((*cluster.Node)(nil).Report) // until there is one
+	s.monitor.Watch((*cluster.Node)(nil).Report) // until there is a node
 	for wasPart, said := false, ""; ; {
 		node, reason := lobby.Begin(ctx)
 		if reason == nil {
@@ -468,7 +479,7 @@ func serveNode(
 }
 
 // limitStreams lowers the limit of streams to what the process may open, so that there are always
-// connections for other requests. The error says that there would be none.
+// connections for other requests. It fails if too few files may be open to serve anyone.
 func (s *settings) limitStreams() error {
 	files, ok := conns.MaxOpenFiles()
 	if !ok {
@@ -494,7 +505,7 @@ func (s *settings) limitStreams() error {
 }
 
 // listen listens at addr, HOST:PORT. 0.0.0.0 is every address of IPv4, [::] is every one of IPv6,
-// and an empty host is both. The error says what to try instead, such as flag with an example.
+// and an empty host is both. The error suggests what to try, for example -addr 127.0.0.1:8080.
 func listen(flag, example, addr string) (*net.TCPListener, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err == nil && port == "" {
@@ -521,9 +532,10 @@ func listen(flag, example, addr string) (*net.TCPListener, error) {
 	return listener.(*net.TCPListener), nil
 }
 
-// reachable returns the address at which a browser on this machine finds the server, which was told
-// to listen at wanted and does so at actual: that is actual, except that an empty host becomes
-// localhost, [::], which browsers do not open, becomes [::1], and a zone stays, escaped.
+// reachable returns the address to print: one that a browser on this machine can open. The server
+// was told to listen at wanted and listens at actual. The result is actual, with three exceptions:
+// an empty host becomes localhost; [::], which browsers do not open, becomes [::1]; and a zone is
+// kept, escaped.
 func reachable(wanted, actual string) string {
 	_, port, _ := net.SplitHostPort(actual)
 	host, _, _ := net.SplitHostPort(wanted)

@@ -27,7 +27,7 @@ func TestHeadsOfResponsesAreParsed(t *testing.T) {
 		{name: "the last on its connection", data: ok + "Connection: close\r\nContent-Length: 0\r\n\r\n",
 			want: responseHead{size: 57, final: true}},
 		{name: "no length", data: ok + "Content-Type: text/plain\r\n\r\n", fails: true},
-		{name: "a length that is none", data: ok + "Content-Length: x\r\n\r\n", fails: true},
+		{name: "an invalid length", data: ok + "Content-Length: x\r\n\r\n", fails: true},
 		{name: "an error", data: "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", fails: true},
 	} {
 		got, err := readHead([]byte(c.data))
@@ -87,7 +87,7 @@ func doJob(t *testing.T, addr netip.AddrPort, conns int, j job) (int, error) {
 }
 
 func TestAnsweredRequestsAreCounted(t *testing.T) {
-	body := strings.Repeat("x", 100_000) // which needs several reads
+	body := strings.Repeat("x", 100_000) // this needs several reads
 	for _, c := range []struct {
 		name  string
 		write func(io.Writer)

@@ -56,15 +56,6 @@ func (r *results) table(title string) *table {
 	return r.tables[i]
 }
 
-// spread returns the spread of a figure over the rounds, if it was recorded.
-func (r *results) spread(title, row, column string) (s spread, ok bool) {
-	t := r.table(title)
-	if t == nil {
-		return spread{}, false
-	}
-	return t.spread(row, column)
-}
-
 // spread returns the spread of a row's figure over the rounds, if it was recorded.
 func (t *table) spread(row, column string) (s spread, ok bool) {
 	values := t.values[cell{row, column}]

@@ -1,8 +1,8 @@
 // Package certs keeps a TLS server's certificate up to date, without a restart and without locks.
 //
-// A certificate expires within weeks, and a program such as certbot replaces its files before that.
-// One goroutine owns the current certificate, looks at the files every few seconds, and hands the
-// certificate to each handshake:
+// A certificate expires within months, and its files are replaced before that, by certbot for
+// example. One goroutine owns the current certificate, looks at the files every few seconds, and
+// hands the certificate to each handshake:
 //
 //	keeper, err := certs.Load("cert.pem", "key.pem")
 //	…
@@ -50,8 +50,8 @@ func (k *Keeper) Run(ctx context.Context, warn func(string)) {
 		select {
 		case k.current <- current:
 		case <-ticker.C:
-			// Unusable files are reported at the second look, because at the first one of the two may
-			// just have been replaced.
+			// Unusable files are reported only at the second look. At the first, perhaps only one of the
+			// two files has been replaced.
 			if content := k.look(); content != seen {
 				seen = content
 				var next *tls.Certificate

@@ -119,7 +119,7 @@ func TestNewFilesCountWithinTenSeconds(t *testing.T) {
 func TestHandshakeEndsWithoutACertificate(t *testing.T) {
 	serverConn, clientConn := net.Pipe()
 	go tls.Client(clientConn, &tls.Config{InsecureSkipVerify: true}).Handshake()
-	k := &Keeper{current: make(chan *tls.Certificate)} // of which Run does not run
+	k := &Keeper{current: make(chan *tls.Certificate)} // its Run does not run
 	ctx, cancel := context.WithCancel(t.Context())
 	config := &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		cancel()

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"fmt"
-	"math/bits"
+	"math"
 	"runtime"
 	"strconv"
 	"strings"
@@ -22,21 +22,20 @@ const (
 	// that is a moment late loses nothing.
 	recentBatches = 64
 
-	// A round is how long it takes to deliver a batch to all readers: deliveryCost, the processor
-	// time for waking one reader and writing to it (BenchmarkDelivery measures it), for each reader,
-	// shared by all processors. After a batch of n events the next ones are gathered for log2(n)+1
-	// rounds, at most maxRounds, because a batch costs the same however many events it has: a room
-	// with few events hardly waits, and a flood is sent in few, large batches. minRound keeps the
-	// owner's own work for a batch small when there are few readers.
-	deliveryCost = 5 * time.Microsecond
-	minRound     = 100 * time.Microsecond
-	maxRounds    = 8
+	// Waking a reader and writing to it takes deliveryCost of processor time, however many events
+	// are written (BenchmarkDelivery measures it). So events are gathered in rounds, each about as
+	// long as all processors together need to deliver a batch to all readers. After a batch of n
+	// events there are log2(n)+1 rounds, at most maxRounds: an ordinary room hardly waits, and a
+	// flood is sent in few, large batches.
+	deliveryCost = 4500 * time.Nanosecond
+	minRound     = 50 * time.Microsecond // for the owner's own work
+	maxRounds    = 7
 )
 
-// ID identifies an event by the epoch of its chain and its number.
+// ID identifies an event by its epoch and its number.
 type ID struct {
-	epoch string // random, of [0-9a-z]; no two chains share one
-	seq   uint64 // counts the events of a chain from 1; 0 is before the first
+	epoch string // says which history the event belongs to; the chains of one lobby share it
+	seq   uint64 // counts the events of a history from 1; 0 is before the first
 }
 
 // String returns EPOCH-SEQ, or "" for the zero ID, which identifies no event.
@@ -74,7 +73,7 @@ type batch struct {
 // position is a position in the chain.
 type position struct {
 	batch  *batch
-	offset int // byte offset in the batch's data, which may still have to be sealed
+	offset int // byte offset in the batch's data; until the batch is sealed, in Chain.data
 }
 
 // Chain numbers events, keeps the last of them, and hands them to readers. It is owned by one
@@ -106,7 +105,7 @@ func New(history int, keepAlive time.Duration) *Chain {
 	return NewEpoch(RandomEpoch(), history, keepAlive)
 }
 
-// NewEpoch is New with the given epoch, which no other chain may have.
+// NewEpoch is New with the given epoch. No other history may have it.
 func NewEpoch(epoch string, history int, keepAlive time.Duration) *Chain {
 	return &Chain{
 		last:       ID{epoch: epoch},
@@ -140,8 +139,10 @@ func (c *Chain) Append(parts ...string) {
 	}
 	c.event = append(c.event, "\n\n"...)
 	c.add(id, c.event)
+	// A timer alone would be too late, because some systems round short ones up, to as much as 15 ms.
+	// So each event also looks at the clock. Only events that no other follows depend on the timer.
 	switch wait := time.Until(c.gatherUntil); {
-	case wait <= 0: // even if the timer is late
+	case wait <= 0:
 		c.seal()
 	case c.pending == 1:
 		c.timer.Reset(wait)
@@ -166,8 +167,8 @@ func (c *Chain) add(id ID, event []byte) {
 // Due returns a channel that delivers when Tick is due. It is always the same channel.
 func (c *Chain) Due() <-chan time.Time { return c.timer.C }
 
-// Tick sends the gathered events. If there are none, it sends a comment, which keeps idle connections
-// open and shows which of them are dead.
+// Tick sends the gathered events. If there are none, it sends a comment, which keeps idle
+// connections open and shows which of them are dead.
 func (c *Chain) Tick() {
 	if c.pending == 0 {
 		c.data = append(c.data, ": keep-alive\n\n"...)
@@ -183,19 +184,23 @@ func (c *Chain) seal() {
 	c.recent[c.batches%recentBatches] = b
 	c.batches++
 	b.end, b.next = c.last, weak.Make(c.filling)
-	// Waking 10,000 readers takes milliseconds, so another goroutine does it. It does not matter if
-	// it closes a later batch first, because readers follow the order of the chain.
+	// Waking 10,000 readers takes milliseconds, so another goroutine does it. A later batch may be
+	// closed first; that does no harm, because readers follow the order of the chain.
 	go close(b.sealed)
 
-	c.gatherUntil = time.Now().Add(min(c.gatherTime(), c.keepAlive))
+	c.gatherUntil = time.Now().Add(c.gatherTime(c.pending))
 	c.timer.Reset(c.keepAlive)
 	c.pending = 0
 }
 
-// gatherTime returns how long to gather events after a batch of pending events.
-func (c *Chain) gatherTime() time.Duration {
+// gatherTime returns how long to gather events after a batch of n events.
+func (c *Chain) gatherTime(n int) time.Duration {
+	if n == 0 { // a comment
+		return 0
+	}
 	round := minRound + time.Duration(c.Readers)*deliveryCost/time.Duration(runtime.GOMAXPROCS(0))
-	return time.Duration(min(bits.Len(uint(c.pending)), maxRounds)) * round
+	rounds := min(math.Log2(float64(n))+1, maxRounds)
+	return min(time.Duration(rounds*float64(round)), c.keepAlive)
 }
 
 // End ends the chain: readers receive everything so far and then io.EOF. After End, only After may

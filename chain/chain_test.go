@@ -154,16 +154,15 @@ func TestEventAfterASilenceIsSentAtOnce(t *testing.T) {
 	})
 }
 
-// Ten times as many events at once wait about three rounds longer, and no number of them waits for
-// more than maxRounds.
+// Twice as many events add one round, and no number of them adds more than maxRounds.
 func TestGatheringTimeGrowsSlowlyWithTheNumberOfEvents(t *testing.T) {
 	const round = minRound // without readers
 	for _, c := range []struct {
 		events int
 		want   time.Duration
 	}{
-		{1, round}, {2, 2 * round}, {3, 2 * round}, {4, 3 * round}, {10, 4 * round},
-		{100, 7 * round}, {127, 7 * round}, {128, 8 * round}, {300, 8 * round},
+		{1, round}, {2, 2 * round}, {4, 3 * round}, {8, 4 * round}, {16, 5 * round},
+		{32, 6 * round}, {64, 7 * round}, {65, 7 * round}, {300, 7 * round},
 	} {
 		inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
 			r := b.open("")
@@ -190,10 +189,10 @@ func TestRoundIsTheTimeToDeliverABatchToAllReaders(t *testing.T) {
 		readers, processors int
 		want                time.Duration
 	}{
-		{0, 1, 100 * time.Microsecond},
-		{10, 1, 150 * time.Microsecond},
-		{1_000, 2, 2_600 * time.Microsecond},
-		{10_000, 8, 6_350 * time.Microsecond},
+		{0, 1, 50 * time.Microsecond},
+		{10, 1, 95 * time.Microsecond},
+		{1_000, 2, 2_300 * time.Microsecond},
+		{10_000, 8, 5_675 * time.Microsecond},
 	} {
 		inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(c.processors))

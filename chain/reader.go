@@ -17,17 +17,17 @@ type Reader struct {
 	position        // the current batch, and the offset at which reading it started
 	done     bool   // whether Next has returned the rest of that batch
 	opening  []byte // returned by the first Next; nil afterwards
-	after    func(ctx context.Context, lastEventID string) (Start, error)
+	askOwner func(ctx context.Context, lastEventID string) (Start, error)
 }
 
 // NewReader returns a Reader that begins at start. If the Reader falls so far behind that its next
-// batch is gone, it calls after, which must have the chain's owner call After.
+// batch is gone, it calls askOwner, which must return the result of the owner's After.
 func NewReader(
-	start Start, after func(ctx context.Context, lastEventID string) (Start, error),
+	start Start, askOwner func(ctx context.Context, lastEventID string) (Start, error),
 ) *Reader {
 	retry := minRetry + mathrand.N(maxRetry-minRetry)
 	opening := append(fmt.Appendf(nil, "retry: %d\n", retry.Milliseconds()), start.block()...)
-	return &Reader{position: start.position, opening: opening, after: after}
+	return &Reader{position: start.position, opening: opening, askOwner: askOwner}
 }
 
 // block returns the block that tells a client its position. Without a gap it has an id but no data,
@@ -101,7 +101,7 @@ func (r *Reader) step(ctx context.Context) (gap []byte, err error) {
 		r.position, r.done = position{batch: next}, false
 		return nil, nil
 	}
-	start, err := r.after(ctx, r.batch.end.String())
+	start, err := r.askOwner(ctx, r.batch.end.String())
 	if err != nil {
 		return nil, err
 	}

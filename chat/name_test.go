@@ -198,7 +198,7 @@ func FuzzParseName(f *testing.F) {
 			t.Errorf("ParseName(%+q) = %+q", s, name)
 		}
 		if err != nil && (!utf8.ValidString(err.Error()) || len(err.Error()) > 120) {
-			t.Errorf("ParseName(%+q): the error is no short sentence: %q", s, err)
+			t.Errorf("ParseName(%+q): the error is not a short sentence: %q", s, err)
 		}
 	})
 }

@@ -28,11 +28,11 @@
 //
 // # Epochs
 //
-// The first node of a lobby puts a first key into etcd, with the epoch of the lobby's event ids.
-// After etcd is restored from a backup, ids would be used again, for other events. So a node whose
-// process has seen entries that the log now lacks says so in its registration, and the history
-// starts over in a new epoch. The same happens if an operator removes the first key and a node puts
-// another one.
+// The first node of a lobby creates its first key in etcd, lobby/lobby, which holds the epoch of
+// the lobby's event ids. After etcd is restored from a backup, ids would be used again, for other
+// events. So a node whose process has seen entries that the log now lacks says so in its
+// registration, and the history starts over in a new epoch. The same happens if an operator removes
+// the first key and a node puts another one.
 //
 // # Snapshots
 //

@@ -53,14 +53,14 @@ func (r removal) appendTo(b []byte) []byte {
 }
 
 func appendRecord(b []byte, fields ...string) []byte {
-	return append(append(b, strings.Join(fields, room.FieldEnd)...), room.RecordEnd...)
+	return append(append(b, strings.Join(fields, room.FieldSeparator)...), room.RecordEnd...)
 }
 
-// parseFirst parses a node's first entry. It has this version, because a node of another one reads
-// the lobby's first key beforehand, and appends nothing.
+// parseFirst parses a node's first entry. Its version must be this program's: a node of another
+// version finds that out from the lobby's first key, and never registers.
 func parseFirst(text string) (content, error) {
 	record, rest, isWhole := strings.Cut(text, room.RecordEnd)
-	f := strings.Split(record, room.FieldEnd)
+	f := strings.Split(record, room.FieldSeparator)
 	if isWhole && rest == "" && len(f) == 4 && f[0] == register && f[1] == strconv.Itoa(version) &&
 		room.IsEpoch(f[3]) {
 		return content{registration: registration{f[2], f[3]}}, nil
@@ -70,16 +70,16 @@ func parseFirst(text string) (content, error) {
 
 // parseNext parses any other entry.
 func parseNext(text string) (c content, err error) {
-	if after, ok := strings.CutPrefix(text, saved+room.FieldEnd); ok {
+	if after, ok := strings.CutPrefix(text, saved+room.FieldSeparator); ok {
 		size, rest, isWhole := strings.Cut(after, room.RecordEnd)
 		if c.saved, err = strconv.Atoi(size); err != nil || !isWhole || c.saved < 1 {
 			return content{}, fmt.Errorf("%.100q is not a valid size of a snapshot", size)
 		}
 		text = rest
 	}
-	for strings.HasPrefix(text, remove+room.FieldEnd) {
+	for strings.HasPrefix(text, remove+room.FieldSeparator) {
 		record, rest, isWhole := strings.Cut(text, room.RecordEnd)
-		fields := strings.Split(record, room.FieldEnd)
+		fields := strings.Split(record, room.FieldSeparator)
 		last, err := strconv.Atoi(fields[len(fields)-1])
 		if !isWhole || len(fields) != 3 || fields[1] == "" || err != nil {
 			return content{}, fmt.Errorf("%.100q is not a valid removal", record)
@@ -123,7 +123,7 @@ func initial(key lobbyKey, data []byte) (s snapshot, err error) {
 		_, err = chain.ParseID(s.Room.LastID)
 	}
 	for name, last := range s.Nodes {
-		if name == "" || strings.ContainsAny(name, room.FieldEnd+room.RecordEnd) || last < 1 {
+		if name == "" || strings.ContainsAny(name, room.FieldSeparator+room.RecordEnd) || last < 1 {
 			err = fmt.Errorf("it has the node %.100q with %d entries", name, last)
 		}
 	}

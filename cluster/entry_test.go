@@ -12,7 +12,7 @@ import (
 	"lobby/room"
 )
 
-// parse parses the entry number of a node.
+// parse parses text as the entry of a node with this number.
 func parse(text string, number int) (content, error) {
 	if number == 1 {
 		return parseFirst(text)

@@ -17,6 +17,11 @@ func TestNodeReportsItsEntriesAndHowLongTheyTake(t *testing.T) {
 		}
 		a := l.newMachine("a")
 		a.Count()
+		a.onStep = func(_ *machine, what string) {
+			if what == "x: say alice slow" {
+				time.Sleep(250 * time.Millisecond)
+			}
+		}
 		a.Delay = always(30 * time.Millisecond)
 		l.start(a)
 		expect := func(when string, want ...string) {
@@ -30,13 +35,18 @@ func TestNodeReportsItsEntriesAndHowLongTheyTake(t *testing.T) {
 			}
 		}
 		expect("at first", "lobby_node_member 0", "lobby_entries_appended_total 0")
-		l.sleepUntil(900 * time.Millisecond) // before the first heartbeat
+		l.sleepUntil(500 * time.Millisecond) // The first heartbeat is a second after the start.
 		expect("once it is ready", "lobby_node_member 1", "lobby_entries_appended_total 1",
 			"lobby_entries_read_total 6", "lobby_apply_seconds_count 1")
 		a.say("hello")
 		time.Sleep(90 * time.Millisecond)
 		expect("after a command", "lobby_entries_appended_total 2", "lobby_entries_read_total 7",
 			`lobby_apply_seconds_bucket{le="0.02"} 0`, `lobby_apply_seconds_count 2`)
+		l.put("x", 6, said("slow"))
+		a.say("hello")
+		time.Sleep(380 * time.Millisecond)
+		expect("after a command for which the hub was late", "lobby_entries_read_total 9",
+			`lobby_apply_seconds_bucket{le="0.2"} 2`, `lobby_apply_seconds_count 3`)
 		a.kill()
 		expect("at its end", "lobby_node_member 0")
 		a.Node = nil

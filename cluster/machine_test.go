@@ -223,14 +223,14 @@ func (a *access) SaveSnapshot(ctx context.Context, at int64, data []byte, gone [
 	return a.View.SaveSnapshot(ctx, at, data, gone)
 }
 
-// machine is a node and a stand-in for its hub. That records its steps, and the record is its state.
-// Tests read it only while all other goroutines wait.
+// machine is a node and a stand-in for its hub. The stand-in's state is the list of the steps that
+// it was given. Tests read it only while all other goroutines wait.
 type machine struct {
 	*Node
 	*access
 	stop   context.CancelFunc // ends Run
 	ended  chan struct{}      // closed when Run has returned
-	left   chan struct{}      // closed when the hub has noticed that
+	left   chan struct{}      // closed when the hub has noticed that Run has returned
 	reason error              // why Run has returned
 
 	warnings []event

@@ -21,8 +21,8 @@ const (
 	quietAfter = 7  // heartbeats after which a node ends if it has read none of its entries
 
 	maxEntry      = 128 << 10 // bytes of an entry, not counting its last command
-	snapshotAfter = 4 << 20   // least bytes of entries from one snapshot to the next
-	entryCost     = 1 << 10   // bytes that an entry counts in addition to its text
+	snapshotAfter = 4 << 20   // minimum bytes of entries between two snapshots
+	entryCost     = 1 << 10   // bytes added to the size of each entry's text
 
 	warnPause = time.Second // from one warning about a skipped entry to the next
 )
@@ -44,7 +44,7 @@ var (
 
 // Node connects a hub with the log of its lobby.
 //
-// It passes three stages. It is restored when its hub has applied the snapshot from which it
+// It goes through three stages. It is restored when its hub has applied the snapshot from which it
 // starts, then known when it has read its own registration, and then ready when its hub has
 // applied all steps up to there.
 type Node struct {
@@ -68,10 +68,10 @@ type Node struct {
 	// The rest belongs to Run until it returns.
 	outbox   outbox      // to the log
 	inbox    []room.Step // to the hub: the steps that it has not finished, in order
-	isBusy   bool        // whether the hub has received the first of them, and its result is missing
+	isBusy   bool        // whether the hub has received the first of them and not sent its result yet
 	isKnown  bool        // whether this node's registration was read
 	isReady  bool        // whether ready is closed
-	quiet    int         // heartbeats since an own entry was read or, before the node is known, any
+	quiet    int         // heartbeats since it read an own entry or, before it is known, any entry
 	warnedAt time.Time   // when an entry was last skipped with a warning
 	figures  *figures    // nil without Count
 
@@ -190,6 +190,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 		switch {
 		case len(n.inbox) == 0:
 			reads = entries
+			n.figures.noteApplied()
 			if n.isKnown && !n.isReady {
 				n.isReady = true
 				close(n.ready)
@@ -257,7 +258,7 @@ func (n *Node) noteAppended(r logResult) error {
 // noteDelivered notes that the hub has received the first step of the inbox.
 func (n *Node) noteDelivered() {
 	switch n.inbox[0].(type) {
-	case room.Entry, room.End: // which have no result
+	case room.Entry, room.End: // they have no result
 		n.inbox = n.inbox[1:]
 	default:
 		n.isBusy = true

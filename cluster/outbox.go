@@ -24,7 +24,7 @@ type outbox struct {
 // sentEntry is an entry that was sent to the log.
 type sentEntry struct {
 	text        []byte
-	commands    int // how many of them it has
+	commands    int // number of commands in text
 	isHeartbeat bool
 	at          time.Time // when it was sent
 }

@@ -23,8 +23,8 @@ func (n *Node) receive(e etcd.Entry) error {
 	if !n.isKnown { // there may be much to read before this node's registration
 		n.quiet = 0
 	}
-	// If an operator has removed the lobby's first key to get a new epoch, that starts after the
-	// entries that are older than the next first key.
+	// If an operator has removed the lobby's first key, a node puts a new one with a new epoch. That
+	// epoch starts at the first entry newer than the new key.
 	isOld := e.Revision < n.created
 	if n.isOld && !isOld {
 		n.startEpoch(n.key.Epoch)
@@ -118,7 +118,7 @@ func (n *Node) noteOwn() {
 	n.outbox.sent = n.outbox.sent[1:]
 	n.quiet, n.isKnown = 0, true
 	if n.figures != nil {
-		n.figures.latency.Observe(time.Since(entry.at).Seconds())
+		n.figures.sent = entry.at
 	}
 	if !entry.isHeartbeat {
 		return

@@ -254,7 +254,7 @@ func TestRemovalAfterAnotherEntryEndsNoNode(t *testing.T) {
 	})
 }
 
-// A node's own entries no longer come back, from different moments of a second on.
+// A node's own entries stop coming back, at various moments within a second.
 func TestQuietLogEndsTheNodeIn5To8Seconds(t *testing.T) {
 	for after := time.Duration(0); after < time.Second; after += 90 * time.Millisecond {
 		inLobby(t, func(l *testLobby) {
@@ -424,7 +424,7 @@ func TestHubGetsAllStepsBeforeTheEnd(t *testing.T) {
 	})
 }
 
-// The last entry that a node knows of is one that it has read, and then one that was acknowledged.
+// What counts as seen is the newest entry that a node has read or that was acknowledged to it.
 func TestLastEntryIsRemembered(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
 		a := l.mustStart("a")

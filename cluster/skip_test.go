@@ -15,7 +15,7 @@ import (
 	"lobby/etcd"
 )
 
-// garbage is texts that are not those of an entry, neither a node's first nor another.
+// garbage holds texts that are not valid entries, neither as a node's first nor as a later one.
 var garbage = []string{
 	"garbage",
 	"\x00\xff",
@@ -57,7 +57,7 @@ func TestGarbageIsSkippedByAll(t *testing.T) {
 		a, c := l.mustStart("a"), l.mustStart("c")
 		l.put("x", 1, registered())
 		for i, text := range garbage {
-			l.put(fmt.Sprint("stranger", i), 1, text) // which is not a registration
+			l.put(fmt.Sprint("stranger", i), 1, text) // this is not a registration
 			y := fmt.Sprint("y", i)
 			l.put(y, 1, registered())
 			l.put(y, 2, text)
@@ -69,7 +69,7 @@ func TestGarbageIsSkippedByAll(t *testing.T) {
 		for i := range garbage {
 			want = append(want, fmt.Sprintf("x: say alice %d", i))
 		}
-		d := l.mustStart("d") // to which all of it is old
+		d := l.mustStart("d") // for this node, all of the log is old
 		a.say("hello")
 		for _, m := range []*machine{a, c, d} {
 			m.expect(append(want, "a: say alice hello")...)
@@ -183,7 +183,7 @@ func TestForgedCommandsAnswerNoRequests(t *testing.T) {
 	})
 }
 
-// There is nothing but garbage in the log for longer than the log may be quiet.
+// Reading a long log takes longer than quietAfter, and all of its entries are garbage.
 func TestNodeReadsALogThatDoesNotCount(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
 		for n := range 500 {

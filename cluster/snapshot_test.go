@@ -16,7 +16,8 @@ import (
 	"lobby/etcd"
 )
 
-// almost is the size of entries at which the next one makes a snapshot due, even if it is empty.
+// almost is how many bytes may be in the log so that any further entry, even an empty one, makes a
+// snapshot due.
 const almost = snapshotAfter - entryCost
 
 // mustHaveSnapshot returns the newest snapshot. It fails the test unless that goes up to the end of
@@ -345,7 +346,7 @@ func TestDamagedSnapshotIsExplained(t *testing.T) {
 	for _, data := range []string{
 		"", "null", "garbage", "{}", `{"room":{"lastID":"first"}}`, `{"nodes":{"a":"one"}}`,
 		`{"room":{"lastID":"first-0"},"nodes":{"a":0}}`, `{"room":{"lastID":"first-0"},"nodes":{"":1}}`,
-		`{"room":{"lastID":"first-0"},"nodes":{"a\u001fb":1}}`, // which would spoil the text of its removal
+		`{"room":{"lastID":"first-0"},"nodes":{"a\u001fb":1}}`, // would spoil the removal's text
 	} {
 		session := &etcd.Session{Settings: firstKey, Snapshot: []byte(data), At: 1}
 		_, err := NewNode(session, nil, settings, nil)

@@ -16,7 +16,7 @@ const (
 	maxCrowdedSilence = 5 * time.Second
 
 	refusalTimeout = time.Second // to wait for a request, and again for the rest of the refusal
-	maxDropped     = 64 << 10    // bytes from a refused client that are read and discarded
+	maxDropped     = 64 << 10    // bytes from a refused client; they are read and discarded
 
 	// Pauses after an error of accept(2), the first and the longest.
 	minPause = 5 * time.Millisecond
@@ -33,7 +33,7 @@ type Limited struct {
 	places   chan struct{}   // has an element for each connection that has a place
 	refusals chan struct{}   // has an element for each refusal under way
 	refuse   func(io.Writer) // writes the refusal
-	spoken   chan *Conn      // connections with a first byte, for Accept
+	ready    chan *Conn      // connections whose first byte has arrived, for Accept
 	open     context.Context // until Close
 	close    context.CancelFunc
 }
@@ -64,9 +64,9 @@ type Conn struct {
 // while the listener is Crowded.
 //
 // Any other client is sent what refuse writes, in a separate goroutine: after its first byte or one
-// second. Its connection is closed when the client has closed its side, or a second later. At most
-// n/8 + 1 such refusals, and never more than MaxRefusals, are under way at once; beyond that, a
-// connection is closed without a response.
+// second. (The Writer is a *Conn, so refuse can wrap it in TLS.) Its connection is closed when the
+// client has closed its side, or a second later. At most n/8 + 1 such refusals, and never more than
+// MaxRefusals, are under way at once; beyond that, a connection is closed without a response.
 //
 // At most n connections, the refusals, and one connection that is about to be closed are open.
 func Limit(l *net.TCPListener, n int, refuse func(io.Writer)) *Limited {
@@ -81,7 +81,7 @@ func limit(l listener, n int, refuse func(io.Writer)) *Limited {
 		places:   make(chan struct{}, n),
 		refusals: make(chan struct{}, min(n/8+1, MaxRefusals)),
 		refuse:   refuse,
-		spoken:   make(chan *Conn),
+		ready:    make(chan *Conn),
 	}
 	limited.open, limited.close = context.WithCancel(context.Background())
 	return limited
@@ -89,8 +89,8 @@ func limit(l listener, n int, refuse func(io.Writer)) *Limited {
 
 // admitAll gives each connection a place or refuses it, until Close.
 //
-// It retries after any other error, such as running out of files, with increasing pauses. It does
-// not report them, because http.Server would log each one or stop.
+// When accepting fails, as it does when the process runs out of files, it tries again after
+// increasing pauses. It does not report the errors, because http.Server would log each one or stop.
 func (l *Limited) admitAll() {
 	defer l.close()
 	pause := minPause
@@ -123,7 +123,7 @@ func (l *Limited) admit(conn *Conn) {
 	conn.unread = l.awaitByte(conn.TCPConn, conn.first[:])
 	if stop() && conn.unread {
 		select {
-		case l.spoken <- conn:
+		case l.ready <- conn:
 			return
 		case <-l.open.Done():
 		}
@@ -151,7 +151,7 @@ func (l *Limited) awaitByte(conn net.Conn, first []byte) bool {
 // fails only after Close.
 func (l *Limited) Accept() (net.Conn, error) {
 	select {
-	case conn := <-l.spoken:
+	case conn := <-l.ready:
 		return conn, nil
 	case <-l.open.Done():
 		return nil, net.ErrClosed
@@ -166,8 +166,10 @@ func (l *Limited) turnAway(conn *net.TCPConn) {
 			// A client that gets a response before it has sent a request may report a broken
 			// connection. One that sends nothing gets the response after a second.
 			conn.SetReadDeadline(time.Now().Add(refusalTimeout))
-			conn.Read(make([]byte, 1))
-			respond(conn, l.refuse)
+			refused := &Conn{TCPConn: conn}
+			n, _ := conn.Read(refused.first[:])
+			refused.unread = n > 0
+			respond(refused, l.refuse)
 			conn.Close()
 			<-l.refusals
 		}()
@@ -178,7 +180,7 @@ func (l *Limited) turnAway(conn *net.TCPConn) {
 
 // respond writes the refusal and reads until the client closes: closing with unread input would
 // send a reset, which can overtake the response.
-func respond(conn *net.TCPConn, refuse func(io.Writer)) {
+func respond(conn *Conn, refuse func(io.Writer)) {
 	conn.SetDeadline(time.Now().Add(refusalTimeout))
 	refuse(conn)
 	conn.CloseWrite()

@@ -25,9 +25,9 @@ func SetUserTimeout(conn *net.TCPConn, d time.Duration) error {
 	return setOption(conn, timeoutOption, int(min(value, math.MaxInt32)))
 }
 
-// SetUnsentLimit makes writes to conn wait while the kernel has n bytes or more that it has not sent
-// yet. It does not count what has been sent but not acknowledged, so unlike a small send buffer, it
-// does not slow down a client far away. On systems other than Linux and macOS it does nothing.
+// SetUnsentLimit makes writes to conn wait while the kernel holds n bytes or more that it has not
+// sent. Sent bytes that are not acknowledged do not count, so that unlike a small send buffer, the
+// limit does not slow down a client far away. On other systems SetUnsentLimit does nothing.
 func SetUnsentLimit(conn *net.TCPConn, n int) error {
 	return setOption(conn, unsentOption, n)
 }

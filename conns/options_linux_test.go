@@ -44,6 +44,34 @@ func TestSetUserTimeoutReturnsTheKernelsError(t *testing.T) {
 	}
 }
 
+// The client accepts a few KiB. Without the limit, the kernel would accept megabytes for it.
+func TestUnsentLimitBoundsWhatTheKernelAcceptsForAStalledClient(t *testing.T) {
+	const limit, most = 64 << 10, 256 << 10 // the kernel accepts the last piece as a whole
+	client, conn := connect(t, listen(t, 1, nil))
+	if err := client.SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := SetUnsentLimit(conn.TCPConn, limit); err != nil {
+		t.Fatal(err)
+	}
+	conn.SetWriteDeadline(time.Now().Add(time.Second / 4))
+	accepted, piece := 0, make([]byte, 16<<10)
+	for accepted < 8<<20 {
+		n, err := conn.Write(piece)
+		accepted += n
+		if err != nil {
+			break
+		}
+	}
+	if accepted > most {
+		t.Errorf("the kernel accepted %d bytes, want at most %d", accepted, most)
+	}
+	conn.Close()
+	if err := SetUnsentLimit(conn.TCPConn, limit); err == nil {
+		t.Error("SetUnsentLimit accepted a closed connection")
+	}
+}
+
 func TestUserTimeoutCanBeDisabledAndEnabled(t *testing.T) {
 	_, conn := connect(t, listen(t, 1, nil))
 	conn.SetUserTimeout(20 * time.Second)

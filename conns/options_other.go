@@ -13,8 +13,8 @@ func SetUserTimeout(conn *net.TCPConn, d time.Duration) error {
 	return nil
 }
 
-// SetUnsentLimit makes writes to conn wait while the kernel has n bytes or more that it has not sent
-// yet. It does nothing on this system.
+// SetUnsentLimit makes writes to conn wait while the kernel holds n bytes or more that it has not
+// sent. This system has no option for that, so SetUnsentLimit does nothing.
 func SetUnsentLimit(conn *net.TCPConn, n int) error {
 	return nil
 }

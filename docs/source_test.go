@@ -98,7 +98,8 @@ func TestProgramWithTheHubRuns(t *testing.T) {
 func TestProgramWithTheHandlerRunsAndStops(t *testing.T) {
 	files := map[string]string{"main.go": withTheHandler.code(t)}
 	t.Run("as it is", func(t *testing.T) { runAndStop(t, files) })
-	files["main.go"] = strings.Replace(files["main.go"], "server.ListenAndServe()", "serveLimited(server)", 1)
+	files["main.go"] = strings.Replace(
+		files["main.go"], "server.ListenAndServe()", "serveLimited(server)", 1)
 	files["listener.go"] = listener.code(t)
 	t.Run("with the listener", func(t *testing.T) { runAndStop(t, files) })
 }

@@ -43,7 +43,7 @@ type link struct {
 	fault       fault
 	changed     chan struct{} // closed when the fault changes
 	connections map[net.Conn]bool
-	puts        int            // that were answered: transactions with an entry
+	puts        int            // transactions with an entry that were answered
 	repeating   sync.WaitGroup // puts that will be sent again
 	disturbed   int            // connections cut, and requests stalled or delayed
 	lost        int            // responses

@@ -10,7 +10,7 @@ import (
 )
 
 // The tests in testdata/embedding run beside the files that docs/embedding.md says to copy for the
-// handler, in a module of their own.
+// handler, in a separate module.
 func TestHandlerInEachKindOfServer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

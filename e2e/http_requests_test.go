@@ -230,7 +230,7 @@ func TestFirstFaultOfARequestIsReportedAtOnce(t *testing.T) {
 			if c.length > 0 {
 				bodies = append(bodies, append(bodies[0], "Expect", "100-continue"))
 			}
-			if c.length > 0 && c.status != 413 && c.want != noBody { // which depend on the length
+			if c.length > 0 && c.status != 413 && c.want != noBody { // these depend on the length
 				bodies = append(bodies, h{"Transfer-Encoding", "chunked"})
 			}
 			for _, body := range bodies {

@@ -26,7 +26,7 @@ func certify(t testing.TB) (certFile, keyFile string) {
 	t.Helper()
 	needs(t, "openssl")
 	_, command, _ := strings.Cut(readFile(t, "../docs/https.md"), "\n```sh\n")
-	command, _, _ = strings.Cut(command, "\n")
+	command, _, _ = strings.Cut(command, "\ncurl ")
 	cmd := exec.Command("sh", "-c", command)
 	cmd.Dir = t.TempDir()
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -157,56 +157,48 @@ func TestStalledStreamDelaysNothingOnItsConnection(t *testing.T) {
 	c := newTLSClient(t, "HTTP/2.0")
 	c.do(t, s, "POST", "/users/alice", "")
 	healthy := c.subscribe(t, s, "/chat/healthy")
+	pings, left := make(chan struct{}, 1), make(chan time.Time, 1)
+	go func() {
+		for e, err := healthy.next(); err == nil; e, err = healthy.next() {
+			switch e.data {
+			case "alice: ping":
+				pings <- struct{}{}
+			case leaves("stalled"):
+				left <- time.Now()
+			}
+		}
+	}()
 	// slowest returns how long the slowest of many messages took, until healthy had it.
 	slowest := func() (took time.Duration) {
 		for range 200 {
 			begin := time.Now()
 			c.do(t, s, "POST", "/chat/alice", "ping")
-			for healthy.mustNext(t).data != "alice: ping" {
-			}
+			await(t, pings, "a message")
 			took = max(took, time.Since(begin))
 		}
 		return took
 	}
 	before := slowest()
 	stalled := c.subscribe(t, s, "/chat/stalled")
-	text := strings.Repeat("x", 4096)
-	flooding := make(chan struct{})
-	go func() {
-		defer close(flooding)
-		other := newTLSClient(t, "HTTP/2.0")
-		for range messages {
-			if r, err := s.request(&other.Client, "POST", "/chat/alice", text); err != nil || r.status != 200 {
-				t.Errorf("say: got %d, %v", r.status, err)
-			}
-		}
-	}()
-	for done := false; !done; {
-		healthy.mustNext(t)
-		select {
-		case <-flooding:
-			done = true
-		default:
-		}
+	flooder := newTLSClient(t, "HTTP/2.0")
+	begin := time.Now()
+	for range messages {
+		flooder.do(t, s, "POST", "/chat/alice", strings.Repeat("x", 4096))
 	}
-	full := time.Now()
+	full := time.Now() // or earlier
 	during := slowest()
 	t.Logf("the slowest message took %v before and %v while a stream was stalled", before, during)
 	if during > before+most {
 		t.Errorf("a stalled stream delayed a message by %v, want at most %v", during-before, most)
 	}
-	defer healthy.closeAfter(20 * time.Second)()
-	for {
-		e, err := healthy.next()
-		if err != nil {
-			t.Fatalf("after %v: %v", time.Since(full), err)
+	select {
+	case at := <-left:
+		if at.Sub(begin) < 10*time.Second || at.Sub(full) > 12*time.Second {
+			t.Errorf("the stalled stream was closed %v after the first message and %v after the last, "+
+				"want 10 s after its window was full", at.Sub(begin), at.Sub(full))
 		}
-		if e.data == leaves("stalled") {
-			break
-		}
-	}
-	if took := time.Since(full); took > 12*time.Second {
-		t.Errorf("the stalled stream was closed after %v, want about 10 s", took)
+	case <-time.After(30 * time.Second):
+		t.Error("the stalled stream is still open")
 	}
 	if _, err := io.Copy(io.Discard, stalled.body.(io.Reader)); err == nil {
 		t.Error("the stalled stream has ended as if it were complete")
@@ -376,5 +368,64 @@ func TestRequestsAreCheckedOverHTTPSToo(t *testing.T) {
 		if protocol == "HTTP/2.0" && c.conns != 1 {
 			t.Errorf("the client has made %d connections, want 1", c.conns)
 		}
+	}
+}
+
+func TestConnectionBeyondTheLimitGets503OverHTTPS(t *testing.T) {
+	t.Parallel()
+	certFile, keyFile := certify(t)
+	s := startCommand(t, exec.Command("sh", "-c", `ulimit -n 80; exec "$0" "$@"`, binary,
+		"-addr", "127.0.0.1:0", "-tls-cert", certFile, "-tls-key", keyFile))
+	for range 60 { // more than there are places for
+		s.dial(t).Write([]byte{22}) // of a handshake that the server waits for
+	}
+	c := newTLSClient(t, "HTTP/1.1")
+	var r response
+	eventually(t, 5*time.Second, "a response", func() bool { // beside those for the others
+		var err error
+		r, err = s.request(&c.Client, "GET", "/users", "")
+		return err == nil
+	})
+	if r.mustAskToRetry(t); !r.isError(503) {
+		t.Errorf("got %d %v %q, want 503", r.status, r.header, r.body)
+	}
+}
+
+// A client whose program has stopped, while its system still acknowledges what arrives, is noticed
+// by a ping.
+func TestClientThatAnswersNoPingIsGone(t *testing.T) {
+	t.Parallel()
+	s := startSecure(t)
+	watcher := newTLSClient(t, "HTTP/2.0").subscribe(t, s, "/chat/watcher")
+	watcher.expect(t, arrives("watcher"))
+	conn, err := tls.Dial("tcp", s.addr, &tls.Config{
+		InsecureSkipVerify: true, NextProtos: []string{"h2"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	frame := func(kind, flags, stream byte, payload string) string {
+		return string([]byte{0, 0, byte(len(payload)), kind, flags, 0, 0, 0, stream}) + payload
+	}
+	literal := func(name byte, value string) string { // RFC 7541, section 6.2.2
+		return string([]byte{name, byte(len(value))}) + value
+	}
+	const get, https, path, authority = "\x82", "\x87", 0x04, 0x01
+	const endStreamAndHeaders = 0x05
+	io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+frame(4, 0, 0, "")+
+		frame(1, endStreamAndHeaders, 1,
+			get+https+literal(path, "/chat/silent")+literal(authority, s.addr)))
+	begin := time.Now()
+	watcher.expect(t, arrives("silent"))
+	go io.Copy(io.Discard, conn)
+	defer watcher.closeAfter(70 * time.Second)()
+	if e, err := watcher.next(); err != nil || e.data != leaves("silent") {
+		t.Fatalf("got %q, %v after %v", e.data, err, time.Since(begin))
+	}
+	if took := time.Since(begin); took > 60*time.Second {
+		t.Errorf("the client was gone after %v, want at most 60 s", took)
+	} else {
+		t.Logf("the client was gone after %v", took)
 	}
 }

@@ -37,7 +37,7 @@ func TestConnectionBetweenTwoRequestsStaysOpenFor100Seconds(t *testing.T) {
 func TestConnectionWithoutARequestIsClosed(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		streams int // that are open: 120 take more than half of the connections
+		streams int // open ones: 120 take more than half of the connections
 		limit   time.Duration
 	}{
 		"few connections":  {streams: 0, limit: 30 * time.Second},

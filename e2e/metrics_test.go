@@ -79,7 +79,7 @@ func TestMetricsCountWhatHappens(t *testing.T) {
 	mustShow(t, addr, "lobby_streams 1", `lobby_events_total{kind="departure"} 2`)
 	back := s.subscribe(t, "/chat/bob", "Last-Event-ID", "unknown-1")
 	if !back.readOpening(t) {
-		t.Error("an unknown id is no gap")
+		t.Error("an unknown id does not count as a gap")
 	}
 	mustShow(t, addr, "lobby_gaps_total 1", "lobby_lags_total 0")
 	back.body.Close()

@@ -1,7 +1,7 @@
 package e2e
 
-// How tests drive Chromium, over its own protocol, and what they can ask of it alone: what it
-// complains of, what a screen reader finds, what its network does.
+// The driver for Chromium, over the DevTools protocol, and what only Chromium can show: its
+// complaints and its accessibility tree.
 
 import (
 	"context"
@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/chromedp/cdproto/accessibility"
 	"github.com/chromedp/cdproto/cdp"
@@ -25,11 +24,14 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// chromium is a Chromium without a window on the screen.
+// chromium is a headless Chromium.
 type chromium struct{ ctx context.Context }
 
-// startChromium starts a Chromium with a profile of its own. The test ends it.
-func startChromium(t *testing.T) browser {
+// startChromium starts a Chromium with its own profile, until the test ends.
+func startChromium(t *testing.T) browser { t.Helper(); return startChromiumWith(t, 16) }
+
+// startChromiumWith is startChromium with another default font size, in px.
+func startChromiumWith(t *testing.T, fontSize int) browser {
 	t.Helper()
 	program := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
@@ -44,8 +46,9 @@ func startChromium(t *testing.T) browser {
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(program),
 		chromedp.UserDataDir(t.TempDir()),
-		chromedp.NoSandbox, // root can't have one
+		chromedp.NoSandbox, // root can't have a sandbox
 		chromedp.DisableGPU,
+		chromedp.Flag("blink-settings", fmt.Sprint("defaultFontSize=", fontSize)),
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("ignore-certificate-errors", true),
@@ -108,8 +111,8 @@ func (c *chromiumTab) run(script string) (string, error) {
 	return chromedp.Run(ctx, chromedp.Evaluate[string](script, chromedp.EvalAwaitPromise))
 }
 
-// keys presses keys as a keyboard does: a text comes of itself unless the page prevents that,
-// which chromedp.KeyEvent does not heed.
+// keys presses keys as a keyboard does: the browser inserts a key's text unless the page prevents
+// that, which chromedp.KeyEvent ignores.
 func (c *chromiumTab) keys(chords []string) error {
 	for _, chord := range chords {
 		key, hasShift := strings.CutPrefix(chord, shift)
@@ -149,16 +152,21 @@ func (c *chromiumTab) picture() ([]byte, error) {
 	return chromedp.Run(ctx, chromedp.CaptureScreenshot())
 }
 
+func (c *chromiumTab) pdf() ([]byte, error) {
+	printed, err := callChromium(c, page.PrintToPDF, page.PrintToPDFParams{})
+	return []byte(printed.Data), err
+}
+
 func (c *chromiumTab) close() { c.cancel() }
 
-// callChromium has the browser do something that chromedp has no action for.
+// callChromium runs a command for which chromedp has no action.
 func callChromium[P, R any](c *chromiumTab, command cdp.Command[P, R], params P) (R, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, patience)
 	defer cancel()
 	return chromedp.Call(ctx, command, params)
 }
 
-// call is callChromium for a test, which fails if the browser does not do it.
+// call is callChromium, but fails the test on an error.
 func call[P, R any](p *tab, command cdp.Command[P, R], params P) R {
 	p.t.Helper()
 	result, err := callChromium(p.driver.(*chromiumTab), command, params)
@@ -193,7 +201,7 @@ func (c *chromiumTab) hear(event any) {
 	}
 }
 
-// expectNoComplaints fails the test if Chromium complained of the page.
+// expectNoComplaints fails the test if Chromium reported errors or failed requests.
 func (p *tab) expectNoComplaints() {
 	p.t.Helper()
 	c := p.driver.(*chromiumTab)
@@ -204,11 +212,10 @@ func (p *tab) expectNoComplaints() {
 	}
 }
 
-// waitForAccessible waits until the accessibility tree has nodes with each of those roles and
-// names.
+// waitForAccessible waits until the accessibility tree has a node for each role and name.
 func (p *tab) waitForAccessible(want ...string) {
 	p.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+	waitForValue(p.t, "nodes missing from the accessibility tree", nil, func() []string {
 		var got []string
 		tree := call(p, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
 		for _, node := range tree.Nodes {
@@ -222,14 +229,8 @@ func (p *tab) waitForAccessible(want ...string) {
 			}
 			got = append(got, strings.TrimSpace(role+" "+name))
 		}
-		lacks := slices.DeleteFunc(slices.Clone(want), func(node string) bool {
+		return slices.DeleteFunc(slices.Clone(want), func(node string) bool {
 			return slices.Contains(got, node)
 		})
-		if len(lacks) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			p.t.Fatalf("the accessibility tree lacks %q; it has %q", lacks, got)
-		}
-	}
+	})
 }

@@ -1,8 +1,9 @@
 package e2e
 
-// What stands between a page and the server in some tests, as a proxy does, and misbehaves.
+// A misbehaving proxy between the page and the server.
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,26 +12,25 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
-// front hands requests on to a server, and knows the streams among them.
+// front is a proxy that forwards requests to a server and knows the streams among them.
 type front struct {
 	*httptest.Server
 
 	mu      sync.Mutex
-	streams []*frontStream // all that were asked for, oldest first
-	deaf    bool           // new streams bring nothing but their head
-	answer  func(http.ResponseWriter, *http.Request) (done bool)
+	streams []*frontStream // all that were requested, oldest first
+	deaf    bool           // new streams deliver nothing but their head
+	handle  func(http.ResponseWriter, *http.Request) (done bool)
 }
 
 type frontStream struct {
 	request *http.Request
 	body    io.ReadCloser
-	deaf    chan struct{} // closed when the stream brings nothing any more
+	deaf    chan struct{} // closed when the stream is to deliver nothing more
 }
 
-// newFront starts a front of s. The test ends it.
+// newFront starts a front of s, until the test ends.
 func newFront(t *testing.T, s *server) *front {
 	t.Helper()
 	f := newUnstartedFront(t, s)
@@ -38,7 +38,7 @@ func newFront(t *testing.T, s *server) *front {
 	return f
 }
 
-// newUnstartedFront is newFront for a test that starts it in its own way.
+// newUnstartedFront is newFront, but the test starts it.
 func newUnstartedFront(t *testing.T, s *server) *front {
 	t.Helper()
 	target, err := url.Parse(s.url)
@@ -53,21 +53,21 @@ func newUnstartedFront(t *testing.T, s *server) *front {
 		},
 		Transport: &http.Transport{},
 		ModifyResponse: func(r *http.Response) error {
-			if r.Header.Get("Content-Type") == "text/event-stream" {
+			if strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream") {
 				r.Body = f.add(r)
 			}
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
-			panic(http.ErrAbortHandler) // as if nobody stood between
+			panic(http.ErrAbortHandler) // as if there were no proxy
 		},
 	}
 	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(
 		func(w http.ResponseWriter, r *http.Request) {
 			f.mu.Lock()
-			answer := f.answer
+			handle := f.handle
 			f.mu.Unlock()
-			if answer == nil || !answer(w, r) {
+			if handle == nil || !handle(w, r) {
 				proxy.ServeHTTP(w, r)
 			}
 		}))
@@ -90,8 +90,8 @@ func (f *front) add(r *http.Response) io.ReadCloser {
 	return s
 }
 
-// Read brings what the server sends until the stream is deaf, and then nothing, until the page
-// has gone.
+// Read returns what the server sends until the stream is deaf, and then blocks until the page has
+// gone.
 func (s *frontStream) Read(buffer []byte) (int, error) {
 	n, err := s.body.Read(buffer)
 	select {
@@ -105,14 +105,14 @@ func (s *frontStream) Read(buffer []byte) (int, error) {
 
 func (s *frontStream) Close() error { return s.body.Close() }
 
-// setAnswer has the front answer those requests itself for which answer returns true.
-func (f *front) setAnswer(answer func(http.ResponseWriter, *http.Request) (done bool)) {
+// intercept sets a function that may respond to a request itself, in which case it returns true.
+func (f *front) intercept(handle func(http.ResponseWriter, *http.Request) (done bool)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.answer = answer
+	f.handle = handle
 }
 
-// swallow makes the streams that are open deaf.
+// swallow makes all open streams deaf.
 func (f *front) swallow() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -125,14 +125,14 @@ func (f *front) swallow() {
 	}
 }
 
-// setDeaf has all streams that open from now on be deaf, or not.
+// setDeaf sets whether streams that open from now on are deaf.
 func (f *front) setDeaf(deaf bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.deaf = deaf
 }
 
-// asked returns how many streams were asked for, and how many of them are open.
+// asked returns how many streams were requested and how many of them are open.
 func (f *front) asked() (all, open int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -144,60 +144,46 @@ func (f *front) asked() (all, open int) {
 	return len(f.streams), open
 }
 
-// resumedFrom returns the Last-Event-ID that the page gave for its last stream.
-func (f *front) resumedFrom() string {
+// resumedFrom returns the Last-Event-ID header of the last stream.
+func (f *front) resumedFrom(t *testing.T) string {
+	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if len(f.streams) == 0 {
+		t.Fatal("no stream was requested")
+	}
 	return f.streams[len(f.streams)-1].request.Header.Get("Last-Event-ID")
 }
 
-// isStream reports whether r asks for a stream.
+// isStream reports whether r requests a stream.
 func isStream(r *http.Request) bool {
 	return r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/chat/")
 }
 
-// waitForAsked waits until n streams were asked for.
+// waitForAsked waits until n streams have been requested.
 func (f *front) waitForAsked(t *testing.T, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	waitForValue(t, "streams requested", fmt.Sprint(n), func() string {
 		all, _ := f.asked()
-		if all == n {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("streams asked for after %v: got %d, want %d", patience, all, n)
-		}
-	}
+		return fmt.Sprint(all)
+	})
 }
 
 // waitForOpen waits until exactly n streams are open.
 func (f *front) waitForOpen(t *testing.T, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	waitForValue(t, "open streams", fmt.Sprint(n), func() string {
 		_, open := f.asked()
-		if open == n {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("open streams after %v: got %d, want %d", patience, open, n)
-		}
-	}
+		return fmt.Sprint(open)
+	})
 }
 
-// waitForUsers waits until the server lists exactly those users.
+// waitForUsers waits until the server lists exactly these users.
 func waitForUsers(t *testing.T, s *server, names ...string) {
 	t.Helper()
 	want := "Connected users:\n"
 	if len(names) > 0 {
 		want += "User: " + strings.Join(names, "\nUser: ")
 	}
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		got := s.do(t, "GET", "/users", "").body
-		if got == want {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("users after %v: got %q, want %q", patience, got, want)
-		}
-	}
+	waitForValue(t, "users", want, func() string { return s.do(t, "GET", "/users", "").body })
 }

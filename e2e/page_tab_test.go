@@ -1,28 +1,26 @@
 package e2e
 
-// What the tests of the page do with a tab, in whatever browser it is.
+// What the tests of the page do with a tab, in any browser.
 
 import (
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
-// patience is how long the page may take for anything, on a machine that is busy with other
-// things.
+// patience is how long the page may take for anything, on a busy machine.
 const patience = 30 * time.Second
 
-// browser is a running browser with a profile of its own.
+// browser is a running browser with its own profile.
 type browser interface {
-	open(*testing.T) *tab // opens a tab in a window of its own; the test closes it
+	open(*testing.T) *tab // opens a tab in its own window, until the test ends
 }
 
-// everyBrowser are those whose engines differ.
+// everyBrowser lists one browser for each engine.
 var everyBrowser = []struct {
 	name  string
 	start func(*testing.T) browser
@@ -32,20 +30,21 @@ var everyBrowser = []struct {
 	{"WebKit", startWebKit},
 }
 
-// driver is how one tab of a browser is driven.
+// driver controls one tab of a browser.
 type driver interface {
 	goTo(url string) error
 	back() error
 	reload() error
-	run(script string) (string, error) // returns the text that a promise is fulfilled with
+	run(script string) (string, error) // returns the string that a promise resolves to
 	keys(chords []string) error
 	clickAt(x, y int) error
 	resize(width, height int) error
 	picture() ([]byte, error) // a PNG
+	pdf() ([]byte, error)     // as printed
 	close()
 }
 
-// Keys that are no text, as WebDriver names them. A chord is keys that are pressed together.
+// Keys without text, as WebDriver names them. A chord is a string of keys pressed together.
 const (
 	tabulator = "\ue004"
 	enter     = "\ue007"
@@ -53,19 +52,19 @@ const (
 	newLine   = shift + enter
 )
 
-// tab is a person's page.
+// tab is a user's page.
 type tab struct {
 	t *testing.T
 	driver
 }
 
-// newTab returns a tab, which the test closes.
+// newTab returns a tab, which is closed when the test ends.
 func newTab(t *testing.T, d driver) *tab {
 	t.Cleanup(d.close)
 	return &tab{t, d}
 }
 
-// visit opens the page in a tab of its own, and joins unless the name is empty.
+// visit opens the page in a new tab, and joins unless the name is empty.
 func visit(t *testing.T, b browser, url, name string) *tab {
 	t.Helper()
 	p := b.open(t)
@@ -76,14 +75,14 @@ func visit(t *testing.T, b browser, url, name string) *tab {
 	return p
 }
 
-// join gives the name and presses Enter.
+// join enters the name, in place of one that the page has remembered, and presses Enter.
 func (p *tab) join(name string) {
 	p.t.Helper()
-	p.write("#name", name)
+	p.fill("#name", name)
 	p.press(enter)
 }
 
-// must fails the test if the browser did not do what it was told.
+// must fails the test on an error of the browser.
 func (p *tab) must(err error) {
 	p.t.Helper()
 	if err != nil {
@@ -91,7 +90,7 @@ func (p *tab) must(err error) {
 	}
 }
 
-// eval returns what the JavaScript expression is, once it is settled.
+// eval returns the value of a JavaScript expression, awaited if it is a promise.
 func eval[T any](p *tab, expression string) T {
 	p.t.Helper()
 	text, err := p.run(fmt.Sprintf(`(async () => JSON.stringify(await (%s)) ?? "null")()`, expression))
@@ -105,20 +104,20 @@ func eval[T any](p *tab, expression string) T {
 	return value
 }
 
-// do runs JavaScript, whatever comes of it.
+// do evaluates JavaScript and ignores its value.
 func (p *tab) do(expression string) { p.t.Helper(); eval[any](p, "("+expression+", 0)") }
 
 // press presses the keys of each chord together, one chord after another.
 func (p *tab) press(chords ...string) { p.t.Helper(); p.must(p.keys(chords)) }
 
-// write types text into what the selector names.
+// write types text into the element.
 func (p *tab) write(selector, text string) {
 	p.t.Helper()
 	p.do(fmt.Sprintf(`document.querySelector(%q).focus()`, selector))
 	p.press(strings.Split(text, "")...)
 }
 
-// fill puts text into what the selector names, as pasting does.
+// fill puts text into the element, as pasting does.
 func (p *tab) fill(selector, text string) {
 	p.t.Helper()
 	p.do(fmt.Sprintf(`((box) => {
@@ -128,7 +127,7 @@ func (p *tab) fill(selector, text string) {
 	})(document.querySelector(%q))`, text, selector))
 }
 
-// click clicks in the middle of what the selector names, once that is in sight.
+// click clicks in the middle of the element, once it is visible.
 func (p *tab) click(selector string) {
 	p.t.Helper()
 	p.waitFor(fmt.Sprintf(`document.querySelector(%q)?.getBoundingClientRect().width > 0`, selector))
@@ -144,29 +143,25 @@ func (p *tab) click(selector string) {
 // waitFor waits until the JavaScript condition is true.
 func (p *tab) waitFor(condition string) {
 	p.t.Helper()
-	deadline := time.Now().Add(patience)
-	for !eval[bool](p, condition) {
-		if time.Now().After(deadline) {
-			p.t.Fatalf("not so within %v: %s; the page reads:\n%s",
-				patience, condition, eval[string](p, `document.body.innerText`))
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	waitForValue(p.t, condition, "true", func() string {
+		const state = `(%s) ? "true" : "false; the page reads:\n" + document.body?.innerText`
+		return eval[string](p, fmt.Sprintf(state, condition))
+	})
 }
 
-// waitForText waits until exactly that stands in the element with the id.
+// waitForText waits until the element with the id has exactly that text.
 func (p *tab) waitForText(id, text string) {
 	p.t.Helper()
 	p.waitFor(fmt.Sprintf(`document.getElementById(%q).textContent === %q`, id, text))
 }
 
-// waitForLastLine waits until the last row of the conversation has exactly that text, without its
-// time.
+// waitForLastLine waits until the last row of the conversation is exactly that text, without times.
 func (p *tab) waitForLastLine(text string) {
 	p.t.Helper()
-	p.waitFor(fmt.Sprintf(`[...document.getElementById("lines").lastChild?.childNodes ?? []]
-		.filter((node) => node.localName !== "time")
-		.map((node) => node.textContent).join("") === %q`, text))
+	p.waitFor(fmt.Sprintf(`((row) => {
+		row?.querySelectorAll("time").forEach((time) => time.remove());
+		return row?.textContent === %q;
+	})(document.getElementById("lines").lastChild?.cloneNode(true))`, text))
 }
 
 // waitForEnd waits until the conversation ends with that text.
@@ -176,41 +171,39 @@ func (p *tab) waitForEnd(text string) {
 		`document.getElementById("lines").lastChild?.textContent.endsWith(%q)`, text))
 }
 
-// waitForError waits until the last of our messages stands as not sent, with that text and those
-// words.
+// waitForError waits until the user's last message is shown as not sent, with that text and error.
 func (p *tab) waitForError(text string) {
 	p.t.Helper()
 	p.waitFor(fmt.Sprintf(
 		`document.querySelector("#outbox li:last-child")?.textContent.startsWith(%q)`, text))
 }
 
-// waitForState waits until the connection is shown to be live, waiting, connecting, reconnecting
-// or gone.
+// waitForState waits until the page is waiting, connecting, live, reconnecting or gone.
 func (p *tab) waitForState(state string) {
 	p.t.Helper()
 	p.waitFor(fmt.Sprintf(`document.getElementById("state").dataset.state === %q`, state))
 }
 
-// waitForPeople waits until exactly those are listed.
+// waitForPeople waits until the page lists exactly these users.
 func (p *tab) waitForPeople(names ...string) {
 	p.t.Helper()
-	p.waitForRows(p.people, names)
+	waitForValue(p.t, "people", names, p.people)
 	p.waitForText("count", fmt.Sprint(len(names)))
 }
 
-// waitForLines waits until the conversation is exactly those lines, each its kind and its text.
+// waitForLines waits until the conversation has exactly these lines, each a kind and a text.
 func (p *tab) waitForLines(lines ...string) {
 	p.t.Helper()
-	p.waitForRows(p.lines, lines)
+	waitForValue(p.t, "lines", lines, p.lines)
 }
 
-// lines returns the lines of the conversation without their times, each its kind and its text.
+// lines returns the lines of the conversation without times, each a kind and a text.
 func (p *tab) lines() []string {
 	p.t.Helper()
 	const all = `[...document.querySelectorAll("#lines > .line, #lines > li > .line")]`
 	return eval[[]string](p, all+`.map((line) =>
 		line.classList[1] + " " + [...line.childNodes].filter((node) => node.localName !== "time")
-			.map((node) => node.textContent.trim()).join(" "))`)
+			.map((node) => node.textContent.trim()).filter(Boolean).join(" "))`)
 }
 
 func (p *tab) people() []string {
@@ -219,20 +212,21 @@ func (p *tab) people() []string {
 		`[...document.querySelectorAll("#people li")].map((row) => row.textContent)`)
 }
 
-func (p *tab) waitForRows(rows func() []string, want []string) {
-	p.t.Helper()
+// waitForValue waits until get returns want.
+func waitForValue[T string | []string](t *testing.T, what string, want T, get func() T) {
+	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		got := rows()
-		if slices.Equal(got, want) {
+		got := get()
+		if fmt.Sprintf("%q", got) == fmt.Sprintf("%q", want) { // nil and empty slices are equal
 			return
 		}
 		if time.Now().After(deadline) {
-			p.t.Fatalf("after %v: got %q, want %q", patience, got, want)
+			t.Fatalf("%s, after %v: got %q, want %q", what, patience, got, want)
 		}
 	}
 }
 
-// save writes a picture of the page into e2e/screenshots, for a person to look at.
+// save writes a screenshot into e2e/screenshots, for a person to look at.
 func (p *tab) save(name string) {
 	p.t.Helper()
 	picture, err := p.picture()

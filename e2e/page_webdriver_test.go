@@ -1,7 +1,6 @@
 package e2e
 
-// How tests drive Firefox, over WebDriver BiDi, and WebKit, over classic WebDriver. (Chromium has
-// page_chromium_test.go.)
+// The drivers for Firefox, over WebDriver BiDi, and for WebKit, over classic WebDriver.
 
 import (
 	"bufio"
@@ -30,8 +29,7 @@ import (
 // fields are the members of a JSON object.
 type fields map[string]any
 
-// keyActions are the actions of WebDriver that press the keys of each chord together, one chord
-// after another.
+// keyActions returns WebDriver's actions that press one chord after another.
 func keyActions(chords []string) []fields {
 	var actions []fields
 	for _, chord := range chords {
@@ -46,7 +44,7 @@ func keyActions(chords []string) []fields {
 	return []fields{{"type": "key", "id": "keyboard", "actions": actions}}
 }
 
-// clickActions are the actions of WebDriver that click at a point of the window.
+// clickActions returns WebDriver's actions that click at a point of the window.
 func clickActions(x, y int) []fields {
 	return []fields{{"type": "pointer", "id": "mouse", "actions": []fields{
 		{"type": "pointerMove", "x": x, "y": y},
@@ -55,8 +53,8 @@ func clickActions(x, y int) []fields {
 	}}}
 }
 
-// startProgram runs a program until the test ends, and hands each line of its standard error to
-// line. env are further variables, NAME=VALUE.
+// startProgram runs a program until the test ends, and passes each line of its standard error to
+// line. env lists additional variables, NAME=VALUE.
 func startProgram(t *testing.T, line func(string), env []string, name string, args ...string) {
 	t.Helper()
 	program := exec.Command(name, args...)
@@ -85,23 +83,23 @@ func startProgram(t *testing.T, line func(string), env []string, name string, ar
 	})
 }
 
-// firefox is a Firefox without a window on the screen.
+// firefox is a headless Firefox.
 type firefox struct {
 	conn *websocket.Conn
 
-	mu      sync.Mutex
-	lastID  int
-	answers map[int]chan bidiAnswer // by the command's id
+	mu        sync.Mutex
+	lastID    int
+	responses map[int]chan bidiResponse // by the command's id
 }
 
-type bidiAnswer struct {
+type bidiResponse struct {
 	ID      int
 	Type    string
 	Result  json.RawMessage
 	Message string
 }
 
-// startFirefox starts a Firefox with a profile of its own. The test ends it.
+// startFirefox starts a Firefox with its own profile, until the test ends.
 func startFirefox(t *testing.T) browser {
 	t.Helper()
 	needs(t, "firefox-esr")
@@ -120,7 +118,7 @@ func startFirefox(t *testing.T) browser {
 		"--headless", "--no-remote", "--profile", profile, "--remote-debugging-port=0")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	b := &firefox{answers: map[int]chan bidiAnswer{}}
+	b := &firefox{responses: map[int]chan bidiResponse{}}
 	select {
 	case at := <-url:
 		var err error
@@ -144,21 +142,21 @@ func startFirefox(t *testing.T) browser {
 
 func (b *firefox) hear() {
 	for {
-		var answer bidiAnswer
-		if err := wsjson.Read(context.Background(), b.conn, &answer); err != nil {
-			answer = bidiAnswer{Type: "error", Message: err.Error()}
+		var response bidiResponse
+		if err := wsjson.Read(context.Background(), b.conn, &response); err != nil {
+			response = bidiResponse{Type: "error", Message: err.Error()}
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			for _, waiting := range b.answers {
-				waiting <- answer
+			for _, waiting := range b.responses {
+				waiting <- response
 			}
-			b.answers = nil
+			b.responses = nil
 			return
 		}
 		b.mu.Lock()
-		if waiting := b.answers[answer.ID]; waiting != nil {
-			waiting <- answer
-			delete(b.answers, answer.ID)
+		if waiting := b.responses[response.ID]; waiting != nil {
+			waiting <- response
+			delete(b.responses, response.ID)
 		}
 		b.mu.Unlock()
 	}
@@ -168,29 +166,29 @@ func (b *firefox) hear() {
 func (b *firefox) command(method string, params fields, result any) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	answers := make(chan bidiAnswer, 1)
+	responses := make(chan bidiResponse, 1)
 	b.mu.Lock()
-	if b.answers == nil {
+	if b.responses == nil {
 		b.mu.Unlock()
 		return errors.New("Firefox has gone")
 	}
 	b.lastID++
 	id := b.lastID
-	b.answers[id] = answers
+	b.responses[id] = responses
 	b.mu.Unlock()
 	err := wsjson.Write(ctx, b.conn, fields{"id": id, "method": method, "params": params})
 	if err != nil {
 		return err
 	}
 	select {
-	case answer := <-answers:
-		if answer.Type != "success" {
-			return fmt.Errorf("%s: %s", method, answer.Message)
+	case response := <-responses:
+		if response.Type != "success" {
+			return fmt.Errorf("%s: %s", method, response.Message)
 		}
 		if result == nil {
 			return nil
 		}
-		return json.Unmarshal(answer.Result, result)
+		return json.Unmarshal(response.Result, result)
 	case <-ctx.Done():
 		return fmt.Errorf("%s: %w", method, ctx.Err())
 	}
@@ -259,20 +257,26 @@ func (f *firefoxTab) picture() ([]byte, error) {
 	return shot.Data, err
 }
 
+func (f *firefoxTab) pdf() ([]byte, error) {
+	var printed struct{ Data []byte }
+	err := f.b.command("browsingContext.print", fields{"context": f.context}, &printed)
+	return printed.Data, err
+}
+
 func (f *firefoxTab) close() {
 	f.b.command("browsingContext.close", fields{"context": f.context}, nil)
 }
 
-// webkit is WebKitGTK's small browser, on a screen of its own that nobody sees.
+// webkit is WebKitGTK's MiniBrowser, on a virtual screen.
 type webkit struct {
 	session string // the URL of the session
 
-	mu      sync.Mutex // held while a command is under way
-	first   string     // the window that the browser began with, which stays open
+	mu      sync.Mutex // held while a command runs
+	first   string     // the initial window, which stays open
 	current string     // the window that commands go to
 }
 
-// startWebKit starts a screen, a WebDriver and the browser. The test ends them.
+// startWebKit starts a screen, a WebDriver and the browser, until the test ends.
 func startWebKit(t *testing.T) browser {
 	t.Helper()
 	needs(t, "Xvfb")
@@ -283,7 +287,7 @@ func startWebKit(t *testing.T) browser {
 	}
 	ignore := func(string) {}
 	display, driver := startXvfb(t), freePort(t)
-	startProgram(t, ignore, []string{"DISPLAY=" + display, "HOME=" + t.TempDir()},
+	startProgram(t, ignore, []string{"DISPLAY=" + display, "HOME=" + t.TempDir(), "LANG=en_US.UTF-8"},
 		"WebKitWebDriver", "--port="+driver)
 	w := &webkit{session: "http://127.0.0.1:" + driver + "/session"}
 	var session struct{ SessionID string }
@@ -292,7 +296,7 @@ func startWebKit(t *testing.T) browser {
 		"webkitgtk:browserOptions": options}}}
 	err := w.command("POST", "", begin, &session)
 	for deadline := time.Now().Add(patience); err != nil && time.Now().Before(deadline); {
-		time.Sleep(50 * time.Millisecond) // it does not listen yet
+		time.Sleep(50 * time.Millisecond) // the driver may not listen yet
 		err = w.command("POST", "", begin, &session)
 	}
 	if err != nil {
@@ -306,10 +310,10 @@ func startWebKit(t *testing.T) browser {
 	return w
 }
 
-// startXvfb starts a screen, and returns its name. The test ends it.
+// startXvfb starts a virtual screen, until the test ends, and returns its name.
 func startXvfb(t *testing.T) string {
 	t.Helper()
-	// It says on its standard error, for which -displayfd asks, which display it has.
+	// With -displayfd 2 it prints the number of its display on standard error.
 	number := make(chan string, 1)
 	hear := func(line string) {
 		if _, err := strconv.Atoi(line); err == nil {
@@ -327,7 +331,7 @@ func startXvfb(t *testing.T) string {
 	}
 }
 
-// freePort returns a port of 127.0.0.1 that nobody listens at.
+// freePort returns a free port of 127.0.0.1.
 func freePort(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -361,20 +365,20 @@ func (w *webkit) command(method, path string, params, result any) error {
 		return err
 	}
 	defer resp.Body.Close()
-	var answer struct{ Value json.RawMessage }
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+	var response struct{ Value json.RawMessage }
+	if err := json.NewDecoder(resp.Body).Decode(&response); err != nil {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s %s: %s", method, path, answer.Value)
+		return fmt.Errorf("%s %s: %s", method, path, response.Value)
 	}
 	if result == nil {
 		return nil
 	}
-	return json.Unmarshal(answer.Value, result)
+	return json.Unmarshal(response.Value, result)
 }
 
-// switchTo makes a window the one that commands go to. The caller holds mu.
+// switchTo directs commands to a window. The caller holds mu.
 func (w *webkit) switchTo(window string) error {
 	if w.current == window {
 		return nil
@@ -452,5 +456,7 @@ func (k *webkitTab) picture() ([]byte, error) {
 	}
 	return base64.StdEncoding.DecodeString(encoded)
 }
+
+func (k *webkitTab) pdf() ([]byte, error) { return nil, errors.ErrUnsupported }
 
 func (k *webkitTab) close() { k.command("DELETE", "/window", nil, nil) }

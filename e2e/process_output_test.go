@@ -22,7 +22,7 @@ func startBlind(t *testing.T, stdout, stderr *os.File) *server {
 	addr := l.Addr().String()
 	l.Close()
 	s := &server{
-		cmd:    exec.Command(binary, "-addr", addr, "-max-streams", "1000000000"), // which warns
+		cmd:    exec.Command(binary, "-addr", addr, "-max-streams", "1000000000"), // causes a warning
 		addr:   addr,
 		url:    "http://" + addr,
 		exited: make(chan error, 1),

@@ -17,7 +17,7 @@ import (
 )
 
 // proxyPatience limits how long a test behind a proxy may take.
-const proxyPatience = time.Minute
+const proxyPatience = 2 * time.Minute
 
 // proxy is a program that docs/proxies.md shows how to put in front of the server. The page's
 // configuration goes into a file named "block".
@@ -26,6 +26,7 @@ type proxy struct {
 	command string   // runs it in the foreground, in the folder with its configuration
 	config  string   // the file of testdata/proxies that includes the block, if it needs one
 	set     []string // strings in command and configuration, alternating with their replacements
+	host    string   // where the proxy and the server listen, in place of 127.0.0.1
 	silence string   // the setting that ends a stream after 60 s of silence, if there is one
 
 	rewritesPaths bool // it changes or rejects paths with %2F or //, which contain no name
@@ -84,6 +85,13 @@ func (p proxy) with(set ...string) proxy {
 	return p
 }
 
+// at returns p for a proxy and a server that listen at host.
+func (p proxy) at(host string) proxy {
+	p = p.with("127.0.0.1", host)
+	p.host = host
+	return p
+}
+
 // configure writes the files with which the proxy listens at addr, in front of the server at
 // serverAddr, into the directory dir. It returns the fields of the command.
 func (p proxy) configure(t *testing.T, dir, addr, serverAddr string) []string {
@@ -126,6 +134,9 @@ func (p proxy) before(t *testing.T, s *server) *server {
 	// If root starts the proxy, its workers run as another user, who must be able to get in.
 	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
 		t.Fatal(err)
+	}
+	if p.host != "" {
+		addr = strings.Replace(addr, "127.0.0.1", p.host, 1)
 	}
 	args := p.configure(t, dir, addr, s.addr)
 	cmd := exec.Command(args[0], args[1:]...)

@@ -24,7 +24,7 @@ type event struct{ id, name, data string }
 // with the server.
 type sseReader struct {
 	r        *bufio.Reader
-	lines    []string // that were read from r together and not yet returned
+	lines    []string // read from r together and not yet returned
 	lastID   string   // as of the last blank line
 	retry    string
 	comments []string

@@ -132,7 +132,7 @@ type cutReader struct {
 	events  []event
 	firstID string // of the first opening block that arrived whole
 	cuts    int    // lost connections
-	early   int    // those lost before the first event
+	early   int    // streams lost before the first event
 }
 
 // read reads up to the last word.

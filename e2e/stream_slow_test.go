@@ -1,5 +1,5 @@
-// Tests that a reader of a stream who is slow delays nobody, costs little memory, and receives
-// every event or a gap, or is cut off.
+// Tests that a slow reader delays nobody, costs little memory, and receives every event or a gap,
+// or is cut off.
 package e2e
 
 import (
@@ -134,8 +134,9 @@ func (s *server) sayLastWordUntilHeard(t *testing.T, reading *sync.WaitGroup) {
 	}
 }
 
-// Each reader stalls in a different batch, and the next one more than two batches later. So the
-// readers keep a third of what is said; if they kept what follows their batches, it would be all.
+// Each reader stalls in a batch of its own, about three batches after the one before. If a reader
+// keeps only its batch, a third of all messages stays in memory; if it also kept what follows, all
+// would.
 func TestStalledReaderKeepsOneBatchInMemory(t *testing.T) {
 	t.Parallel()
 	const (

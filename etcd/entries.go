@@ -13,9 +13,9 @@ import (
 
 const (
 	// firstPage and maxPage bound how many entries are asked for at once. The number doubles after a
-	// page of less than smallPage bytes, because etcd scans the whole log for each page. Each time
-	// that a page is asked for again, it is divided by four, because someone may have put large
-	// values into the lobby's keys.
+	// page of less than smallPage bytes, because etcd scans the whole log for each page. Whenever the
+	// same page has to be asked for again, the number is divided by four, because someone may have
+	// put large values into the lobby's keys.
 	firstPage = 64
 	maxPage   = 512
 	smallPage = 1 << 20
@@ -23,10 +23,11 @@ const (
 	// maxLag is how long a watch may lack an entry that Append knows to be in the log.
 	maxLag = 2 * time.Second
 
-	// maxLagAlone is the same if Append has left the watch's endpoint, which it has a reason to do.
+	// maxLagAlone applies instead if Append has moved to another endpoint, a sign that the watch's
+	// endpoint is failing.
 	maxLagAlone = 500 * time.Millisecond
 
-	// maxNumbers bounds how many nodes' numbers are kept. Beyond it they are forgotten and relearned.
+	// maxNumbers bounds how many nodes' numbers are kept. Beyond it, all are forgotten and relearned.
 	maxNumbers = 10_000
 )
 
@@ -81,7 +82,7 @@ type entryReader struct {
 }
 
 // catchUp yields all entries that are in the log. Its transactions also read whether the log was
-// replaced, restored or trimmed, so that never goes unnoticed.
+// replaced, restored or trimmed, so none of these goes unnoticed.
 func (r *entryReader) catchUp(ctx context.Context) error {
 	s, log := r.session, r.session.log
 	for limit := firstPage; ; {

@@ -93,7 +93,7 @@ func TestIncompleteResponsesAreLeftToOtherEndpoints(t *testing.T) {
 				mustAppend(t, s, "a", 2, "y")
 				f.mustRead(t, "a/1=x", "a/2=y")
 				mustSave(t, s, 3, "one")
-				mustSave(t, s, 4, "two") // which removes keys
+				mustSave(t, s, 4, "two") // it removes keys
 			})
 			if n := count.Load(); n > 2*100 {
 				t.Errorf("%d requests were sent in 10s", n)

@@ -172,7 +172,7 @@ var (
 // request waits for that of another.
 type client struct {
 	log    *Log
-	at     int      // index of the current endpoint, which is the last one that worked
+	at     int      // index of the endpoint to ask next; after a success, the one that responded
 	tokens []string // by endpoint, from authenticate; empty if there is none yet, or noToken
 }
 
@@ -436,7 +436,7 @@ func (c *client) explain(err error) error {
 		return refuse("etcd does not let the user %q read and write the keys that begin with %q; "+
 			"grant a role that may", user, c.log.key(""))
 	case errors.Is(err, errDamaged):
-		return err // which does not depend on the endpoint
+		return err // it does not depend on the endpoint
 	case isResponse && response.Status == http.StatusNotFound:
 		return refuse("%s has no JSON gateway; start etcd with --enable-grpc-gateway, and do not use "+
 			"the URL of a grpc-proxy", endpoint)

@@ -17,8 +17,8 @@ var (
 	// ErrTrimmed means that the next entries were removed before this session had read them.
 	ErrTrimmed = errors.New("the log in etcd has moved on too far to catch up")
 
-	// ErrVoid means that the node's key was removed, or counts more entries than it can have: the
-	// other nodes have declared this one dead.
+	// ErrVoid means that the node's key was removed, because the others declared the node dead, or
+	// that it counts more entries than the node has sent.
 	ErrVoid = errors.New("the log accepts no more entries of this node")
 )
 
@@ -34,7 +34,7 @@ type Session struct {
 	log      *Log
 	appender *client              // for Append
 	saver    *client              // for SaveSnapshot
-	began    *client              // of Begin; no longer used, but cloned by Entries
+	began    *client              // the client that Begin used; Entries starts with a clone of it
 	state    int64                // the known revision of NAME/state; see append
 	seen     chan int64           // holds the highest revision seen; see observe
 	appended chan acknowledgement // holds Append's latest success until Entries receives it

@@ -33,8 +33,8 @@ type pointer struct {
 	Sum     string `json:"sha256"` // of the snapshot, in hexadecimal digits
 }
 
-// parsePointer returns a zero pointer, which is damaged, if value is not valid: others may have
-// written it.
+// parsePointer returns a zero pointer if value is not valid, as when others have written it.
+// Reading a snapshot through a zero pointer fails with errDamaged.
 func parsePointer(value []byte) pointer {
 	var p pointer
 	if json.Unmarshal(value, &p) != nil || p.Pieces < 0 || p.Pieces > maxPieces ||
@@ -135,8 +135,9 @@ func (s *Session) tidy(ctx context.Context, p, old pointer, revision int64, gone
 			return err
 		}
 	}
-	// Pieces older than the pointer p belong to its snapshot, or to the previous one, or to one that
-	// nothing will point to, because the node that is saving it has read an older pointer.
+	// A piece older than p belongs to p's snapshot, to the previous one, or to neither. In the last
+	// case nothing will ever point to it: the node that is saving it, if any, has read an outdated
+	// pointer, so its transaction will fail.
 	isOld := func(rest string) bool {
 		id, _, _ := strings.Cut(rest, "/")
 		return id != p.ID && id != old.ID
@@ -161,8 +162,8 @@ func (s *Session) tidy(ctx context.Context, p, old pointer, revision int64, gone
 	return ctx.Err()
 }
 
-// removeKeys removes the keys that begin with prefix and have not changed since this revision, if
-// the rest of the key is old.
+// removeKeys removes the keys that begin with prefix, have not changed since revision, and for
+// which isOld, given the rest of the key, returns true.
 func (s *Session) removeKeys(
 	ctx context.Context, prefix []byte, revision int64, isOld func(rest string) bool,
 ) error {

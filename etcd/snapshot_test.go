@@ -384,7 +384,7 @@ func TestDamagedSnapshotIsRejectedAndReplaced(t *testing.T) {
 				follow(t.Context(), mustHave(t, w, 0, "")).mustRead(t, "a/1=x")
 				at = mustAppend(t, s, "a", 2, "y")
 				mustSave(t, s, at-1, "snapshot")
-				mustSave(t, s, at, "snapshot") // which removes the first entry
+				mustSave(t, s, at, "snapshot") // it removes the first entry
 				damage(w)
 				_, err := w.newLog().Begin(t.Context(), "", Entry{})
 				if err == nil || !strings.Contains(err.Error(), errDamaged.Error()) || errors.Is(err, ErrRefused) {

@@ -1,7 +1,7 @@
 // Package lines prints lines without waiting for anyone to read them.
 //
 // A program that writes to its standard output or error waits while the pipe behind it is full, and
-// is killed once nobody reads from the pipe any longer. A server should be held up by neither. A
+// is killed once nobody reads from the pipe any longer. Neither should happen to a server. A
 // [Writer] has its own goroutine that writes, and drops a line for which there is no room.
 package lines
 
@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	maxLine = 1000 // bytes of a line with its newline; the rest is cut off
-	maxWait = 100  // lines that wait to be written
+	maxLine   = 1000 // bytes of a line with its newline; the rest is cut off
+	maxQueued = 100  // lines waiting to be written
 )
 
 // Writer is an io.Writer whose Write never waits and never fails. Any goroutine may use it.
@@ -28,7 +28,7 @@ type Writer struct {
 // exists.
 func NewWriter(w io.Writer) *Writer {
 	ignoreSIGPIPE()
-	lw := &Writer{make(chan []byte, maxWait), make(chan chan struct{})}
+	lw := &Writer{make(chan []byte, maxQueued), make(chan chan struct{})}
 	go lw.writeAll(w)
 	return lw
 }
@@ -47,8 +47,8 @@ func (lw *Writer) writeAll(w io.Writer) {
 	}
 }
 
-// Write prints each line of p, or drops it if 100 lines wait already. Control characters become
-// spaces, and a line ends after 1,000 bytes, so that text from elsewhere cannot pretend to be
+// Write prints each line of p, or drops it if 100 lines are already waiting. Control characters
+// become spaces, and a line ends after 1,000 bytes, so that text from elsewhere cannot pretend to be
 // several lines or operate a terminal.
 func (lw *Writer) Write(p []byte) (n int, err error) {
 	for line := range strings.Lines(string(p)) {

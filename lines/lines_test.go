@@ -45,7 +45,7 @@ func TestLinesAreClean(t *testing.T) {
 func TestWriteDoesNotWaitForAReader(t *testing.T) {
 	p := make(pipe)
 	w := NewWriter(p)
-	for range 10 * maxWait {
+	for range 10 * maxQueued {
 		io.WriteString(w, "a line\n")
 	}
 	w.Flush(time.Nanosecond) // has a limit
@@ -56,7 +56,7 @@ func TestWriteDoesNotWaitForAReader(t *testing.T) {
 	for <-p == "a line\n" {
 		printed++
 	}
-	if printed < maxWait || printed > maxWait+1 { // one of them was being written
-		t.Errorf("%d lines were printed, want %d", printed, maxWait)
+	if printed < maxQueued || printed > maxQueued+1 { // one of them was being written
+		t.Errorf("%d lines were printed, want %d", printed, maxQueued)
 	}
 }

@@ -4,10 +4,10 @@
 // together are a [Text], to which one owner after the other appends its own:
 //
 //	var text metrics.Text
-//	text.Gauge("chat_users", "Users who are present.", metrics.Value{Is: 3})
+//	text.Gauge("chat_users", "Users who are present.", metrics.Sample{Value: 3})
 //	text.Counter("chat_events_total", "Events.",
-//		metrics.Value{Label: "kind", Of: "arrival", Is: 5},
-//		metrics.Value{Label: "kind", Of: "message", Is: 8})
+//		metrics.Sample{Label: "kind", LabelValue: "arrival", Value: 5},
+//		metrics.Sample{Label: "kind", LabelValue: "message", Value: 8})
 //
 // Responses have no owner, because each is written by its own goroutine. The goroutine of a
 // [Monitor] counts them.
@@ -25,24 +25,26 @@ const ContentType = "text/plain; version=0.0.4; charset=utf-8"
 // Text holds figures in Prometheus's text format.
 type Text []byte
 
-// Value is one value of a figure, which may have several that differ in a label.
-type Value struct {
-	Label, Of string // the label's name and value; empty for a figure that has one value
-	Is        float64
+// Sample is one value of a figure. A figure may have several, which differ in a label.
+type Sample struct {
+	Label, LabelValue string // empty for a figure that has one value
+	Value             float64
 }
 
 // Gauge appends a figure that goes up and down.
-func (t *Text) Gauge(name, help string, values ...Value) { t.figure("gauge", name, help, values) }
-
-// Counter appends a figure that only grows, until the process starts over.
-func (t *Text) Counter(name, help string, values ...Value) {
-	t.figure("counter", name, help, values)
+func (t *Text) Gauge(name, help string, samples ...Sample) {
+	t.figure("gauge", name, help, samples)
 }
 
-func (t *Text) figure(kind, name, help string, values []Value) {
+// Counter appends a figure that only grows, until the process starts over.
+func (t *Text) Counter(name, help string, samples ...Sample) {
+	t.figure("counter", name, help, samples)
+}
+
+func (t *Text) figure(kind, name, help string, samples []Sample) {
 	t.head(kind, name, help)
-	for _, v := range values {
-		t.line(name, v)
+	for _, s := range samples {
+		t.line(name, s)
 	}
 }
 
@@ -56,22 +58,22 @@ func (t *Text) Histogram(name, help string, h *Histogram) {
 		if i < len(h.bounds) {
 			bound = number(h.bounds[i])
 		}
-		t.line(name+"_bucket", Value{"le", bound, float64(count)})
+		t.line(name+"_bucket", Sample{"le", bound, float64(count)})
 	}
-	t.line(name+"_sum", Value{Is: h.sum})
-	t.line(name+"_count", Value{Is: float64(count)})
+	t.line(name+"_sum", Sample{Value: h.sum})
+	t.line(name+"_count", Sample{Value: float64(count)})
 }
 
 func (t *Text) head(kind, name, help string) {
 	*t = append(*t, "# HELP "+name+" "+helpEscapes.Replace(help)+"\n# TYPE "+name+" "+kind+"\n"...)
 }
 
-func (t *Text) line(name string, v Value) {
+func (t *Text) line(name string, s Sample) {
 	*t = append(*t, name...)
-	if v.Label != "" {
-		*t = append(*t, "{"+v.Label+`="`+labelEscapes.Replace(v.Of)+`"}`...)
+	if s.Label != "" {
+		*t = append(*t, "{"+s.Label+`="`+labelEscapes.Replace(s.LabelValue)+`"}`...)
 	}
-	*t = append(*t, " "+number(v.Is)+"\n"...)
+	*t = append(*t, " "+number(s.Value)+"\n"...)
 }
 
 func number(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
@@ -84,7 +86,7 @@ var (
 // Histogram counts observations by size. It belongs to one goroutine.
 type Histogram struct {
 	bounds []float64 // of the buckets, ascending
-	counts []int     // of the observations up to each bound and above the one before, and of the rest
+	counts []int     // observations in each bucket; the last element counts those above all bounds
 	sum    float64
 }
 

@@ -13,9 +13,9 @@ func TestText(t *testing.T) {
 		h.Observe(x)
 	}
 	var text Text
-	text.Gauge("users", "Users.", Value{Is: 1_000_000})
+	text.Gauge("users", "Users.", Sample{Value: 1_000_000})
 	text.Counter("events_total", "A \\ and\na \"line\".",
-		Value{"kind", "a\\b\"c\nd", 2}, Value{"kind", "", math.Inf(1)})
+		Sample{"kind", "a\\b\"c\nd", 2}, Sample{"kind", "", math.Inf(1)})
 	text.Histogram("seconds", "Waits.", h)
 	const want = `# HELP users Users.
 # TYPE users gauge

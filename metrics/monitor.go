@@ -3,6 +3,14 @@ package metrics
 import (
 	"fmt"
 	"net/http"
+	"time"
+)
+
+const (
+	// Waking the Monitor's goroutine for each response would take 5 % of a server's processor time.
+	// So it lets responses gather for gatherTime, up to maxGathered; any more would have to wait.
+	gatherTime  = 5 * time.Millisecond
+	maxGathered = 2048
 )
 
 // Monitor counts responses, and knows who reports the other figures. Both belong to one goroutine,
@@ -14,13 +22,13 @@ type Monitor struct {
 	texts     chan chan snapshot
 }
 
-// Source appends figures, for which it asks their owners.
+// Source asks the owners of figures for their values and appends them.
 type Source func(*Text)
 
-// response is what is counted of a response.
+// response holds what a Monitor counts about one HTTP response.
 type response struct {
 	status int
-	limit  string // because of which it rejects the request; "" if it does not
+	limit  string // the limit because of which the request was rejected; "" if it was not
 }
 
 // snapshot is what a Monitor's goroutine knows at a moment.
@@ -32,9 +40,8 @@ type snapshot struct {
 // NewMonitor returns a Monitor for a server that may reject requests because of these limits.
 func NewMonitor(limits ...string) *Monitor {
 	m := &Monitor{
-		limits: limits,
-		// The buffer lets many responses wake the goroutine once.
-		responses: make(chan response, 256),
+		limits:    limits,
+		responses: make(chan response, maxGathered),
 		sources:   make(chan Source),
 		texts:     make(chan chan snapshot),
 	}
@@ -50,21 +57,26 @@ func (m *Monitor) run() {
 		classes[r.status/100]++
 		rejected[r.limit]++
 	}
+	countAll := func() {
+		for len(m.responses) > 0 {
+			count(<-m.responses)
+		}
+	}
 	for {
 		select {
 		case r := <-m.responses:
 			count(r)
+			countAll()
+			time.Sleep(gatherTime)
 		case source = <-m.sources:
 		case result := <-m.texts:
-			for len(m.responses) > 0 { // so that the text has every response that a client has
-				count(<-m.responses)
-			}
-			var values, rejections []Value
+			countAll() // so that the text has every response that a client has
+			var values, rejections []Sample
 			for class := 2; class < len(classes); class++ {
-				values = append(values, Value{"class", fmt.Sprintf("%dxx", class), float64(classes[class])})
+				values = append(values, Sample{"class", fmt.Sprintf("%dxx", class), float64(classes[class])})
 			}
 			for _, limit := range m.limits {
-				rejections = append(rejections, Value{"limit", limit, float64(rejected[limit])})
+				rejections = append(rejections, Sample{"limit", limit, float64(rejected[limit])})
 			}
 			var text Text
 			text.Counter("lobby_responses_total", "HTTP responses.", values...)
@@ -138,8 +150,8 @@ func (c *counted) WriteHeader(status int) {
 
 func (c *counted) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// Uncounted returns w without a Monitor's wrapper, for a response whose status is 200. A handler can
-// hijack its connection and need not fear middleware.
+// Uncounted returns w without a Monitor's wrapper, for a response whose status is 200, so that a
+// handler that does not hijack connections under middleware can hijack this one.
 func Uncounted(w http.ResponseWriter) http.ResponseWriter {
 	if c, ok := w.(*counted); ok {
 		return c.ResponseWriter

@@ -16,7 +16,7 @@ func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func TestEachResponseIsCountedByTheTimeItsClientHasIt(t *testing.T) {
 	m := NewMonitor("users", "streams")
-	m.Watch(func(text *Text) { text.Gauge("more", "From the source.", Value{Is: 7}) })
+	m.Watch(func(text *Text) { text.Gauge("more", "From the source.", Sample{Value: 7}) })
 	counting := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/implicit":
@@ -44,7 +44,7 @@ func TestEachResponseIsCountedByTheTimeItsClientHasIt(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	NoteLimit(httptest.NewRecorder(), "users") // which nobody counts
+	NoteLimit(httptest.NewRecorder(), "users") // nobody counts this response
 	m.Count(503, "streams")
 	for _, path := range []string{"/implicit", "/abort", "/users", "/users"} {
 		resp, err := http.Get(server.URL + path)
@@ -58,7 +58,7 @@ func TestEachResponseIsCountedByTheTimeItsClientHasIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	<-hijacked     // which counts nothing before its handler returns
+	<-hijacked     // nothing is counted before the handler returns
 	server.Close() // waits for the handler of /abort
 	text := string(m.Text())
 	for _, want := range []string{

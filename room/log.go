@@ -9,34 +9,36 @@ import (
 	"lobby/chat"
 )
 
-// What ends a record and separates its fields, in the text of commands. No name and no message
-// contains either.
+// In the text of commands, RecordEnd ends each record, and FieldSeparator separates its fields. No
+// name and no message contains either.
 const (
-	RecordEnd = "\x1e" // ASCII: record separator
-	FieldEnd  = "\x1f" // ASCII: unit separator
+	RecordEnd      = "\x1e" // ASCII: record separator
+	FieldSeparator = "\x1f" // ASCII: unit separator
 )
 
-// lineBreaks is what a client could take for the end of a line. A message may contain the first.
+// lineBreaks are the characters that a client could take for the end of a line. A message may
+// contain the first.
 const lineBreaks = "\n\r\v\f\u0085\u2028\u2029"
 
-// AppendTo appends the command as text: its verb and fields, separated by FieldEnd, and RecordEnd.
+// AppendTo appends the command as text: its verb and fields, separated by FieldSeparator, and
+// RecordEnd.
 func (c Command) AppendTo(b []byte) []byte {
 	switch c.Verb {
 	case Watch, List, Sync:
 		b = append(b, Sync...)
 	default:
-		b = append(append(b, c.Verb+FieldEnd...), c.Name.String()...)
+		b = append(append(b, c.Verb+FieldSeparator...), c.Name.String()...)
 	}
 	switch c.Verb {
 	case Say:
-		b = append(append(b, FieldEnd...), c.Text.String()...)
+		b = append(append(b, FieldSeparator...), c.Text.String()...)
 	case Release:
-		b = strconv.AppendUint(append(b, FieldEnd...), c.Arrival, 10)
+		b = strconv.AppendUint(append(b, FieldSeparator...), c.Arrival, 10)
 	}
 	return append(b, RecordEnd...)
 }
 
-// ParseCommands returns the commands of which s is the text. It does not apply the rules of
+// ParseCommands parses the text of any number of commands. It does not apply the rules of
 // chat.ParseName and chat.ParseText once more: two versions of this program may know different
 // characters, and all nodes must read the same. It rejects only what could be taken for another
 // event or another command.
@@ -58,7 +60,7 @@ func parseCommand(record string) (c Command, ok bool) {
 	if !utf8.ValidString(record) {
 		return c, false
 	}
-	fields := strings.Split(record, FieldEnd)
+	fields := strings.Split(record, FieldSeparator)
 	c.Verb, fields = Verb(fields[0]), fields[1:]
 	if c.Verb == Sync {
 		return c, len(fields) == 0
@@ -82,12 +84,14 @@ func parseCommand(record string) (c Command, ok bool) {
 		}
 		arrival, err := strconv.ParseUint(fields[0], 10, 64)
 		c.Arrival = arrival
-		return c, err == nil && strconv.FormatUint(arrival, 10) == fields[0] // one text for a command
+		// Only the canonical form is valid, so no leading zeros.
+		return c, err == nil && strconv.FormatUint(arrival, 10) == fields[0]
 	}
 	return c, false
 }
 
 // isName reports whether s can be a user's name, at least for another version of this program.
 func isName(s string) bool {
-	return s != "" && utf8.ValidString(s) && !strings.ContainsAny(s, lineBreaks+" "+RecordEnd+FieldEnd)
+	return s != "" && utf8.ValidString(s) &&
+		!strings.ContainsAny(s, lineBreaks+" "+RecordEnd+FieldSeparator)
 }

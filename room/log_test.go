@@ -93,7 +93,7 @@ func TestParseCommandsRejectsWhatCouldBeTakenForSomethingElse(t *testing.T) {
 				rejected = append(rejected, string(verb)+"\x1f"+name+"\x1e")
 			}
 			rejected = append(rejected, "say\x1f"+name+"\x1fhello\x1e", "release\x1f"+name+"\x1f1\x1e")
-			if end != "\n" { // which separates the lines of a text
+			if end != "\n" { // it separates the lines of a text
 				rejected = append(rejected, "say\x1falice\x1f"+name+"\x1e")
 			}
 		}
@@ -111,7 +111,7 @@ func TestParseCommandsRejectsWhatCouldBeTakenForSomethingElse(t *testing.T) {
 	}
 	_, err := ParseCommands(strings.Repeat("long", 100_000))
 	if err == nil || len(err.Error()) > 200 {
-		t.Errorf("ParseCommands of a long text: the error is no short sentence: %.300v", err)
+		t.Errorf("ParseCommands of a long text: the error is not a short sentence: %.300v", err)
 	}
 }
 

@@ -3,7 +3,7 @@
 // A [Room] knows which users are present and why. Its rules are in one method, [Room.Apply], which
 // carries out a [Command] and appends the event that it causes, if any, to a chain of events
 // (package chain). Nothing here starts a goroutine, uses a channel or reads a clock, and nothing is
-// locked: whoever owns a Room calls its methods, one at a time.
+// locked: the owner of a Room calls its methods, one at a time.
 //
 //	chat := room.New(room.Config{History: 100, MaxUsers: 10, KeepAlive: time.Minute})
 //	result := chat.Apply("", room.Command{Verb: room.Join, Name: alice})
@@ -95,10 +95,10 @@ const (
 	Join    Verb = "join"    // the user is present until Leave
 	Leave   Verb = "leave"   // the user leaves, whatever kept them present
 	Say     Verb = "say"     // the user sends a message
-	Open    Verb = "open"    // a stream has opened that keeps the user present
+	Open    Verb = "open"    // a stream has opened; it keeps the user present
 	Release Verb = "release" // a stream of this visit no longer keeps the user present
-	Watch   Verb = "watch"   // a stream has opened that keeps nobody present
-	List    Verb = "list"    // somebody wants the list of users
+	Watch   Verb = "watch"   // a stream has opened; it keeps nobody present
+	List    Verb = "list"    // a client asks for the list of users
 	Sync    Verb = "sync"    // a Watch or List in the log: it changes nothing, but has its place
 )
 

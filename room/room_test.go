@@ -34,7 +34,7 @@ func TestUserIsPresentWhileAJoinOrAStreamKeepsThemPresent(t *testing.T) {
 		present  bool // whether alice is, in the end
 	}{
 		{"a join", []Command{join}, 1, true},
-		{"a second join is no event", []Command{join, join}, 1, true},
+		{"a second join causes no event", []Command{join, join}, 1, true},
 		{"a stream", []Command{open}, 1, true},
 		{"the last stream", []Command{open, open, release}, 1, true},
 		{"no stream any more", []Command{open, open, release, release}, 2, false},
@@ -42,7 +42,7 @@ func TestUserIsPresentWhileAJoinOrAStreamKeepsThemPresent(t *testing.T) {
 		{"a join after the stream", []Command{open, join, release}, 1, true},
 		{"a stream after the join", []Command{join, open, release}, 1, true},
 		{"a leave ends all", []Command{join, open, open, leave}, 2, false},
-		{"a leave of nobody is no event", []Command{leave}, 0, false},
+		{"a leave of nobody causes no event", []Command{leave}, 0, false},
 		{"a stream of an earlier visit", []Command{open, leave, open, release}, 3, true},
 	} {
 		r := New(testConfig)
@@ -73,7 +73,7 @@ func TestResultsSayWhatHappened(t *testing.T) {
 		{Command{Verb: Open, Name: bob}, 3, false, nil},
 		{Command{Verb: Join, Name: carol}, 3, false, ErrTooManyUsers},
 		{Command{Verb: Join, Name: bob}, 3, false, nil},
-		{Command{Verb: Open, Name: carol}, 4, false, nil}, // MaxUsers is no limit for streams
+		{Command{Verb: Open, Name: carol}, 4, false, nil}, // MaxUsers does not limit streams
 		{Command{Verb: Sync}, 4, false, nil},
 		{Command{Verb: Leave, Name: bob}, 5, false, nil},
 	} {
@@ -109,5 +109,29 @@ func TestStreamsCountForTheNodeThatTheyAreOn(t *testing.T) {
 	r.Apply("b", release)
 	if r.IsCurrent(visit) {
 		t.Error("alice is present without a stream")
+	}
+}
+
+func TestCountsAreOfWhatHappened(t *testing.T) {
+	r := New(Config{History: 1, MaxUsers: 10, KeepAlive: time.Minute})
+	alice, hello := chat.UncheckedName("alice"), chat.UncheckedText("hello")
+	join, say := Command{Verb: Join, Name: alice}, Command{Verb: Say, Name: alice, Text: hello}
+	r.Apply("", join) // nobody counts
+	r.Counts = &Counts{}
+	for _, c := range []Command{
+		join, say, say, {Verb: Leave, Name: alice}, say, {Verb: Leave, Name: alice},
+		{Verb: Open, Name: alice}, {Verb: Watch, LastEventID: "unknown-1"}, {Verb: List},
+		{Verb: Release, Name: alice, Arrival: 5},
+	} {
+		r.Apply("", c)
+	}
+	first := r.Chain.LastID().String()
+	r.CatchUp(first)
+	r.Apply("", join)
+	r.Apply("", say)
+	r.CatchUp(first) // the history lacks an event after it
+	want := Counts{Arrivals: 2, Departures: 2, Messages: 3, Lags: 2, Gaps: 2}
+	if *r.Counts != want || r.Users() != 1 {
+		t.Errorf("got %+v and %d users, want %+v and 1", *r.Counts, r.Users(), want)
 	}
 }

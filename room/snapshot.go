@@ -29,9 +29,9 @@ type Presence struct {
 // other requests between two pages.
 const maxPage = 100
 
-// Snapshot returns a page of the state: the users after the given name, and in the first page,
-// which comes after "", LastID and Events too. The next page comes after the name next, which is ""
-// if there is none. No command may be applied between the pages of one Snapshot.
+// Snapshot returns a page of the state: the users after the given name and, in the first page,
+// LastID and Events too. The first page comes after "". Pass next as after to get the next page; it
+// is "" after the last one. No command may be applied between the pages of one Snapshot.
 func (r *Room) Snapshot(after string) (page Snapshot, next string) {
 	if after == "" {
 		page = Snapshot{LastID: r.Chain.LastID().String(), Events: string(r.Chain.History())}
@@ -80,8 +80,8 @@ func IsEpoch(s string) bool {
 	return s != "" && len(s) <= 64 && strings.Trim(s, allowed) == ""
 }
 
-// page returns up to maxPage users in the order of their names, after the given name, and the name
-// after which the next page comes, or "" if there is none.
+// page returns up to maxPage users in the order of their names, after the given name. The next page
+// starts after the name next, which is "" after the last page.
 func (r *Room) page(after string) (users []*user, next string) {
 	for name := range r.Roster.NamesAfter(after) {
 		if len(users) == maxPage {

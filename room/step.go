@@ -14,7 +14,7 @@ type (
 		Commands []Command
 	}
 	// RemoveNode removes the streams of a node that the others have declared dead, for one page of
-	// users: those after the name After, or the first ones if that is empty.
+	// users: those after the name After, or the first ones if After is empty.
 	RemoveNode struct{ Node, After string }
 	// TakeSnapshot asks for a page of a Snapshot.
 	TakeSnapshot struct{ After string }
@@ -37,12 +37,15 @@ func (Restore) isStep()      {}
 func (NewEpoch) isStep()     {}
 func (End) isStep()          {}
 
-// StepResult is what came of a step other than Entry and End. A RemoveNode or TakeSnapshot whose
-// result has a Next must be followed by the same step, After that, and by no other step before.
+// StepResult is what came of a step other than Entry and End. If the result of a RemoveNode or
+// TakeSnapshot has a Next, the next step must be the same one with After set to Next.
 type StepResult struct {
 	Snapshot Snapshot // of TakeSnapshot: the page
-	Next     string   // of RemoveNode and TakeSnapshot: where the next page starts; "" after the last
 	Err      error    // of Restore: what is wrong with the snapshot
+
+	// Next, of RemoveNode and TakeSnapshot, is the name after which the next page starts; "" if there
+	// is none.
+	Next string
 }
 
 // ApplyStep carries out a step other than Entry and End.

@@ -45,8 +45,8 @@ func (r *Room) restored(t *testing.T) *Room {
 	return copied
 }
 
-// FuzzSnapshot applies a sequence of commands, of which each byte is one, to two rooms. One of them
-// is restored from its own snapshot in the middle. Both must come to the same state.
+// FuzzSnapshot applies one command for each byte to two rooms. One of them is restored from its own
+// snapshot in the middle. Both must come to the same state.
 func FuzzSnapshot(f *testing.F) {
 	f.Add([]byte("join, say, open and leave as the bytes will have it"), 10)
 	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 64, 65, 66, 67, 68, 69, 70, 71, 72}, 9)
@@ -98,7 +98,7 @@ func TestSnapshotHasPagesOfAllUsers(t *testing.T) {
 	}
 }
 
-func TestRestoreRejectsASnapshotThatCannotBe(t *testing.T) {
+func TestRestoreRejectsAnInvalidSnapshot(t *testing.T) {
 	r := New(testConfig)
 	for _, name := range []string{"alice", "bob"} {
 		r.Apply("", Command{Verb: Join, Name: mustName(t, name)})
@@ -116,7 +116,7 @@ func TestRestoreRejectsASnapshotThatCannotBe(t *testing.T) {
 		"a name is empty":            func(s *Snapshot) { s.Users[0].Name = "" },
 		"a name has a line break":    func(s *Snapshot) { s.Users[0].Name = "al\nice" },
 		"a name ends a record":       func(s *Snapshot) { s.Users[0].Name = "al" + RecordEnd + "ice" },
-		"a name ends a field":        func(s *Snapshot) { s.Users[0].Name = "al" + FieldEnd + "ice" },
+		"a name has two fields":      func(s *Snapshot) { s.Users[0].Name = "a" + FieldSeparator + "b" },
 		"a name is not UTF-8":        func(s *Snapshot) { s.Users[0].Name = "al\xffice" },
 		"a node has no stream":       func(s *Snapshot) { s.Users[0].Streams = map[string]int{"n": 0} },
 		"a node has fewer than none": func(s *Snapshot) { s.Users[0].Streams = map[string]int{"n": -1} },
@@ -189,8 +189,8 @@ func TestRemovedNodeNoLongerKeepsUsersPresent(t *testing.T) {
 	}
 }
 
-// An operation is a page of a snapshot, and the same page of the removal of a node. On a busy
-// machine, the longest is one that was interrupted.
+// Each iteration takes one page of a snapshot and removes the same page of users. On a busy
+// machine, longest-µs is a call that the scheduler interrupted.
 func BenchmarkPage(b *testing.B) {
 	r := New(Config{History: 4096, MaxUsers: 1, KeepAlive: time.Minute})
 	after, held := "", []time.Duration(nil)

@@ -96,7 +96,7 @@ func (l *List) Abandoned() <-chan struct{} { return l.abandoned }
 // write formats the body and calls yield with each piece, until yield returns false. All pieces
 // share one buffer. A short List has one piece.
 func (l *List) write(yield func([]byte) bool) {
-	const room = 1 << 10 // bytes; more than one name and the closing need
+	const room = 1 << 10 // bytes kept free in a piece: enough for one more name and the closing
 	layout := layouts[l.form]
 	before, separator := layout.before, layout.between+layout.before
 

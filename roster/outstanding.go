@@ -7,18 +7,19 @@ import "slices"
 
 const (
 	// MaxRetained bounds the memory, in bytes, that outstanding Lists retain in addition to the
-	// current roster: long ones what they share with no other, short ones their bodies.
+	// current roster: for a long List, the chunks and names that neither the roster nor a newer List
+	// has; for a short one, its body.
 	MaxRetained = maxLong + maxShort*MaxPiece
 
 	maxLong  = 32 << 20 // bytes
 	maxShort = 256      // Lists
 
-	maxSenders = 1 << 20 // of one List; a channel for so many needs no more memory than for one
-	checkEvery = 1 << 20 // retired bytes from one check of maxLong to the next
+	maxSenders = 1 << 20 // of one List; a channel with this capacity needs no more memory
+	checkEvery = 1 << 20 // maxLong is checked each time that this many more bytes are retired
 )
 
-// taken is a List with the owner's account of it.
-type taken struct {
+// outstandingList is a List with the owner's account of it.
+type outstandingList struct {
 	List
 	memory  memory // of everything that a long List refers to
 	retired memory // value of Roster.retired when the List was made
@@ -36,9 +37,9 @@ func (r *Roster) memory() memory {
 	}
 }
 
-// newTaken returns a List as it is now, or nil if it would be short and too many short ones are
-// outstanding.
-func (r *Roster) newTaken(form Form) *taken {
+// newOutstandingList makes a List of the roster as it is now, or returns nil if the List would be
+// short and too many short ones are outstanding.
+func (r *Roster) newOutstandingList(form Form) *outstandingList {
 	if r.total.bodySize(form) > MaxPiece {
 		r.gen++
 	} else {
@@ -50,15 +51,15 @@ func (r *Roster) newTaken(form Form) *taken {
 		}
 		r.short++
 	}
-	t := &taken{newList(form, r.chunks, r.total), r.memory(), r.retired}
+	t := &outstandingList{newList(form, r.chunks, r.total), r.memory(), r.retired}
 	r.outstanding = append(r.outstanding, t)
 	return t
 }
 
-// prune removes the Lists that have been returned from outstanding.
+// prune drops from r.outstanding the Lists that all senders have returned.
 func (r *Roster) prune() {
 	r.short = 0
-	r.outstanding = slices.DeleteFunc(r.outstanding, func(t *taken) bool {
+	r.outstanding = slices.DeleteFunc(r.outstanding, func(t *outstandingList) bool {
 		if len(t.senders) == 0 && !slices.Contains(r.current[:], t) {
 			return true
 		}
@@ -104,9 +105,9 @@ func (r *Roster) abandonOldest() {
 	}
 }
 
-func isLong(t *taken) bool { return t.Long() }
+func isLong(t *outstandingList) bool { return t.Long() }
 
-func abandon(lists []*taken) {
+func abandon(lists []*outstandingList) {
 	for _, t := range lists {
 		if isLong(t) {
 			close(t.abandoned)

@@ -15,15 +15,15 @@ import (
 type Roster struct {
 	chunks  []*chunk // sorted; none is empty, except a single one
 	total   sums
-	current [len(layouts)]*taken // by Form: what Take returns; nil since a change
+	current [len(layouts)]*outstandingList // by Form: what Take returns; nil since a change
 
 	gen       int // generation: how many long Lists have been made
 	copiedGen int // generation in which the slice of chunks was copied
 
-	outstanding []*taken // Lists that may not have been returned, the oldest first
-	short       int      // number of short ones among them
-	retired     memory   // total of what left the roster but may be retained by Lists
-	nextCheck   int      // sum of retired at which to check what the outstanding Lists retain
+	outstanding []*outstandingList // Lists that may not have been returned, the oldest first
+	short       int                // number of short ones among them
+	retired     memory             // total of what left the roster but may be retained by Lists
+	nextCheck   int                // sum of retired at which to check what outstanding Lists retain
 }
 
 // chunk is a part of the roster: names that follow each other.
@@ -45,11 +45,11 @@ const (
 // Len returns the number of names.
 func (r *Roster) Len() int { return r.total.names }
 
-// Take returns the current List in the given form: the same List until the next change. Return must
-// follow once it has been sent. Take returns nil if too many Lists are being sent.
+// Take returns the current List in the given form: the same List until the next change. Call the
+// List's Return once it has been sent. Take returns nil if too many Lists are being sent.
 func (r *Roster) Take(form Form) *List {
 	if r.current[form] == nil {
-		r.current[form] = r.newTaken(form)
+		r.current[form] = r.newOutstandingList(form)
 	}
 	t := r.current[form]
 	if t == nil {

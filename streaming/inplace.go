@@ -27,6 +27,7 @@ func CanSend(w http.ResponseWriter) bool {
 func sendInPlace(w http.ResponseWriter, r *http.Request, body Body) {
 	defer body.Close()
 	rc := http.NewResponseController(w)
+	source, hasMore := body.(interface{ More(limit int) []byte })
 	for {
 		// The server's WriteTimeout would end even a stream on which nothing is written.
 		rc.SetWriteDeadline(time.Time{})
@@ -35,8 +36,14 @@ func sendInPlace(w http.ResponseWriter, r *http.Request, body Body) {
 		if err != nil {
 			return
 		}
-		// After its deadline, Write may still succeed, but Flush does not.
-		w.Write(data)
+		for size := len(data); len(data) > 0; size += len(data) {
+			w.Write(data)
+			data = nil
+			if hasMore {
+				data = source.More(maxWrite - size)
+			}
+		}
+		// After the deadline, Write may still succeed, but Flush does not.
 		if rc.Flush() != nil {
 			return
 		}

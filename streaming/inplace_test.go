@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -158,7 +159,7 @@ func TestBodyInPlaceEndsIfItsClientDoesNotRead(t *testing.T) {
 			t.Error("it ended early")
 		default:
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		select {
 		case <-b.closed:
@@ -185,6 +186,36 @@ func TestBodyThatCannotBeHijackedIsSentInPlace(t *testing.T) {
 type stubborn struct{ *httptest.ResponseRecorder }
 
 func (stubborn) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, errors.New("no") }
+
+// flushes is a recorder that counts how often it is flushed.
+type flushes struct {
+	*httptest.ResponseRecorder
+	count int
+}
+
+func (f *flushes) Flush() { f.count++ }
+
+func TestPiecesThatAreReadyAreFlushedTogether(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	e := eager{newBody()}
+	for _, piece := range []string{"first ", "one ", "two ", "four"} {
+		e.pieces <- piece
+	}
+	w := &flushes{ResponseRecorder: httptest.NewRecorder()}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		Send(w, httptest.NewRequestWithContext(ctx, "GET", "/", nil), e)
+	}()
+	for len(e.pieces) > 0 {
+		runtime.Gosched()
+	}
+	cancel()
+	<-sent
+	if got := w.Body.String(); got != "first one two four" || w.count != 2 {
+		t.Errorf("got %q with %d flushes, want 2", got, w.count)
+	}
+}
 
 // bare hides all methods of a recorder but those that every ResponseWriter has.
 type bare struct{ http.ResponseWriter }

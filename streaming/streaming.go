@@ -23,7 +23,7 @@ import (
 const (
 	writeTimeout = 10 * time.Second // for one write
 	maxWrite     = 64 << 10         // bytes of several pieces that are sent together
-	maxHeard     = 64 << 10         // bytes that the client may send; all are discarded
+	maxReceived  = 64 << 10         // bytes that the client may send; all are discarded
 
 	// overrunTime passes between the client's last allowed byte and the end of the stream, so that
 	// what is ready is still sent.
@@ -34,9 +34,10 @@ const (
 	slowWrite = 100 * time.Millisecond
 )
 
-// Body is the source of a response body. Send calls its methods from one goroutine at a time. A Body
-// may also have the method More(limit int) []byte, which returns further bytes without waiting, or
-// nil if none are ready or there are more than limit. Send writes them together with those of Next.
+// Body is the source of a response body. Send calls its methods from one goroutine at a time. A
+// Body may also have the method More(limit int) []byte, which returns further bytes without
+// waiting, or nil if none are ready or there are more than limit. Send writes them together with
+// those of Next.
 type Body interface {
 	// Next waits for the next bytes and returns them. The slice must not be modified afterwards. An
 	// error ends the body cleanly.
@@ -78,7 +79,7 @@ func Send(w http.ResponseWriter, r *http.Request, body Body) {
 		sendInPlace(w, r, body)
 		return
 	}
-	s := &sender{conn: conn, chunked: r.ProtoAtLeast(1, 1), heard: buffered.Reader.Buffered()}
+	s := &sender{conn: conn, chunked: r.ProtoAtLeast(1, 1), received: buffered.Reader.Buffered()}
 	if body, ok := body.(interface{ More(limit int) []byte }); ok {
 		s.more = body.More
 	}
@@ -90,9 +91,9 @@ type sender struct {
 	conn      net.Conn
 	more      func(limit int) []byte // the body's; may be nil
 	chunked   bool
-	heard     int       // bytes that the client has sent
+	received  int       // bytes that the client has sent
 	deadline  time.Time // of the next write
-	slowUntil time.Time // when the user timeout returns after a slow write; zero if it is on
+	slowUntil time.Time // TCP's user timeout is off until then, after a slow write; zero if it is on
 
 	// What one send needs, kept for the next.
 	size   []byte
@@ -118,24 +119,24 @@ func (s *sender) sendAll(body Body) {
 	}
 }
 
-// awaitLeave reads and discards until the client disconnects or has sent maxHeard bytes. A client
-// has nothing to send; one that sends this much is treated as disconnected.
+// awaitLeave reads and discards until the client disconnects or has sent maxReceived bytes. A
+// client has nothing to send, so one that sends this much is treated as disconnected.
 func (s *sender) awaitLeave() {
 	var buffer [64]byte // small, because every client keeps one
-	for s.heard < maxHeard {
+	for s.received < maxReceived {
 		n, err := s.conn.Read(buffer[:])
 		if err != nil {
 			return
 		}
-		s.heard += n
+		s.received += n
 	}
 	time.Sleep(overrunTime)
 }
 
 var crlf = []byte("\r\n")
 
-// send sends data, and what more the body has ready. In HTTP/1.1 that is one chunk (RFC 9112,
-// section 7.1), and an empty one ends the body.
+// send sends data and whatever else the body has ready. In HTTP/1.1, all of that is one chunk (RFC
+// 9112, section 7.1), and an empty chunk ends the body.
 func (s *sender) send(data []byte) error {
 	begun := time.Now()
 	s.extendDeadline(begun)
@@ -175,7 +176,7 @@ func (s *sender) write(data []byte) error {
 		s.parts = append(s.parts, crlf)
 		s.unsent = s.parts
 	}
-	if _, ok := s.conn.(*tls.Conn); ok { // on which each write would become a record
+	if _, ok := s.conn.(*tls.Conn); ok { // each write would become a record
 		_, err := s.conn.Write(slices.Concat(s.unsent...))
 		return err
 	}

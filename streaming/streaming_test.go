@@ -160,7 +160,7 @@ func TestClientThatSendsTooMuchIsDisconnectedAfterWhatIsReady(t *testing.T) {
 		client, conn := net.Pipe()
 		w := hijackable{httptest.NewRecorder(), conn}
 		Send(w, httptest.NewRequest("GET", "/", nil), b)
-		if n, err := client.Write(make([]byte, maxHeard-1)); err != nil {
+		if n, err := client.Write(make([]byte, maxReceived-1)); err != nil {
 			t.Fatalf("the client was disconnected after %d bytes: %v", n, err)
 		}
 		time.Sleep(time.Hour)

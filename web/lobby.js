@@ -1,36 +1,40 @@
-// The script of the demo page, to be read from top to bottom.
-//
-// The list of who is here is exact without polling: GET /users says in its header Last-Event-ID
-// which event it was taken after, and the stream goes on from there. The page asks for the list
-// again only after a gap in the stream or a lost connection.
+// The script of the demo page, to be read from top to bottom. The list of present users
+// stays exact without polling: the header Last-Event-ID of GET /users names the last event that the
+// list reflects, and the stream continues from there.
 
 const $ = (id) => document.getElementById(id);
 const put = (id, text) => ($(id).textContent = text);
 const on = (target, type, handle) => target.addEventListener(type, handle);
 const inWords = (n) => n.toLocaleString("en");
 
+let [tabStorage, sharedStorage] = [{}, {}];
+try {
+	[tabStorage, sharedStorage] = [sessionStorage, localStorage];
+} catch {} // the browser forbids them
+
 const maxRows = 500; // in the conversation
-const maxNames = 200; // in one place; the box above the list finds the others
-const maxPast = 100; // events shown from before we came
+const maxFresh = 400; // drawn at once, so that some older rows remain
+const maxNames = 200; // in the list; the search box finds the others
+const maxPast = 100; // events shown on joining
 
 // --- What the page knows ---
 
-let me = ""; // our name while we are here
-let lastId = ""; // the id of the last event heard, after which the stream goes on
-let cameAfter = ""; // the id of the last event before we came
-let people = new Set(); // the names of who is here
-let peopleChanged = false; // since they were drawn
+let me = ""; // the user's name in the room
+let lastId = ""; // of the last event received
+let joinedAfter = ""; // the last id before the user joined
+let people = new Set(); // the present users
+let peopleChanged = false;
 
-let listId = ""; // the id of the last event that the list has in it; "" while we ask for the list
-let early = []; // arrivals and departures that we heard while we asked
+let listId = ""; // of the last event that the list reflects; "" while it is being fetched
+let pendingPresence = []; // events received meanwhile
 
-// An id is EPOCH-SEQ: which run of the server, and which of its events.
+// An id is EPOCH-SEQ.
 function parse(id) {
 	const dash = id.lastIndexOf("-");
 	return { epoch: id.slice(0, dash), seq: Number(id.slice(dash + 1)) };
 }
 
-// isUpTo reports whether an event is the other or came before it, in the same run of the server.
+// isUpTo reports whether id is otherId or earlier in its epoch.
 function isUpTo(id, otherId) {
 	const [event, other] = [parse(id), parse(otherId)];
 	return event.epoch === other.epoch && event.seq <= other.seq;
@@ -38,50 +42,50 @@ function isUpTo(id, otherId) {
 
 // --- How it stays connected ---
 
-let source = null; // our stream; our name is among the people while it is open
-let state = ""; // one of stateWords, below
-let failures = 0; // attempts to connect since we were last live
-let lastQuestion = 0; // answers to earlier questions than this one are no longer wanted
+let source = null; // the stream
+let state = ""; // of stateWords
+let failures = 0; // since it was last live
+let attempt = 0; // results of earlier ones are ignored
 
-let owed = ""; // the id of an event that must still come, because an answer told us of it
-let timer = 0; // runs while we wait for that, for the stream to open, or to try again
+let awaited = ""; // the id of an event that the stream must still bring
+let timer = 0; // for that event, the stream, or the next attempt
 
-// connect asks who is here and opens the stream after the last event heard, so nothing is missed.
-// The first time, it goes back a little further, to show what was said before we came.
+// connect fetches the list and resumes the stream from the last event. The first time, it starts
+// earlier, to show what was said before the user joined.
 async function connect() {
 	disconnect();
 	show(lastId ? "reconnecting" : "connecting");
-	if (!(await askForPeople())) return;
+	if (!(await fetchPeople())) return;
 	const { epoch, seq } = parse(listId);
 	if (!lastId) {
-		cameAfter = listId;
+		joinedAfter = listId;
 		lastId = `${epoch}-${Math.max(0, seq - maxPast)}`;
 	}
-	owe(people.has(me) ? listId : `${epoch}-${seq + 1}`); // our arrival is the next one, or later
+	expect(people.has(me) ? listId : `${epoch}-${seq + 1}`); // or the own arrival
 	source = openStream();
-	expectWithin(5);
+	waitAtMost(5);
 }
 
 function disconnect() {
-	lastQuestion++;
+	attempt++;
 	stopWaiting();
 	source?.close();
 	source = null;
 }
 
-// reconnect is for when the connection may be dead without a word.
+// reconnect: the connection may have died silently.
 function reconnect() {
 	if (me && state !== "waiting") connect();
 }
 
-const chatPath = () => `/chat/${encodeURIComponent(me)}`;
+const chatPath = () => `chat/${encodeURIComponent(me)}`;
 const streamPath = () => `${chatPath()}?lastEventId=${lastId}`;
 
-// openStream returns a stream whose events count only while it is ours: when WebKit brings a page
-// back, it opens the page's streams again, even those that the page had closed.
+// openStream ignores events of other streams: when WebKit restores a page, it reopens even those
+// that the page had closed.
 function openStream() {
 	const opened = new EventSource(streamPath());
-	const handlers = { open: settle, message: hear, gap: hearGap, error: lost };
+	const handlers = { open: goLive, message: receive, gap: receiveGap, error: lost };
 	for (const [type, handle] of Object.entries(handlers)) {
 		on(opened, type, (event) => {
 			if (opened === source) handle(event);
@@ -91,14 +95,12 @@ function openStream() {
 	return opened;
 }
 
-// owe takes note that the stream must bring the event with this id.
-function owe(id) {
-	owed = isUpTo(id, lastId) ? "" : id;
+function expect(id) {
+	awaited = isUpTo(id, lastId) ? "" : id;
 }
 
-// expectWithin starts the wait for what must come, unless we wait already.
-function expectWithin(seconds) {
-	timer ||= setTimeout(overdue, seconds * 1000);
+function waitAtMost(seconds) {
+	timer ||= setTimeout(timedOut, seconds * 1000);
 }
 
 function stopWaiting() {
@@ -106,84 +108,86 @@ function stopWaiting() {
 	timer = 0;
 }
 
-// overdue is called when what had to come did not. A stream that was live is dead; a new one may
-// still come.
-function overdue() {
+// timedOut treats a live stream as dead, and gives a new one more time.
+function timedOut() {
 	stopWaiting();
 	if (state === "live") return connect();
-	const words = "The server answers, but its stream does not get through. " +
-		"Probably a proxy or a virus scanner holds it back.";
+	const words = "The server responds, but its event stream does not arrive. " +
+		"A proxy or antivirus may be buffering it.";
 	notify(words, "Try now");
 	timer = setTimeout(() => tryLater(new Error(words)), 30_000);
 }
 
-// cameTo takes note that the stream has come as far as the event with this id.
-function cameTo(id) {
+// advanceTo: the stream has brought all up to an event.
+function advanceTo(id) {
 	lastId = id;
 	stopWaiting();
-	owe(owed);
-	if (state !== "live") settle();
-	if (owed) expectWithin(state === "live" ? 3 : 5);
+	expect(awaited);
+	if (state !== "live") goLive();
+	if (awaited) waitAtMost(state === "live" ? 3 : 5);
 }
 
-// settle makes the page live once the stream is open and owes nothing.
-function settle() {
-	if (owed || source.readyState !== EventSource.OPEN) return;
+function goLive() {
+	if (awaited || source.readyState !== EventSource.OPEN) return;
 	stopWaiting();
 	failures = 0;
 	show("live");
 	notify("");
 }
 
-// askForPeople returns whether they are known now. If not, something else is under way already.
-async function askForPeople() {
-	const question = ++lastQuestion;
+// fetchPeople returns false if another attempt has begun or is scheduled.
+async function fetchPeople() {
+	const thisAttempt = ++attempt;
 	listId = "";
-	early = [];
+	pendingPresence = [];
 	try {
-		const answer = await ask("/users", { headers: { Accept: "application/json" } });
-		const { users } = await answer.json().catch(cutOff);
-		if (question !== lastQuestion) return false;
+		const { users, id } = await listUsers();
+		if (thisAttempt !== attempt) return false;
 		people = new Set(users);
 		peopleChanged = true;
-		listId = answer.headers.get("Last-Event-ID");
-		early.forEach(apply);
+		listId = id;
+		pendingPresence.forEach(apply);
 		redraw();
 		return true;
 	} catch (error) {
-		if (question === lastQuestion) tryLater(error);
+		if (thisAttempt === attempt) tryLater(error);
 		return false;
 	}
 }
 
-// lost is called when the stream has ended. At first the browser itself opens it again, from the
-// last id that it got. If it gives up (at an answer such as 503) or has failed once, we do it.
+async function listUsers() {
+	const response = await request("users", { headers: { Accept: "application/json" } });
+	const { users } = await response.json().catch(cutOff);
+	return { users, id: response.headers.get("Last-Event-ID") };
+}
+
+// lost lets the browser resume the stream once. After that, or an error such as 503, the page
+// reconnects.
 async function lost() {
 	stopWaiting();
 	if (source.readyState === EventSource.CONNECTING && failures === 0) {
 		failures = 1;
 		show("reconnecting");
-		expectWithin(8); // of which the browser may wait 3
+		waitAtMost(8);
 		return;
 	}
 	const refused = source.readyState === EventSource.CLOSED;
 	disconnect();
-	const question = lastQuestion;
+	const thisAttempt = attempt;
 	let reason = new Error("The connection was lost.");
 	if (refused) {
-		// An EventSource doesn't tell what the answer was, so we ask for it.
-		await ask(streamPath()).then(({ body }) => body.cancel(), (error) => (reason = error));
+		// An EventSource does not reveal the response.
+		await request(streamPath()).then(({ body }) => body.cancel(), (error) => (reason = error));
 	}
-	if (question === lastQuestion) tryLater(reason);
+	if (thisAttempt === attempt) tryLater(reason);
 }
 
-// tryLater connects again: later each time, and not in step with others.
 function tryLater(error) {
 	disconnect();
-	if (error.status === 400) return leave(error.message); // the server never takes this name
+	if (error.status === 400) return leave(error.message); // the name is invalid
 	failures++;
-	const pause = Math.min(2 ** failures, 30) * (0.5 + Math.random() / 2) + (error.retryAfter || 0);
-	const at = Date.now() + pause * 1000;
+	const delay = Math.min(2 ** failures, 30) * (0.5 + Math.random() / 2) + (error.retryAfter || 0);
+	const at = Date.now() + delay * 1000;
 	show(error.gone ? "gone" : "reconnecting");
 	notify(error.message, "Try now");
 	(function countDown() {
@@ -194,49 +198,48 @@ function tryLater(error) {
 	})();
 }
 
-// ask makes a request, and throws an error in words if it does not succeed.
-async function ask(path, options) {
-	const always = { cache: "no-store", signal: AbortSignal.timeout(10_000) };
-	const answer = await fetch(path, { ...always, ...options }).catch(cutOff);
-	if (answer.ok) return answer;
-	const hasWords = answer.headers.get("Content-Type")?.startsWith("text/plain");
-	const words = hasWords && (await answer.text().catch(cutOff));
-	throw Object.assign(new Error(words || `The server answered ${answer.status}.`), {
-		status: answer.status,
-		retryAfter: Number(answer.headers.get("Retry-After")),
+// request throws an error with a sentence for the user if it fails.
+async function request(path, options) {
+	const signal = AbortSignal.timeout(10_000);
+	const response = await fetch(path, { cache: "no-store", signal, ...options }).catch(cutOff);
+	if (response.ok) return response;
+	const hasWords = response.headers.get("Content-Type")?.startsWith("text/plain");
+	const words = hasWords && (await response.text().catch(cutOff));
+	throw Object.assign(new Error(words || `The server responded with ${response.status}.`), {
+		status: response.status,
+		retryAfter: Number(response.headers.get("Retry-After")),
 	});
 }
 
-// cutOff says in our words, not the browser's, that no answer came, or not all of it.
+// cutOff is for a missing or incomplete response.
 function cutOff({ name }) {
-	const words = name === "TimeoutError" ? "does not answer." : "can't be reached.";
+	const words = name === "TimeoutError" ? "does not respond." : "can't be reached.";
 	throw Object.assign(new Error(`The server ${words}`), { gone: true });
 }
 
 // --- How tabs share the connections ---
 
-// Over HTTP/1.1 a browser opens six connections to a host, for all tabs together. A stream keeps
-// one, so at most five tabs have streams, and the rest share the sixth connection. Each slot is a
-// lock, which tabs share. (Over plain HTTP, only pages of this machine have locks.)
+// Over HTTP/1.1 a browser opens six connections to a host. Each stream occupies one, so at most
+// five tabs open streams, and all share the sixth. A slot is a lock that tabs compete for. (Over
+// plain http, browsers offer locks only at loopback addresses.)
 const slots = [1, 2, 3, 4, 5].map((n) => `slot ${n}`);
 const protocol = performance.getEntriesByType("navigation")[0]?.nextHopProtocol;
-const needsSlot = navigator.locks && protocol !== "h2" && protocol !== "h3";
+const needsSlot = navigator.locks && !/h[23]/.test(protocol);
 
-let giveSlotBack = () => {}; // ends our hold on a slot, or our wait for one
-let isFull = false; // the other tabs have all slots
+let releaseSlot = () => {}; // or stops waiting for one
+let isFull = false; // other tabs hold all slots
 
-// takeSlot waits until we have a slot.
 function takeSlot() {
-	giveSlotBack();
+	releaseSlot();
 	if (!needsSlot) return Promise.resolve();
 	return new Promise((taken) => {
-		const waiting = new AbortController();
-		const { signal } = waiting;
-		giveSlotBack = () => waiting.abort();
+		const others = new AbortController();
+		const { signal } = others;
+		releaseSlot = () => others.abort();
 		const take = () => {
-			waiting.abort(); // so that we get none of the others
+			others.abort();
 			taken();
-			return new Promise((free) => (giveSlotBack = free));
+			return new Promise((free) => (releaseSlot = free));
 		};
 		for (const slot of slots) navigator.locks.request(slot, { signal }, take).catch(() => {});
 		navigator.locks.query().then(({ held }) => {
@@ -250,160 +253,196 @@ function takeSlot() {
 
 const presence = /^User (\S+) (connected to|disconnected from) the chat\.$/;
 
-// hear takes an event in. No name has a space, so no sentence can be mistaken for another.
-function hear({ data, lastEventId: id }) {
-	const isNew = !isUpTo(id, listId); // so it happened just now
+// receive handles an event. Names contain no spaces, so its sentence is unambiguous.
+function receive({ data, lastEventId: id }) {
+	const isNew = !isUpTo(id, listId);
 	if (isNew) {
 		thisSecond();
 		rates[rates.length - 1]++;
 	}
-	const line = { time: isNew ? Date.now() : 0, isPast: isUpTo(id, cameAfter) };
+	const line = { time: isNew ? Date.now() : 0, isPast: isUpTo(id, joinedAfter) };
 	const [, name, verb] = data.match(presence) ?? [];
 	if (name) {
-		const kind = verb === "connected to" ? "came" : "left";
+		const kind = verb === "connected to" ? "joined" : "left";
 		if (listId) apply({ id, name, kind });
-		else early.push({ id, name, kind });
+		else pendingPresence.push({ id, name, kind });
 		write({ ...line, kind, name });
 	} else {
 		const space = data.indexOf(" ");
 		const [speaker, text] = [data.slice(0, space - 1), data.slice(space + 1)];
-		if (speaker === me) cameBack(id, text);
+		if (speaker === me) confirm(id, text);
 		write({ ...line, kind: "said", name: speaker, text });
 	}
-	if (id === cameAfter) write({ kind: "now", text: "↑ before you came" });
-	cameTo(id);
+	if (id === joinedAfter) write({ kind: "mark", text: "↑ before you joined" });
+	advanceTo(id);
 }
 
-// hearGap is called when the server can't tell us all that happened after the last event heard.
-function hearGap({ lastEventId: id }) {
-	const text = "Something was missed here: the server no longer has it.";
-	if (id !== cameAfter) write({ kind: "gap", text });
-	if (parse(id).epoch !== parse(owed).epoch) owed = ""; // nothing of that run will come
-	setOutbox(outbox.filter((message) => !message.id || isUpTo(id, message.id)));
-	cameTo(id);
-	askForPeople();
+function receiveGap({ lastEventId: id }) {
+	const text = "Some messages are missing: the server no longer has them.";
+	if (isUpTo(lastId, joinedAfter)) joinedAfter = id; // a newcomer has missed nothing
+	else write({ kind: "gap", text });
+	if (parse(id).epoch !== parse(awaited).epoch) awaited = "";
+	outbox = outbox.filter((message) => !message.id || isUpTo(id, message.id));
+	advanceTo(id);
+	fetchPeople();
 }
 
-// apply makes an arrival or departure count.
+// apply updates the list unless it already reflects the event.
 function apply({ id, name, kind }) {
-	if (!isUpTo(listId, id) || id === listId) return; // the list has it
-	if (kind === "came") people.add(name);
+	if (!isUpTo(listId, id) || id === listId) return;
+	if (name === leaving) leaving = "";
+	if (kind === "joined") people.add(name);
 	else people.delete(name);
 	peopleChanged = true;
 }
 
-const maxCrowd = 1000; // arrivals and departures in one item
-let latest = {}; // the last item of the conversation
-let lastMinute = 0; // of the last thing said
-let fresh = []; // items that are not on the page yet, or have grown
+const maxCrowd = 1000; // lines in one crowd
+let latest = {}; // the last item
+let lastMinute = 0; // of the last message
+let lastDay = ""; // of the last line
+let fresh = []; // items that are new or have grown
+let leftOut = 0; // items that will not be drawn
 
-// write adds a line to the conversation. Its items are lines, and crowds: arrivals and departures
-// in a row.
+let unread = 0; // messages while the page was hidden
+let mentionedBy = ""; // in them
+let announceable = []; // lines of others since the last announcement
+
+// write adds a line to the conversation. A crowd is an item of several arrivals and departures.
 function write(line) {
-	const isSaid = line.kind === "said";
-	const isPresence = line.kind === "came" || line.kind === "left";
-	if (isPresence && latest.lines?.length < maxCrowd) {
+	const { kind, name, text, time } = line;
+	const day = time && new Date(time).toDateString();
+	if (day && lastDay && day !== lastDay) {
+		lastDay = day;
+		write({ kind: "mark", text: new Date(time).toLocaleDateString([], { dateStyle: "full" }) });
+	}
+	lastDay = day || lastDay;
+	const isSaid = kind === "said";
+	const isNews = name !== me && !line.isPast;
+	if (isSaid && isNews && document.hidden) {
+		if (!unread) {
+			$("lines").querySelector(".unread")?.remove();
+			write({ kind: "mark unread", text: "↓ new since you looked away" });
+		}
+		drawTitle(Math.min(unread + 1, 100), mention.test(text) ? name : mentionedBy);
+	}
+	if (!isSaid && name && latest.lines?.length < maxCrowd) {
 		latest.lines.push(line);
 		if (fresh.at(-1) !== latest) fresh.push(latest);
 	} else {
-		const minute = Math.floor(line.time / 60_000);
+		const minute = Math.floor(time / 60_000);
 		line.beginsMinute = isSaid && minute > 0 && minute !== lastMinute;
-		line.follows = isSaid && latest.name === line.name && !line.beginsMinute;
+		line.follows = isSaid && latest.name === name && !line.beginsMinute;
 		if (isSaid) lastMinute = minute;
-		latest = isPresence ? { lines: [line] } : line;
+		latest = !isSaid && name ? { lines: [line] } : line;
 		fresh.push(latest);
-		if (fresh.length > 2 * maxRows) fresh.splice(0, maxRows); // nobody looks at the end now
+		if (fresh.length > 2 * maxRows) leftOut += fresh.splice(0, maxRows).length;
 	}
 	redraw();
-	if (line.name === me || line.isPast) return;
-	sinceSummary.push(line);
-	if (isSaid && document.hidden && unread < 100) drawTitle(unread + 1);
+	if (isNews && kind !== "mark") announceable.push(line);
 }
 
-// --- How we speak ---
+// --- How messages are sent ---
 
 const [maxBytes, maxLines] = [4096, 32]; // of a message
 
-// What we said and the stream has not brought yet. A message is waiting, sending, sent (it has the
-// id of its event then) or failed.
+// The user's messages that the stream has not brought yet: waiting, sending, sent or failed.
 let outbox = [];
-let outboxChanged = false; // since it was drawn
 let isSending = false;
 
-function setOutbox(messages) {
-	outbox = messages;
-	outboxChanged = true;
-	redraw();
+function add(text) {
+	const row = element("li", "line said mine unsent");
+	row.append(textTag(text, true));
+	$("outbox").append(row);
+	const message = { text, state: "waiting", row };
+	outbox.push(message);
+	return message;
 }
 
 function say(text) {
-	setOutbox([...outbox, { text, state: "waiting" }]);
+	add(text);
 	sendAll();
 }
 
 function forget(message) {
-	setOutbox(outbox.filter((other) => other !== message));
+	outbox = outbox.filter((other) => other !== message);
+	redraw();
 }
 
-function update(message, changes) {
-	Object.assign(message, changes);
-	setOutbox(outbox);
-}
-
-// sendAll sends what waits, one message after another, to keep them in order.
+// sendAll sends one message at a time, to keep them in order.
 async function sendAll() {
 	if (isSending) return;
 	isSending = true;
 	for (let message; (message = outbox.find(({ state }) => state === "waiting")); ) {
-		update(message, { state: "sending" });
+		Object.assign(message, { state: "sending", after: lastId });
 		try {
-			const answer = await ask(chatPath(), { method: "POST", body: message.text });
-			sent(message, answer.headers.get("Last-Event-ID"));
+			const response = await request(chatPath(), { method: "POST", body: message.text });
+			sent(message, response.headers.get("Last-Event-ID"));
 		} catch (error) {
-			failed(message, error);
+			rejected(message, error);
 		}
 	}
 	isSending = false;
 }
 
-// sent is called when the server has taken a message, which the stream must bring within 3 s.
 function sent(message, id) {
-	update(message, { state: "sent", id });
-	if (isUpTo(id, lastId)) forget(message);
-	else if (outbox.includes(message)) {
-		owe(id);
-		if (state === "live") expectWithin(3);
-	}
+	Object.assign(message, { state: "sent", id });
+	if (isUpTo(id, lastId)) return forget(message);
+	if (!outbox.includes(message)) return;
+	expect(id);
+	if (state === "live") waitAtMost(3);
 }
 
-// failed is called when a message was refused, or when no answer tells whether it was said.
-function failed(message, { message: reason, gone, status }) {
-	const doubt = gone || status === 504 ? "Perhaps not" : "Not";
-	update(message, { state: "failed", error: `${doubt} sent. ${reason} ` });
+function rejected(message, { message: reason, gone, status }) {
+	fail(message, `${gone || status === 504 ? "May not have been" : "Not"} sent. ${reason} `);
 	if (!gone) return;
-	const rest = outbox.filter(({ state }) => state === "waiting");
-	for (const other of rest) update(other, { state: "failed", error: `Not sent. ${reason} ` });
+	for (const other of outbox) if (other.state === "waiting") fail(other, `Not sent. ${reason} `);
 	if (state === "live") connect();
 }
 
-// cameBack is called when the stream brings our message: before the answer, after it or without.
-function cameBack(id, text) {
-	const isOurs = (message) => message.text === text && message.state !== "waiting";
-	forget(outbox.find((message) => message.id === id) ?? outbox.find(isOurs));
+function fail(message, error) {
+	Object.assign(message, { state: "failed", error });
+	const alert = element("p", "error", error);
+	alert.role = "alert";
+	const sendAgain = button("Send again", () => {
+		forget(message);
+		say(message.text);
+		$("text").focus();
+	});
+	const edit = button("Edit", () => {
+		forget(message);
+		putInBox([message.text, $("text").value].filter(Boolean).join("\n"));
+	});
+	alert.append(sendAgain, " ", edit);
+	message.row.append(alert);
+}
+
+// confirm: the stream has brought a message, perhaps before the response.
+function confirm(id, text) {
+	const isSame = ({ text: other, state, after }) =>
+		other === text && state !== "waiting" && !isUpTo(id, after);
+	forget(outbox.find((message) => message.id === id) ?? outbox.find(isSame));
+}
+
+// The draft and the unsent messages survive a reload.
+function restoreUnsent() {
+	const { draft, messages = [] } = JSON.parse(tabStorage.unsent ?? "{}");
+	for (const { text, state, after, error } of messages) {
+		const words = state === "waiting" ? "Not" : "May not have been";
+		fail(Object.assign(add(text), { after }), error ?? `${words} sent. The page was reloaded. `);
+	}
+	if (draft) putInBox(draft);
 }
 
 const textInBox = () => $("text").value.replace(/\r\n?|[\u2028\u2029]/g, "\n").trimEnd();
 const bytesLeft = () => maxBytes - new TextEncoder().encode(textInBox()).length;
 
-// problemWithText says why the server would refuse what is in the box, or "".
 function problemWithText() {
 	const lines = textInBox().split("\n").length;
 	if (bytesLeft() < 0) return `This is ${inWords(-bytesLeft())} bytes too long for one message.`;
-	if (lines > maxLines) return `This has ${lines} lines. A message has at most ${maxLines}.`;
+	if (lines > maxLines) return `This has ${lines} lines; a message has at most ${maxLines}.`;
 	return "";
 }
 
-// boxChanged makes true again how much room is left, an error that may be cured, and the height.
 function boxChanged() {
 	const [box, left] = [$("text"), bytesLeft()];
 	const room = left < 0 ? `${inWords(-left)} bytes too long` : `${inWords(left)} bytes left`;
@@ -411,7 +450,7 @@ function boxChanged() {
 	if ($("send-error").textContent) put("send-error", problemWithText());
 	if (CSS.supports("field-sizing", "content")) return;
 	box.style.height = "auto";
-	box.style.height = `${box.scrollHeight + 2}px`; // 2 for its border
+	box.style.height = `${box.scrollHeight + 2}px`; // its border
 }
 
 function putInBox(text) {
@@ -433,7 +472,7 @@ on($("send"), "submit", (event) => {
 on($("text"), "input", boxChanged);
 
 on($("text"), "keydown", (event) => {
-	const composing = event.isComposing || event.keyCode === 229; // Safari's way to say it
+	const composing = event.isComposing || event.keyCode === 229; // in Safari
 	if (event.key !== "Enter" || event.shiftKey || composing) return;
 	event.preventDefault();
 	$("send").requestSubmit();
@@ -441,10 +480,10 @@ on($("text"), "keydown", (event) => {
 
 // --- How it is drawn ---
 
-let frame = 0; // the next one to draw in, if asked for
-let drawn = 0; // when we last drew
+let frame = 0; // the requested animation frame
+let drawn = 0; // when the last one was drawn
 
-// redraw draws soon, once for all calls until then: 20 times a second are enough for the eye.
+// redraw draws soon, at most 20 times a second.
 function redraw() {
 	frame ||= requestAnimationFrame((now) => {
 		frame = 0;
@@ -455,22 +494,21 @@ function redraw() {
 	});
 }
 
-// element makes one with text in it, which never becomes markup.
+// element creates an element with text, which never becomes markup.
 function element(tag, className, text = "") {
-	const made = document.createElement(tag);
-	made.className = className;
-	made.textContent = text;
-	return made;
+	const created = document.createElement(tag);
+	created.className = className;
+	created.textContent = text;
+	return created;
 }
 
 function button(words, onClick) {
-	const made = element("button", "plain", words);
-	on(made, "click", onClick);
-	return made;
+	const created = element("button", "plain", words);
+	on(created, "click", onClick);
+	return created;
 }
 
-// nameTag isolates the name, so that one written from right to left turns nothing else round.
-// The colours of names that differ little, such as user1 and user2, are a golden section apart.
+// nameTag gives similar names (user1, user2) hues that are a golden section apart.
 function nameTag(name) {
 	const tag = element("bdi", "name", name);
 	let hash = 0;
@@ -479,138 +517,186 @@ function nameTag(name) {
 	return tag;
 }
 
-function textTag(text) {
-	const tag = element("p", "text", text);
+const url = /(https?:\/\/[^\s<>"]*[^\s<>"'.,;:!?)\]}])/i; // no punctuation at its end
+let mention; // matches the user's name
+
+// textTag links URLs, and marks the user's name.
+function textTag(text, isMine) {
+	const tag = element("p", "text");
 	tag.dir = "auto";
+	text.split(url).forEach((part, i) => {
+		if (i % 2) {
+			const link = element("a", "", part);
+			Object.assign(link, { href: part, target: "_blank", rel: "noopener noreferrer nofollow" });
+			tag.append(link);
+		} else {
+			const parts = isMine ? [part] : part.split(mention);
+			tag.append(...parts.map((word, j) => (j % 2 ? element("mark", "", word) : word)));
+		}
+	});
 	return tag;
 }
 
-// lineTag shows a line. Its time is not known if it happened while we were not connected.
-function lineTag(tag, { kind, name, text, time, isPast, beginsMinute, follows }) {
-	const classes = ["line", kind, name === me && "mine", isPast && "past", follows && "follows"];
-	const row = element(tag, classes.filter(Boolean).join(" "));
-	if (time) row.title = new Date(time).toLocaleString();
+const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" }).format;
+
+// The time is unknown if the page was not connected then.
+function lineTag(tag, line) {
+	const { kind, name, text, time, isPast, beginsMinute, follows } = line;
+	const isMine = name === me;
+	const row = element(tag, `line ${kind}`);
+	const classes = { mine: isMine, past: isPast, timed: beginsMinute, follows };
+	for (const [name, holds] of Object.entries(classes)) row.classList.toggle(name, Boolean(holds));
+	row.line = line;
 	if (name) row.append(nameTag(name));
-	if (kind === "came") row.append(" came in");
-	if (kind === "left") row.append(" left");
-	if (beginsMinute) {
-		const minute = { hour: "2-digit", minute: "2-digit" };
-		row.append(element("time", "", new Date(time).toLocaleTimeString([], minute)));
+	if (name && !text) row.append(` ${kind}`);
+	if (time) {
+		const shown = element("time", "", clock(time));
+		shown.title = new Date(time).toLocaleString();
+		row.append(shown);
 	}
-	if (text) row.append(name ? textTag(text) : text);
+	if (text) row.append(name ? textTag(text, isMine) : text);
 	return row;
 }
 
-// inShort says how many people did what in some lines.
-function inShort(lines) {
+function sentence({ kind, name, text, time }, said = text) {
+	if (!name) return text;
+	return text ? `${name}${time ? ` ${clock(time)}` : ""}: ${said}` : `${name} ${kind}`;
+}
+
+function summarize(lines) {
 	const count = ([kind, verb]) => {
 		const { size } = new Set(lines.filter((line) => line.kind === kind).map(({ name }) => name));
 		return size && `${inWords(size)} ${size === 1 ? "person" : "people"} ${verb}`;
 	};
-	const verbs = [["came", "came in"], ["left", "left"], ["said", "spoke"]];
+	const verbs = [["joined", "joined"], ["left", "left"], ["said", "spoke"]];
 	return verbs.map(count).filter(Boolean).join(", ");
 }
 
-// drawItem returns the row of an item, made anew if a crowd has grown.
+// drawItem keeps the row of a crowd: it may be in use.
 function drawItem(item) {
 	const { lines } = item;
 	if (!lines) return lineTag("li", item);
-	item.row ??= element("li", "");
-	const show = (some) => some.map((line) => lineTag("p", line));
-	if (lines.length <= 3) {
-		item.row.replaceChildren(...show(lines));
-		return item.row;
+	let box = (item.row ??= element("li", ""));
+	if (lines.length > 3) {
+		let details = box.querySelector("details");
+		if (!details) {
+			details = element("details", "line crowd");
+			details.append(element("summary", ""), element("div", ""));
+			box.replaceChildren(details);
+			on(details, "toggle", () => drawItem(item));
+		}
+		const text = (details.firstChild.textContent = summarize(lines));
+		details.line = { text };
+		box = details.lastChild;
 	}
-	let details = item.row.querySelector("details");
-	if (!details) {
-		details = element("details", "line crowd");
-		details.append(element("summary", ""));
-		item.row.replaceChildren(details);
-		on(details, "toggle", () => drawItem(item));
-	}
-	const summary = details.firstChild;
-	summary.textContent = inShort(lines);
-	details.replaceChildren(summary, ...show(details.open ? lines.slice(-maxNames) : []));
+	if (box.parentNode?.open === false) box.replaceChildren();
+	else box.append(...lines.slice(box.childElementCount).map((line) => lineTag("p", line)));
 	return item.row;
 }
 
-// The log is laid out from its end (column-reverse): there scrollTop is 0, and the browser stays
-// there by itself. While the reader is elsewhere, new lines wait, so that nothing moves.
+let isHeldBack = false;
+
+// The log is laid out from its end (column-reverse), where scrollTop is 0. While the user is
+// elsewhere, new lines are held back, so that nothing moves.
 function drawLines(toEnd = false) {
 	const [log, list] = [$("log"), $("lines")];
-	const waited = !$("newer").hidden && !toEnd;
 	if (toEnd) log.scrollTop = 0;
 	if (fresh.length > 0 && log.scrollTop > -40) {
-		const rows = fresh.slice(-maxRows).map(drawItem);
-		fresh = [];
-		list.append(...rows);
+		leftOut += fresh.splice(0, fresh.length - maxFresh).length;
+		const rows = fresh.map(drawItem);
+		const words = `${inWords(leftOut)} more lines are not shown.`;
+		if (leftOut) rows.unshift(lineTag("li", { kind: "gap", text: words }));
+		[fresh, leftOut] = [[], 0];
+		list.append(...rows.filter((row) => !row.isConnected));
 		while (list.childElementCount > maxRows) list.firstElementChild.remove();
-		if (waited) rows[0].scrollIntoView({ block: "end" }); // read on where you were
+		if (isHeldBack && !toEnd) rows[0].scrollIntoView({ block: "end" }); // go on reading there
 		else log.scrollTop = 0;
 	}
-	if (outboxChanged) $("outbox").replaceChildren(...outbox.map(messageRow));
-	outboxChanged = false;
-	$("newer").hidden = fresh.length === 0;
-	put("newer", `${fresh.length > maxRows ? `${maxRows}+` : fresh.length} new ↓`);
+	const unsent = outbox.map(({ row }) => row);
+	for (const row of [...$("outbox").children]) if (!unsent.includes(row)) row.remove();
+	isHeldBack = fresh.length > 0;
+	$("newer").hidden = !isHeldBack && log.scrollTop > -40;
+	put("newer", isHeldBack ? `${inWords(fresh.length + leftOut)} new ↓` : "Newest ↓");
 }
 
-on($("log"), "scroll", () => fresh.length > 0 && redraw());
+on($("log"), "scroll", redraw);
 on($("newer"), "click", () => {
 	drawLines(true);
 	$("log").focus();
 });
 
-function messageRow(message) {
-	const { text, state, error } = message;
-	const row = element("li", "line said mine unsent");
-	row.append(textTag(text));
-	if (state !== "failed") return row;
-	const alert = element("p", "error", error);
-	alert.role = "alert";
-	const sendAgain = () => {
-		forget(message);
-		say(text);
-		$("text").focus();
-	};
-	const takeBack = () => {
-		forget(message);
-		putInBox([text, $("text").value].filter(Boolean).join("\n"));
-	};
-	alert.append(button("Send again", sendAgain), " ", button("Take back", takeBack));
-	row.append(alert);
-	return row;
-}
+on($("log"), "click", ({ target }) => target.closest(".line")?.classList.toggle("touched"));
 
-// drawPeople keeps the rows of those who stay, so that no reader loses the place.
+// Copied lines read as a chat.
+on($("log"), "copy", (event) => {
+	const selection = getSelection();
+	if (selection.isCollapsed) return;
+	const range = selection.getRangeAt(0);
+	const selected = (node) => {
+		const part = document.createRange();
+		part.selectNodeContents(node);
+		const { startContainer: start, endContainer: end } = range;
+		if (node.contains(start)) part.setStart(start, range.startOffset);
+		if (node.contains(end)) part.setEnd(end, range.endOffset);
+		return range.intersectsNode(node) ? part.toString() : "";
+	};
+	const said = (row) => selected(row.querySelector(".text") ?? row);
+	const rows = [...$("lines").querySelectorAll(".line")].filter((row) => row.line && said(row));
+	const [first] = rows;
+	if (!first || range.startContainer === range.endContainer) return;
+	const isOneText = rows.length === 1 && (first.matches(".follows") || !selected(first.firstChild));
+	const words = rows.map((row) => sentence(row.line, said(row)));
+	event.clipboardData.setData("text/plain", isOneText ? said(first) : words.join("\n"));
+	event.preventDefault();
+});
+
+const { compare } = new Intl.Collator();
+const inOrder = (a, b) => compare(a, b) || (a < b ? -1 : 1);
+let leaving = ""; // the user's previous name
+
 function drawPeople() {
 	peopleChanged = false;
 	const wanted = $("find").value.trim().toLowerCase();
-	const names = [...people].filter((name) => name.toLowerCase().includes(wanted)).sort();
+	const isWanted = (name) => name.toLowerCase().includes(wanted);
+	let [names, found, last] = [[], 0, ""];
+	for (const name of people) {
+		if (!isWanted(name)) continue;
+		found++;
+		// Sorting all would take too long.
+		if (name === me || (last && inOrder(name, last) > 0)) continue;
+		if (names.push(name) < 2 * maxNames) continue;
+		names = names.sort(inOrder).slice(0, maxNames);
+		last = names.at(-1);
+	}
+	names.sort(inOrder);
+	if (people.has(me) && isWanted(me)) names.unshift(me);
 	const shown = new Set(names.slice(0, maxNames));
 	for (const row of [...$("people").children]) if (!shown.has(row.textContent)) row.remove();
 	let next = $("people").firstElementChild;
 	for (const name of shown) {
-		if (next?.textContent === name) {
-			next = next.nextElementSibling;
-			continue;
+		let row = next;
+		if (row?.textContent === name) next = row.nextElementSibling;
+		else {
+			row = element("li", "");
+			row.append(nameTag(name));
+			$("people").insertBefore(row, next);
 		}
-		const row = element("li", name === me ? "mine" : "");
-		row.append(nameTag(name));
-		$("people").insertBefore(row, next);
+		row.className = name === me ? "mine" : name === leaving ? "leaving" : "";
 	}
-	const others = names.length - maxNames;
-	put("others", others > 0 ? `and ${inWords(others)} more` : "");
+	const others = found - shown.size;
+	const words = wanted && !found ? "Nobody matches." : "";
+	put("others", others > 0 ? `and ${inWords(others)} more` : words);
 	put("count", inWords(people.size));
 	$("find-label").hidden = people.size <= 20 && !wanted;
 }
 
 on($("find"), "input", drawPeople);
 
-// rates counts the events of each of the last 60 seconds and of this one.
+// rates counts the events in each of the last 60 seconds and in this one.
 const rates = Array(61).fill(0);
 let second = 0;
 
-// thisSecond makes the last of the rates that of the current second. (Timers may run late.)
+// thisSecond makes the last rate that of this second: timers may run late.
 function thisSecond() {
 	const now = Math.floor(performance.now() / 1000);
 	for (second = Math.max(second, now - rates.length); second < now; second++) {
@@ -631,11 +717,11 @@ function drawRates() {
 }
 
 const stateWords = {
-	waiting: "Waiting", // for a slot
+	waiting: "Waiting",
 	connecting: "Connecting",
 	live: "Live",
 	reconnecting: "Reconnecting",
-	gone: "Server gone, retry",
+	gone: "Server unreachable, retrying",
 };
 
 function show(newState) {
@@ -645,56 +731,75 @@ function show(newState) {
 	put("state-when", "");
 }
 
-// notify puts a sentence above the conversation, with a way out of it.
-function notify(words, wayOut = "") {
-	if ($("notice-words").textContent === words) return; // and not said aloud again
+function notify(words, remedy = "") {
+	if ($("notice-words").textContent === words) return;
 	put("notice-words", words);
-	put("again", wayOut);
+	put("again", remedy);
 	$("notice").hidden = !words;
 }
 
 on($("again"), "click", connect);
 
-// What others did is told to screen readers now and then, in few words.
-let sinceSummary = [];
-
-function summarise() {
-	const [first, second] = sinceSummary;
-	const gap = sinceSummary.find(({ kind }) => kind === "gap")?.text ?? "";
-	if (first?.kind === "said" && !second) put("summary", `${first.name}: ${first.text}`);
-	else put("summary", `${gap} ${inShort(sinceSummary)}`);
-	sinceSummary = [];
+// announce is for screen readers.
+function announce() {
+	const gap = announceable.find(({ kind }) => kind === "gap")?.text ?? "";
+	const brief = announceable.map((line) => sentence({ ...line, time: 0 })).join("\n");
+	put("announcement", announceable.length < 5 ? brief : `${gap} ${summarize(announceable)}`);
+	announceable = [];
 }
 
-let unread = 0; // what was said while nobody looked
-
-function drawTitle(nowUnread) {
-	unread = nowUnread;
+function drawTitle(nowUnread, nowMentionedBy = "") {
+	[unread, mentionedBy] = [nowUnread, nowMentionedBy];
 	const count = unread > 0 ? `(${unread > 99 ? "99+" : unread}) ` : "";
-	document.title = me ? `${count}${me} · Lobby` : "Lobby";
+	const words = mentionedBy ? `${mentionedBy} mentions you` : me;
+	document.title = me ? `${count}${words} · Lobby` : "Lobby";
 }
 
-// --- How we come and go ---
+// --- How the user joins and leaves ---
 
-// Characters that only shape what stands before them are allowed.
+// Characters that modify the one before them are allowed.
 const shaping = /[\p{M}\u200c\u200d\ufe00-\ufe0f\u{e0020}-\u{e007f}]/gu;
 const unseen = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{NChar}\p{DI}\u2800]/u;
 
 const nameInBox = () => $("name").value.trim().normalize("NFC");
 
-// problemWithName says why the server would refuse the name in the box, or "".
-function problemWithName() {
-	const name = nameInBox();
+function problemWith(name) {
 	const { length } = [...name];
-	if (/[\s/]/.test(name)) return "A name can't have a space or a slash in it.";
-	if (unseen.test(name.replace(shaping, ""))) return "A name can't have invisible parts.";
-	if (length > 64) return `A name has at most 64 characters. This one has ${length}.`;
-	return /^\.{0,2}$/.test(name) ? "A name needs a character that is no dot." : "";
+	if (/[\s/]/.test(name)) return "A name can't contain spaces or slashes.";
+	if (unseen.test(name.replace(shaping, ""))) return "A name can't contain invisible characters.";
+	if (length > 64) return `A name has at most 64 characters; this one has ${length}.`;
+	return /^\.{0,2}$/.test(name) ? "A name can't be empty, “.” or “..”." : "";
 }
 
+function drawNameError() {
+	const name = nameInBox();
+	put("name-error", problemWith(name));
+	const better = name.replace(/[\s/]+/g, "-");
+	if (better === name || problemWith(better)) return;
+	$("name-error").append(" ", button(`Join as ${better}`, () => ($("name").value = better)));
+}
+
+let checkTimer = 0;
+
+function checkName() {
+	clearTimeout(checkTimer);
+	checkTimer = setTimeout(async () => {
+		const name = nameInBox();
+		put("name-note", "");
+		if (!name || me || problemWith(name)) return;
+		const { users } = await listUsers().catch(() => ({ users: [] }));
+		const words = `${name} is already present. If you join, you share the name.`;
+		if (name === nameInBox() && users.includes(name)) put("name-note", words);
+	}, 300);
+}
+
+const remember = () => history.replaceState({ name: me, isInRoom: true }, "");
+
 async function join(name) {
-	me = name;
-	history.replaceState({ name, isHere: true }, ""); // which a reload keeps
+	me = sharedStorage.name = name;
+	const escaped = me.replace(/[$()*+.?[\\\]^{|}]/g, "\\$&");
+	mention = new RegExp(`(?<![\\p{L}\\p{N}])(${escaped})(?![\\p{L}\\p{N}])`, "iu");
+	remember();
 	show("waiting");
 	drawPlace();
 	await takeSlot();
@@ -703,16 +808,20 @@ async function join(name) {
 	connect();
 }
 
-// leave ends our stream. The others hear of it when the server is sure that we don't come back.
 function leave(words = "") {
 	disconnect();
-	giveSlotBack();
+	releaseSlot();
 	history.replaceState({ name: me }, "");
-	me = lastId = listId = cameAfter = "";
-	failures = 0;
+	leaving = me;
+	setTimeout(() => {
+		leaving = "";
+		drawPeople();
+	}, 10_000);
+	me = lastId = listId = joinedAfter = "";
+	failures = leftOut = 0;
 	isFull = false;
 	people = new Set();
-	[latest, fresh, outbox, sinceSummary] = [{}, [], [], []];
+	[latest, fresh, outbox, announceable] = [{}, [], [], []];
 	for (const id of ["lines", "outbox", "people"]) $(id).replaceChildren();
 	put("name-error", words);
 	put("send-error", "");
@@ -720,7 +829,6 @@ function leave(words = "") {
 	drawPlace();
 }
 
-// drawPlace shows where we are: at the door, waiting for a slot, or in the room.
 function drawPlace() {
 	drawTitle(0);
 	put("my-name", me);
@@ -730,8 +838,8 @@ function drawPlace() {
 	for (const id of ["state", "you"]) $(id).hidden = !me;
 	const { hostname } = location;
 	const [, number = 1] = hostname.match(/^(\d+)\.localhost$/) ?? [];
-	const link = $("elsewhere"); // to another name of this machine, for six more connections
-	link.href = `/#name=${encodeURIComponent(me)}`;
+	const link = $("elsewhere"); // another name has six more connections
+	link.href = `#name=${encodeURIComponent(me)}`;
 	link.hostname = `${Number(number) + 1}.localhost`;
 	link.textContent = link.host;
 	link.parentElement.hidden = !/^127\.|^\[::1\]$|^(.*\.)?localhost$/.test(hostname);
@@ -740,33 +848,44 @@ function drawPlace() {
 
 on($("join"), "submit", (event) => {
 	event.preventDefault();
-	put("name-error", problemWithName());
-	if (!problemWithName()) join(nameInBox());
+	drawNameError();
+	if (!problemWith(nameInBox())) join(nameInBox());
 });
 
 on($("name"), "input", () => {
-	if ($("name-error").textContent) put("name-error", problemWithName());
+	if ($("name-error").textContent) drawNameError();
+	checkName();
 });
 
 on($("leave"), "click", () => leave());
 
-// On every load, and when the browser brings the page back as it was left.
-on(window, "pageshow", () => {
-	$("curl").lastElementChild.textContent = `curl -N ${location.origin}/chat`;
-	const name = new URLSearchParams(location.hash.slice(1)).get("name"); // from the link above
+// On a load, and on a return from the back/forward cache.
+on(window, "pageshow", ({ persisted }) => {
+	$("curl").lastElementChild.textContent = `curl -N ${new URL("chat", location)}`;
+	const name = new URLSearchParams(location.hash.slice(1)).get("name");
 	const kept = history.state ?? { name };
-	$("name").value = kept.name;
-	if (kept.isHere) join(kept.name);
-	else drawPlace();
+	const box = $("name");
+	const isHalfTyped = box.value;
+	box.value ||= kept.name ?? sharedStorage.name ?? "";
+	if (kept.isInRoom) {
+		join(kept.name);
+		if (!persisted) restoreUnsent();
+	} else {
+		drawPlace();
+		if (!isHalfTyped) box.select();
+		checkName();
+	}
 });
 
-// A page that the browser keeps for the way back keeps nothing that others need.
 on(window, "pagehide", () => {
 	disconnect();
-	giveSlotBack();
+	releaseSlot();
+	const messages = outbox.filter(({ state }) => state !== "sent");
+	tabStorage.unsent = JSON.stringify({ draft: $("text").value, messages });
 });
 
-// On another network, or after sleep, the old connection may be dead.
+on(window, "hashchange", () => me && remember());
+
 on(window, "online", reconnect);
 on(window, "offline", reconnect);
 on(document, "resume", reconnect);
@@ -781,9 +900,9 @@ setInterval(() => {
 	if (slept && !document.hidden) reconnect();
 	drawRates();
 	if (state !== "live" || !listId) return;
-	// DELETE /users/NAME removes us while our stream goes on.
+	// DELETE /users/NAME does not end the stream.
 	notify(people.has(me) ? "" : "You are no longer in the chat.", "Join again");
 }, 1000);
 
-setInterval(summarise, 5000);
+setInterval(announce, 5000);
 drawRates();

@@ -1,9 +1,10 @@
 package web
 
-// The serving of the page's files belongs here. What the page does is tested in e2e/.
+// Tests of how the page's files are served, and of their size. What the page does is tested in e2e/.
 
 import (
 	"bytes"
+	"compress/gzip"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -86,16 +87,18 @@ func TestRangesAreIgnored(t *testing.T) {
 }
 
 func TestPageIsSmall(t *testing.T) {
-	const most = 40 << 10 // bytes
-	size := 0
+	const maxBytes, maxCompressed = 44_000, 16_000
+	size, compressed := 0, 0
 	for _, file := range page {
-		size += len(file.content)
-		isText := strings.HasPrefix(file.contentType, "text/")
-		if isText && !strings.HasSuffix(file.contentType, "; charset=utf-8") {
-			t.Errorf("%q has no charset", file.contentType)
-		}
+		var b bytes.Buffer
+		w := gzip.NewWriter(&b)
+		w.Write(file.content)
+		w.Close()
+		size, compressed = size+len(file.content), compressed+b.Len()
 	}
-	if size > most {
-		t.Errorf("the page is %d bytes, want at most %d", size, most)
+	if size > maxBytes || compressed > maxCompressed {
+		t.Errorf("the page has %d bytes, or %d compressed, want at most %d and %d",
+			size, compressed, maxBytes, maxCompressed)
 	}
+	t.Logf("%d bytes, %d compressed", size, compressed)
 }

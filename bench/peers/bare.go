@@ -35,7 +35,7 @@ func constant(text string) httprouter.Handle {
 		h := w.Header()
 		h.Set("Content-Type", "text/plain; charset=utf-8")
 		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Last-Event-ID", "m3k9x2a7-1000")
+		h.Set("Last-Event-ID", "m3k7x2a5-1000")
 		h.Set("Vary", "Accept")
 		h.Set("Cache-Control", "no-store")
 		h.Set("Content-Length", strconv.Itoa(len(body)))

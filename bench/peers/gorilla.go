@@ -40,7 +40,7 @@ func (g *gorilla) run() {
 		for c := range clients {
 			select {
 			case c.texts <- text:
-			default: // it reads too slowly
+			default: // the client reads too slowly
 				drop(c)
 			}
 		}

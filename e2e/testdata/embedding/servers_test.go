@@ -1,7 +1,7 @@
 package main
 
-// NewHandler in each kind of http.Server belongs here. ../../embedding_test.go runs these tests in a
-// module of their own, beside what docs/embedding.md says to copy.
+// NewHandler in each kind of http.Server belongs here. ../../embedding_test.go runs these tests in
+// a separate module, beside what docs/embedding.md says to copy.
 
 import (
 	"bufio"
@@ -65,7 +65,9 @@ type wrapped struct{ http.ResponseWriter }
 func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func wrap(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(wrapped{w}, r) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(wrapped{w}, r)
+	})
 }
 
 // pipes is a listener whose connections are pipes.
@@ -252,8 +254,10 @@ func TestHandlerWorksInEveryServer(t *testing.T) {
 				s.do("POST", "/users/alice", "", 201, "User alice connected.")
 				s.do("POST", "/users/alice", "", 200, "User alice connected.")
 				s.do("GET", "/users", "", 200, "Connected users:\nUser: alice")
-				s.do("GET", "/nosuch", "", 404, "There is nothing at \"/nosuch\"; try /users, /chat or the page at /.\n")
-				s.do("POST", "/chat/alice", strings.Repeat("x", 5000), 413, strings.ToUpper(bodyTooLong[:1])+bodyTooLong[1:]+".\n")
+				s.do("GET", "/nosuch", "", 404,
+					"There is nothing at \"/nosuch\"; try /users, /chat or the page at /.\n")
+				s.do("POST", "/chat/alice", strings.Repeat("x", 5000), 413,
+					strings.ToUpper(bodyTooLong[:1])+bodyTooLong[1:]+".\n")
 
 				st := s.stream("/chat/bob")
 				defer st.body.Close()
@@ -413,8 +417,8 @@ func TestTimeoutHandlerCannotStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := k.serve(t)
 		s.do("POST", "/users/alice", "", 201, "User alice connected.")
-		s.do("GET", "/chat/bob", "", 500, "Streams are not possible behind this server's middleware: its "+
-			"ResponseWriter has neither Flush nor Unwrap, like that of http.TimeoutHandler.\n")
+		s.do("GET", "/chat/bob", "", 500, "Streams are not possible behind this server's middleware: "+
+			"its ResponseWriter has neither Flush nor Unwrap, like that of http.TimeoutHandler.\n")
 		s.do("GET", "/users", "", 200, "Connected users:\nUser: alice")
 	})
 }

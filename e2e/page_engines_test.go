@@ -1,7 +1,7 @@
 package e2e
 
-// How the page keeps its connection, in each browser whose engine may differ: the way back, streams
-// that die, six tabs, and what is said meanwhile.
+// Tests of what may differ between engines, in each of them: the page's connection, its history and
+// tabs, and what the user does with them.
 
 import (
 	"fmt"
@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-func TestPageInEveryBrowser(t *testing.T) {
+func TestPageWorksInEveryEngine(t *testing.T) {
 	t.Parallel()
 	for _, b := range everyBrowser {
 		t.Run(b.name, func(t *testing.T) {
@@ -25,13 +25,31 @@ func TestPageInEveryBrowser(t *testing.T) {
 				name string
 				run  func(*testing.T, browser)
 			}{
-				{"the way back", testBack},
-				{"the way back of a page that did not see it go", testBackUnseen},
-				{"a stream that brings nothing any more", testDeadStream},
-				{"quick messages stay apart and in order", testQuickMessages},
-				{"a message that is not sent", testNotSent},
-				{"what was said before", testHistory},
-				{"six tabs", testSixTabs},
+				{"the user goes elsewhere and comes back", testBack},
+				{"the user comes back to a page that did not see them go", testBackUnseen},
+				{"a stream dies silently", testDeadStream},
+				{"quick messages stay separate and in order", testQuickMessages},
+				{"a message is not sent", testNotSent},
+				{"a newcomer sees the last events", testHistory},
+				{"the sixth tab waits", testSixTabs},
+				{"the button for new lines is in reach and covers nothing", testNewer},
+				{"lines that are left out are counted", testLeftOut},
+				{"a growing crowd keeps its row, focus and selection", testGrowingCrowd},
+				{"copied lines read as a chat", testCopying},
+				{"URLs are links", testLinks},
+				{"the user's name stands out", testMention},
+				{"each line has a time, each day a line", testTimes},
+				{"stacked marks stay in their line", testStackedMarks},
+				{"a newcomer to a busy room has missed nothing", testBusyNewcomer},
+				{"the door does not wait for the script", testSlowScript},
+				{"a new tab knows the name", testRememberedName},
+				{"the draft and unsent messages survive a reload", testUnsent},
+				{"the user joins under another name", testOtherName},
+				{"a link in the room does not end it", testNameInHash},
+				{"the user comes first in the list", testPeople},
+				{"a screen reader hears what was said", testAnnouncements},
+				{"large text leaves room", testLargeText},
+				{"all lines are printed", testPrinting},
 			} {
 				t.Run(test.name, func(t *testing.T) {
 					t.Parallel()
@@ -42,7 +60,7 @@ func TestPageInEveryBrowser(t *testing.T) {
 	}
 }
 
-// Whoever goes elsewhere leaves, and whoever comes back is there once, and leaves for good.
+// A user who goes elsewhere leaves; one who comes back is present once, and can leave again.
 func testBack(t *testing.T, b browser) {
 	s := start(t, "-grace", "100ms")
 	f := newFront(t, s)
@@ -65,21 +83,21 @@ func testBack(t *testing.T, b browser) {
 		return !strings.HasPrefix(line, "said ")
 	})
 	if want := []string{"said bob one", "said bob two"}; !slices.Equal(said, want) {
-		t.Errorf("what was said, after the way back: got %q, want %q", said, want)
+		t.Errorf("messages after coming back: got %q, want %q", said, want)
 	}
-	f.waitForOpen(t, 1) // in WebKit, others may be there for a moment
+	f.waitForOpen(t, 1) // in WebKit, others may be open for a moment
 	alice.click("#leave")
 	waitForUsers(t, s, "bob")
 	f.waitForOpen(t, 0)
 }
 
-// WebKit opens streams again that were open when the page went, even if the page closes them as it
-// comes back. It has one all the same. (Pages of other machines, over plain HTTP, have no locks.)
+// WebKit reopens streams that were open when the page was left, even if the page closes them when
+// it is restored. Still only one stays. (Over plain http from another machine, it has no locks.)
 func testBackUnseen(t *testing.T, b browser) {
 	s := start(t)
 	f := newFront(t, s)
 	script := s.do(t, "GET", "/lobby.js", "").body
-	f.setAnswer(func(w http.ResponseWriter, r *http.Request) bool {
+	f.intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Path != "/lobby.js" {
 			return false
 		}
@@ -93,49 +111,49 @@ func testBackUnseen(t *testing.T, b browser) {
 	alice.must(alice.goTo(s.url + "/users"))
 	alice.must(alice.back())
 	alice.waitFor(`document.getElementById("state")?.dataset.state === "live"`)
-	time.Sleep(3500 * time.Millisecond) // the server lets streams wait 3 s before they open again
+	time.Sleep(3500 * time.Millisecond) // longer than any retry of the server
 	for _, text := range []string{"one", "two"} {
 		s.do(t, "POST", "/chat/alice", text)
 	}
 	alice.waitForLastLine("alicetwo")
 	lines := alice.lines()
 	if n := len(lines); !slices.Equal(lines[n-2:], []string{"said alice one", "said alice two"}) {
-		t.Errorf("lines after the way back: got %q, want each once", lines)
+		t.Errorf("lines after coming back: got %q, want each once", lines)
 	}
 	f.waitForOpen(t, 1)
 }
 
-// A connection that something between swallows is found by what we say ourselves.
+// A connection that silently died is found by sending a message.
 func testDeadStream(t *testing.T, b browser) {
 	s := start(t)
 	f := newFront(t, s)
 	alice := visit(t, b, f.URL, "alice")
 	alice.waitForState("live")
 	s.do(t, "POST", "/users/bob", "")
-	alice.waitForLines("came alice came in", "came bob came in")
+	alice.waitForLines("joined alice joined", "joined bob joined")
 
 	f.swallow()
 	s.do(t, "POST", "/chat/bob", "can you hear me?")
 	alice.write("#text", "hello")
 	begin := time.Now()
 	alice.press(enter)
-	alice.waitForLines("came alice came in", "came bob came in", "said bob can you hear me?",
+	alice.waitForLines("joined alice joined", "joined bob joined", "said bob can you hear me?",
 		"said alice hello")
 	if took := time.Since(begin); took < 3*time.Second || took > 10*time.Second {
-		t.Errorf("a stream that was swallowed was found after %v, want some 3 s", took)
+		t.Errorf("the dead stream was found after %v, want 3 to 10 s", took)
 	}
 	if all, _ := f.asked(); all != 2 {
-		t.Errorf("streams asked for: got %d, want 2", all)
+		t.Errorf("streams requested: got %d, want 2", all)
 	}
 
-	// The network changes: either word of the browser is reason enough.
+	// Either event of the browser about its network makes the page reconnect.
 	for i, word := range []string{"offline", "online"} {
 		f.swallow()
 		s.do(t, "POST", "/chat/bob", word)
 		alice.do(fmt.Sprintf(`dispatchEvent(new Event(%q))`, word))
 		alice.waitForEnd(word)
 		if all, _ := f.asked(); all != 3+i {
-			t.Errorf("streams asked for, after %q: got %d, want %d", word, all, 3+i)
+			t.Errorf("streams requested after %q: got %d, want %d", word, all, 3+i)
 		}
 	}
 }
@@ -143,8 +161,8 @@ func testDeadStream(t *testing.T, b browser) {
 func testQuickMessages(t *testing.T, b browser) {
 	s := start(t)
 	f := newFront(t, s)
-	var under, most atomic.Int32 // messages under way, and the most of them at once
-	f.setAnswer(func(_ http.ResponseWriter, r *http.Request) bool {
+	var under, most atomic.Int32 // messages in flight now, and at most
+	f.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPost {
 			most.Store(max(most.Load(), under.Add(1)))
 			time.Sleep(300 * time.Millisecond) // a slow network
@@ -156,13 +174,13 @@ func testQuickMessages(t *testing.T, b browser) {
 	alice.waitForState("live")
 	alice.do(`document.getElementById("text").focus()`)
 	alice.press("o", "k", enter, "s", "o", enter, "y", "e", "s", enter, "?")
-	alice.waitForLines("came alice came in", "said alice ok", "said alice so", "said alice yes")
+	alice.waitForLines("joined alice joined", "said alice ok", "said alice so", "said alice yes")
 	alice.waitFor(`document.getElementById("outbox").childElementCount === 0`)
 	if got := eval[string](alice, `document.getElementById("text").value`); got != "?" {
-		t.Errorf("the box: got %q, want what was typed after the last Enter, %q", got, "?")
+		t.Errorf("the box: got %q, want %q, which was typed after the last Enter", got, "?")
 	}
 	if n := most.Load(); n != 1 {
-		t.Errorf("messages under way at once: got %d, want 1", n)
+		t.Errorf("messages in flight at once: got %d, want 1", n)
 	}
 }
 
@@ -175,19 +193,19 @@ func testNotSent(t *testing.T, b browser) {
 	for _, text := range []string{"one", "two"} {
 		alice.write("#text", text)
 		alice.press(enter)
-		alice.waitForError(text + "Perhaps not sent. The server can't be reached.")
+		alice.waitForError(text + "May not have been sent. The server can't be reached.")
 	}
 	start(t, "-addr", s.addr)
 	alice.waitForState("live")
-	// Until the gap and alice's arrival are there, the buttons move.
+	// The buttons move until the gap and alice's arrival are shown.
 	alice.waitFor(`document.querySelectorAll("#lines .line").length === 3`)
-	alice.click("#outbox li:nth-child(2) button:nth-of-type(1)") // again
+	alice.click("#outbox li:nth-child(2) button:nth-of-type(1)") // Send again
 	alice.waitForEnd("two")
 	alice.waitFor(`document.querySelectorAll("#outbox li").length === 1`)
 	alice.write("#text", "three")
 	const height = `document.getElementById("text").getBoundingClientRect().height`
 	oneLine := eval[float64](alice, height)
-	alice.click("#outbox button:nth-of-type(2)") // back
+	alice.click("#outbox button:nth-of-type(2)") // Edit
 	alice.waitFor(`document.querySelectorAll("#outbox li").length === 0`)
 	if got := eval[float64](alice, height); got < oneLine+15 {
 		t.Errorf("the box with two lines: %v px high, with one line %v px", got, oneLine)
@@ -196,7 +214,7 @@ func testNotSent(t *testing.T, b browser) {
 	alice.waitFor(`document.activeElement.value === "one\nthree"`)
 }
 
-// A newcomer sees the last 100 events, as what they are, if the server still has them.
+// A newcomer sees the last 100 events, marked as past, if the server still has them.
 func testHistory(t *testing.T, b browser) {
 	s := start(t, "-grace", "1m") // for a reload on a busy machine
 	s.do(t, "POST", "/users/bob", "")
@@ -208,15 +226,15 @@ func testHistory(t *testing.T, b browser) {
 	for i := 50; i < 150; i++ {
 		want = append(want, fmt.Sprint("said bob ", i))
 	}
-	want = append(want, "now ↑ before you came", "came alice came in")
+	want = append(want, "mark ↑ before you joined", "joined alice joined")
 	alice.waitForLines(want...)
 	alice.waitForPeople("alice", "bob")
-	if !eval[bool](alice, `[...document.querySelectorAll(".came")].every((line) =>
-		getComputedStyle(line).position === "relative")`) { // or WebKit paints the arrows elsewhere
+	if !eval[bool](alice, `[...document.querySelectorAll(".joined")].every((line) =>
+		getComputedStyle(line).position === "relative")`) { // or WebKit paints the arrow elsewhere
 		t.Error("the arrow of an arrival is not positioned in its line")
 	}
 	const past = `[...document.querySelectorAll("#lines .past")].filter((row) =>
-		!row.title && !row.querySelector("time")).length`
+		!row.querySelector("time")).length`
 	if got := eval[int](alice, past); got != 100 {
 		t.Errorf("lines from before, without a time: got %d, want 100", got)
 	}
@@ -225,8 +243,8 @@ func testHistory(t *testing.T, b browser) {
 	alice.waitForLines(want...)
 
 	alice.must(alice.reload())
-	want = slices.Delete(want[2:], 98, 99) // two more are older than that, and now is later
-	alice.waitForLines(append(want, "now ↑ before you came")...)
+	want = slices.Delete(want[2:], 98, 99) // two more are too old now, and the mark moves down
+	alice.waitForLines(append(want, "mark ↑ before you joined")...)
 
 	forgetful := start(t, "-history", "10")
 	forgetful.do(t, "POST", "/users/bob", "")
@@ -235,10 +253,10 @@ func testHistory(t *testing.T, b browser) {
 	}
 	alice.must(alice.goTo(forgetful.url))
 	alice.join("alice")
-	alice.waitForLines("came alice came in") // and no gap: she missed nothing
+	alice.waitForLines("joined alice joined") // and no gap, because a newcomer missed nothing
 }
 
-// Over HTTP/1.1 a browser has six connections to a host: five tabs have streams, and no more.
+// Over HTTP/1.1 a browser has six connections to a host, so at most five tabs open streams.
 func testSixTabs(t *testing.T, b browser) {
 	s := start(t, "-grace", "100ms")
 	f := newFront(t, s)
@@ -258,21 +276,21 @@ func testSixTabs(t *testing.T, b browser) {
 		t.Errorf("streams of seven tabs: got %d, %d of them open, want 5", all, open)
 	}
 
-	// In each of the five one can speak.
+	// Each of the five can still send messages.
 	for i, p := range tabs {
 		p.write("#text", fmt.Sprint("from ", i))
 		p.press(enter)
 		tabs[4].waitForEnd(fmt.Sprint("from ", i))
 	}
 
-	// The same server under another name has connections of its own.
+	// The same server under another name has its own connections.
 	seventh.click("#elsewhere")
 	seventh.waitFor(fmt.Sprintf(`location.host === "2.localhost:%s"`, port))
 	seventh.waitFor(`document.getElementById("name")?.value === "seventh"`)
 	seventh.press(enter)
 	seventh.waitForState("live")
 
-	// When a tab has gone, the one that waits joins by itself.
+	// When a tab has gone, the waiting one joins automatically.
 	tabs[2].must(tabs[2].goTo("about:blank"))
 	sixth.waitForState("live")
 	sixth.write("#text", "at last")

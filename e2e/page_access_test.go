@@ -1,0 +1,179 @@
+package e2e
+
+// Tests of the page with a screen reader, large text, a high zoom and forced colors, and with axe.
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+)
+
+// emulate sets the medium and one media feature, in Chromium.
+func (p *tab) emulate(medium, feature, value string) {
+	p.t.Helper()
+	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: medium,
+		Features: []*emulation.MediaFeature{{Name: feature, Value: value}}})
+}
+
+func testAnnouncements(t *testing.T, b browser) {
+	s := start(t)
+	alice := joinWith(t, b, s, "bob", "carol")
+	alice.do(`(window.heard = [], new MutationObserver(() =>
+		window.heard.push(document.getElementById("announcement").textContent))
+		.observe(document.getElementById("announcement"), { childList: true }))`)
+	say(t, s, "bob", "hello")
+	say(t, s, "carol", "hi")
+	s.do(t, "POST", "/users/dave", "")
+	alice.waitFor(`window.heard.join("\n").includes("bob: hello\ncarol: hi\ndave joined")`)
+	say(t, s, "bob", numbers(0, 20)...)
+	alice.waitFor(`window.heard.join("\n").includes("1 person spoke")`)
+	const titled = `document.querySelectorAll("#lines .line[title], #lines li[title]").length`
+	if n := eval[int](alice, titled); n > 0 {
+		t.Errorf("%d lines are named by something other than their text", n)
+	}
+}
+
+func testLargeText(t *testing.T, b browser) {
+	s := start(t)
+	s.do(t, "POST", "/users/bob", "")
+	alice := b.open(t)
+	alice.must(alice.goTo(s.url))
+	width := func(id string) float64 {
+		return eval[float64](alice, fmt.Sprintf(
+			`document.getElementById(%q).getBoundingClientRect().width`, id))
+	}
+	alice.do(`document.documentElement.style.fontSize = "200%"`)
+	alice.do(`document.body.style.maxWidth = "360px"`) // WebKit's windows can't be so narrow
+	alice.must(alice.resize(360, 740))
+	if got := width("name"); got < 200 {
+		t.Errorf("the box for the name at 200 %%: got %v px, want 200 or more", got)
+	}
+	alice.join("alice")
+	alice.waitForState("live")
+	if got := width("text"); got < 200 {
+		t.Errorf("the box for a message at 200 %%: got %v px, want 200 or more", got)
+	}
+	if _, ok := b.(*webkit); ok { // its windows can't be so low
+		return
+	}
+	alice.do(`document.documentElement.style.fontSize = ""`)
+	alice.must(alice.resize(320, 256)) // 1280 × 1024 at 400 %
+	if high := eval[int](alice, `document.getElementById("log").clientHeight`); high < 150 {
+		t.Errorf("the conversation at 400 %%: got %d px, want 150 or more", high)
+	}
+}
+
+// The user has set the browser's font to twice its size, on a phone.
+func TestPageLeavesRoomForTheConversationWithLargeText(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	p := startChromiumWith(t, 32).open(t)
+	p.must(p.resize(360, 740))
+	p.must(p.goTo(s.url))
+	p.join("alice")
+	p.waitForState("live")
+	if high := eval[int](p, `document.getElementById("log").clientHeight`); high < 400 {
+		t.Errorf("the conversation at 200 %%: got %d px, want 400 or more", high)
+	}
+	say(t, s, "alice", numbers(0, 20)...)
+	p.waitForLastLine("aliceline 19")
+	p.look("large_text-light", 360, 740)
+}
+
+// Forced colors drop backgrounds: the dots are borders, and the user's own lines have one.
+func testForcedColors(t *testing.T, b browser) {
+	s := start(t)
+	alice := joinWith(t, b, s, "bob")
+	say(t, s, "bob", "hello")
+	say(t, s, "alice", "hi")
+	alice.waitForLastLine("alicehi")
+	alice.emulate("", "forced-colors", "active")
+	for part, want := range map[string]string{
+		`document.getElementById("state"), "::before"`:            "solid",
+		`document.querySelector("#people li"), "::before"`:        "solid",
+		`document.querySelector("#lines .mine .text")`:            "solid",
+		`document.querySelector("#lines .said:not(.mine) .text")`: "none",
+	} {
+		if got := eval[string](alice, `getComputedStyle(`+part+`).borderTopStyle`); got != want {
+			t.Errorf("the border of %s: got %q, want %q", part, got, want)
+		}
+	}
+	alice.save("forced_colors")
+}
+
+// axe looks for what makes a page hard to use, in each state of the page.
+func testAxe(t *testing.T, b browser) {
+	needs(t, "npm")
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("testdata/node")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	npm := exec.CommandContext(ctx, "npm", "ci",
+		"--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund")
+	npm.Dir = dir
+	if out, err := npm.CombinedOutput(); err != nil {
+		missing(t, "axe can't be installed: %v\n%s", err, out)
+	}
+	axe := readFile(t, filepath.Join(dir, "node_modules/axe-core/axe.min.js"))
+	check := func(p *tab, state string) {
+		t.Helper()
+		for _, scheme := range []string{"light", "dark"} {
+			p.emulate("", "prefers-color-scheme", scheme)
+			if found := eval[[]string](p, `(async () => {
+				const { violations } = await axe.run();
+				return violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => id + ": " + html));
+			})()`); len(found) > 0 {
+				t.Errorf("%s, %s: axe found\n%s", state, scheme, strings.Join(found, "\n"))
+			}
+		}
+	}
+	load := func(p *tab) {
+		t.Helper()
+		_, err := p.run(`(async () => { ` + axe + `; return ""; })()`)
+		p.must(err)
+	}
+	s := start(t)
+	door := visit(t, b, s.url, "")
+	load(door)
+	check(door, "the door")
+	door.fill("#name", "two words")
+	door.click("#join button")
+	check(door, "the door with an error")
+
+	alice := joinWith(t, b, s, "bob")
+	load(alice)
+	say(t, s, "bob", "hello alice", "see https://a.example/")
+	say(t, s, "alice", "hi")
+	alice.waitForLastLine("alicehi")
+	check(alice, "the room")
+	for i := range 30 {
+		s.do(t, "POST", fmt.Sprint("/users/user", i), "")
+	}
+	alice.waitFor(`document.querySelector("summary")?.textContent === "30 people joined"`)
+	alice.click("summary")
+	alice.fill("#find", "nobody")
+	check(alice, "a crowd")
+	s.kill()
+	alice.write("#text", "hello?")
+	alice.press(enter)
+	alice.waitForError("hello?")
+	check(alice, "not sent")
+
+	other := start(t)
+	for i := range 5 {
+		visit(t, b, other.url, fmt.Sprint("user", i)).waitForState("live")
+	}
+	sixth := visit(t, b, other.url, "sixth")
+	sixth.waitFor(`!document.getElementById("full").hidden`)
+	load(sixth)
+	check(sixth, "full")
+}

@@ -1,0 +1,351 @@
+package e2e
+
+// Tests of how users read the conversation: long ones, copied, printed, on touch, and with names,
+// links and times in it. Tests of how its lines come about belong in page_test.go.
+
+import (
+	"bytes"
+	"compress/zlib"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"io"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// joinWith opens the page for alice once these users have been added.
+func joinWith(t *testing.T, b browser, s *server, users ...string) *tab {
+	t.Helper()
+	for _, name := range users {
+		s.do(t, "POST", "/users/"+name, "")
+	}
+	alice := visit(t, b, s.url, "alice")
+	alice.waitForState("live")
+	return alice
+}
+
+// say sends messages in the user's name.
+func say(t *testing.T, s *server, name string, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if r := s.do(t, "POST", "/chat/"+name, text); r.status != http.StatusOK {
+			t.Fatalf("%s said %q: got %d %q", name, text, r.status, r.body)
+		}
+	}
+}
+
+// numbers returns first, first+1, … as texts.
+func numbers(first, count int) []string {
+	var texts []string
+	for i := range count {
+		texts = append(texts, fmt.Sprint("line ", first+i))
+	}
+	return texts
+}
+
+// scrollUp moves the conversation away from its end.
+func (p *tab) scrollUp() {
+	p.t.Helper()
+	p.do(`document.getElementById("log").scrollTop = -300`)
+	p.waitFor(`document.getElementById("log").scrollTop < -200`)
+}
+
+func testNewer(t *testing.T, b browser) {
+	s := start(t)
+	alice := joinWith(t, b, s, "bob")
+	say(t, s, "bob", numbers(0, 60)...)
+	alice.waitForLastLine("bobline 59")
+	alice.waitFor(`document.getElementById("newer").hidden`)
+	alice.scrollUp()
+	alice.waitForText("newer", "Newest ↓")
+	alice.fill("#text", "1\n2\n3\n4\n5\n6")
+	say(t, s, "bob", "one more")
+	alice.waitForText("newer", "1 new ↓")
+	if gap := eval[float64](alice, `document.getElementById("send").getBoundingClientRect().top -
+		document.getElementById("newer").getBoundingClientRect().bottom`); gap < 0 {
+		t.Errorf("the button for new lines covers %v px of the form", -gap)
+	}
+	alice.click("#newer")
+	alice.waitForLastLine("bobone more")
+	alice.waitFor(`document.getElementById("newer").hidden`)
+}
+
+func testLeftOut(t *testing.T, b browser) {
+	s := start(t)
+	alice := joinWith(t, b, s, "bob")
+	say(t, s, "bob", numbers(0, 60)...)
+	alice.waitForLastLine("bobline 59")
+	alice.scrollUp()
+	say(t, s, "bob", numbers(60, 1200)...)
+	alice.waitForText("newer", "1,200 new ↓")
+	alice.do(`document.getElementById("log").scrollTop = 0`)
+	alice.waitFor(`document.querySelector(".gap")?.textContent === "800 more lines are not shown."`)
+	alice.waitForLastLine("bobline 1259")
+	alice.waitFor(`document.querySelector(".gap").previousSibling.textContent.includes("line 59")`)
+	if !eval[bool](alice, `(() => { // the last line that was in sight, in sight still
+		const row = document.querySelector(".gap").previousSibling.getBoundingClientRect();
+		const log = document.getElementById("log").getBoundingClientRect();
+		return row.bottom > log.top && row.top < log.bottom;
+	})()`) {
+		t.Error("the line that was being read is out of sight")
+	}
+}
+
+// The row of a crowd must not move while it grows, or a click on it fails and its focus is lost.
+func testGrowingCrowd(t *testing.T, b browser) {
+	s := start(t)
+	alice := joinWith(t, b, s)
+	join := func(first, count int) {
+		for i := range count {
+			s.do(t, "POST", fmt.Sprint("/users/user", first+i), "")
+		}
+		alice.waitFor(fmt.Sprintf(`document.querySelector("summary")?.textContent === "%d people joined"`,
+			first+count+1))
+	}
+	join(0, 10)
+	alice.do(`new MutationObserver((changes) => {
+		for (const { removedNodes } of changes) if (removedNodes.length > 0) window.moved = true;
+	}).observe(document.getElementById("lines"), { childList: true })`)
+	alice.do(`document.querySelector("summary").focus()`)
+	join(10, 10)
+	alice.waitFor(`document.activeElement.localName === "summary"`)
+	alice.click("summary")
+	alice.waitFor(`document.querySelectorAll("details .line").length === 21`)
+	alice.do(`document.querySelector("summary").focus()`)
+	alice.do(`getSelection().selectAllChildren(document.querySelectorAll("details .name")[5])`)
+	alice.waitFor(`getSelection().toString() === "user4"`)
+	join(20, 600)
+	alice.waitFor(`document.querySelectorAll("details .line").length === 621`) // all of them
+	if got := eval[string](alice, `getSelection().getRangeAt(0).toString()`); got != "user4" {
+		t.Errorf("the selection in a crowd that grew: got %q, want %q", got, "user4")
+	}
+	alice.waitFor(`document.activeElement.localName === "summary" && !window.moved`)
+	alice.click("summary")
+	alice.waitFor(`document.querySelectorAll("details .line").length === 0`)
+}
+
+// copied returns what the browser puts on the clipboard if it copies from one node to another.
+func (p *tab) copied(from, to string) string {
+	p.t.Helper()
+	return eval[string](p, fmt.Sprintf(`(() => {
+		document.getElementById("log").focus(); // as a mouse does
+		getSelection().setBaseAndExtent(%s, %s);
+		let copied = null;
+		document.addEventListener("copy", ({ clipboardData, defaultPrevented }) => {
+			copied = defaultPrevented ? clipboardData.getData("text/plain") : getSelection().toString();
+		}, { once: true });
+		document.execCommand("copy");
+		if (copied === null) { // WebKit copies only for the user
+			document.getElementById("lines").dispatchEvent(new ClipboardEvent("copy",
+				{ clipboardData: new DataTransfer(), bubbles: true, cancelable: true }));
+		}
+		return copied;
+	})()`, from, to))
+}
+
+func testCopying(t *testing.T, b browser) {
+	s := start(t)
+	alice := joinWith(t, b, s, "bob")
+	say(t, s, "bob", "hello", "all\nof you")
+	s.do(t, "POST", "/users/carol", "")
+	alice.waitForLastLine("carol joined")
+	const first, last = `document.querySelector("#lines .said").firstChild, 0`,
+		`document.querySelector("#lines > :last-child"), 1`
+	said := func(i int) string {
+		return fmt.Sprintf(`document.querySelectorAll("#lines .text")[%d]`, i)
+	}
+	times := regexp.MustCompile(` \d\d:\d\d( [AP]M)?:`)
+	for _, test := range []struct{ from, to, want string }{
+		{first, last, "bob TIME: hello\nbob TIME: all\nof you\ncarol joined"},
+		{first, said(0) + ", 1", "bob TIME: hello"},
+		{said(0) + ".firstChild, 1", said(1) + ".firstChild, 3", "bob TIME: ello\nbob TIME: all"},
+		{said(0) + ".firstChild, 1", said(0) + ".firstChild, 3", "el"},
+		{said(0) + ".firstChild, 0", said(1) + ".parentNode, 0", "hello"},            // a triple click
+		{said(1) + ".parentNode, 0", said(1) + ", 1", "all\nof you"},                 // a hidden name
+		{first, `document.querySelector("#lines .said .name").firstChild, 3`, "bob"}, // only a name
+	} {
+		got := times.ReplaceAllString(alice.copied(test.from, test.to), " TIME:")
+		if got != test.want {
+			t.Errorf("copied from %s to %s: got %q, want %q", test.from, test.to, got, test.want)
+		}
+	}
+}
+
+func testLinks(t *testing.T, b browser) {
+	s := start(t)
+	alice := joinWith(t, b, s, "bob")
+	say(t, s, "bob", "See https://a.example/x?y=1&z=(2)#f. Or (HTTP://b.example/), "+
+		"not javascript:alert(1) or ftp://c.example or https://")
+	alice.waitFor(`document.querySelectorAll("#lines .text").length === 1`)
+	got := eval[[]string](alice, `[...document.querySelectorAll("#lines .text a")].map((link) =>
+		[link.textContent, link.href, link.target, link.rel].join(" "))`)
+	const rel = "_blank noopener noreferrer nofollow"
+	want := []string{
+		"https://a.example/x?y=1&z=(2)#f https://a.example/x?y=1&z=(2)#f " + rel,
+		"HTTP://b.example/ http://b.example/ " + rel,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("links: got %q, want %q", got, want)
+	}
+}
+
+func testMention(t *testing.T, b browser) {
+	s := start(t)
+	alice := joinWith(t, b, s, "bob")
+	alice.do(`Object.defineProperty(document, "hidden", { configurable: true, value: true })`)
+	say(t, s, "bob", "hello", "Alice, are you malice?", "well")
+	say(t, s, "alice", "I, alice")
+	alice.waitFor(`document.title === "(3) bob mentions you · Lobby"`)
+	alice.do(`delete document.hidden`)
+	alice.do(`document.dispatchEvent(new Event("visibilitychange"))`)
+	alice.waitForLines("joined bob joined", "mark ↑ before you joined", "joined alice joined",
+		"mark ↓ new since you looked away", "said bob hello", "said bob Alice, are you malice?",
+		"said bob well", "said alice I, alice")
+	alice.waitFor(`document.title === "alice · Lobby"`)
+	marks := eval[[]string](alice,
+		`[...document.querySelectorAll("#lines mark")].map((mark) => mark.textContent)`)
+	if want := []string{"Alice"}; !slices.Equal(marks, want) {
+		t.Errorf("marked: got %q, want %q", marks, want)
+	}
+}
+
+func testTimes(t *testing.T, b browser) {
+	s := start(t)
+	alice := joinWith(t, b, s, "bob")
+	at := func(day, hour, minute int) {
+		alice.do(fmt.Sprintf(`(Date.now = () => new Date(2026, 0, %d, %d, %d).getTime())`,
+			day, hour, minute))
+	}
+	at(30, 23, 59)
+	alice.do(`document.getElementById("lines").replaceChildren()`)
+	say(t, s, "bob", "late", "later")
+	alice.waitForLastLine("boblater")
+	at(31, 0, 1)
+	say(t, s, "bob", "early")
+	alice.waitForLastLine("bobearly")
+	lines := alice.lines()
+	mark := lines[len(lines)-2]
+	if !strings.HasPrefix(mark, "mark ") || !strings.Contains(mark, "31") {
+		t.Errorf("lines around midnight: got %q, want a line for the new day", lines)
+	}
+	const opacity = `getComputedStyle(document.querySelector("#lines .follows time")).opacity`
+	if got := eval[string](alice, opacity); got != "0" {
+		t.Errorf("the time of a second line: opacity %s, want 0", got)
+	}
+	alice.click("#lines .follows .text")
+	alice.do(`document.body.style.pointerEvents = "none"`) // no hovering, as on a touch screen
+	alice.waitFor(opacity + ` === "1"`)
+}
+
+// Stacked marks are painted far above their line. They must not cover the lines of others.
+func testStackedMarks(t *testing.T, b browser) {
+	s := start(t)
+	alice := joinWith(t, b, s, "bob")
+	say(t, s, "bob", numbers(0, 20)...)
+	say(t, s, "bob", "H"+strings.Repeat("\u030d\u0310\u0300\u0307", 100))
+	alice.waitFor(`document.querySelector("#lines > :last-child")?.textContent.includes("H")`)
+	const row = `document.querySelector("#lines > :last-child")`
+	alice.waitFor(`document.getElementById("log").scrollTop === 0`)
+	if _, ok := b.(*webkit); ok { // two pictures of the same page may differ
+		alice.waitFor(`getComputedStyle(` + row + `).contain === "content"`)
+		return
+	}
+	box := eval[[]int](alice, `(() => {
+		const [log, row] = [document.getElementById("log"), `+row+`]
+			.map((part) => part.getBoundingClientRect());
+		return [log.left, log.top, log.right - 20, row.top].map(Math.floor);
+	})()`)
+	shown := alice.region(image.Rect(box[0], box[1], box[2], box[3]))
+	alice.do(row + `.style.visibility = "hidden"`)
+	hidden := alice.region(image.Rect(box[0], box[1], box[2], box[3]))
+	if !slices.Equal(shown, hidden) {
+		t.Error("the marks of one line are painted over others")
+	}
+}
+
+// region returns the colors of a region of the page.
+func (p *tab) region(r image.Rectangle) []color.Color {
+	p.t.Helper()
+	picture, err := p.picture()
+	p.must(err)
+	decoded, err := png.Decode(bytes.NewReader(picture))
+	p.must(err)
+	var colors []color.Color
+	for y := r.Min.Y; y < r.Max.Y; y++ {
+		for x := r.Min.X; x < r.Max.X; x++ {
+			colors = append(colors, decoded.At(x, y))
+		}
+	}
+	return colors
+}
+
+// A newcomer has missed nothing, even if more happens on the way than the history holds.
+func testBusyNewcomer(t *testing.T, b browser) {
+	s := start(t, "-history", "50")
+	s.do(t, "POST", "/users/bob", "")
+	say(t, s, "bob", numbers(0, 60)...)
+	f := newFront(t, s)
+	f.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if isStream(r) {
+			say(t, s, "bob", numbers(60, 60)...)
+		}
+		return false
+	})
+	alice := visit(t, b, f.URL, "alice")
+	alice.waitForState("live")
+	alice.waitForLines("joined alice joined")
+	alice.waitForPeople("alice", "bob")
+}
+
+// All lines are printed, black on white, without the controls.
+func testPrinting(t *testing.T, b browser) {
+	s := start(t)
+	alice := joinWith(t, b, s, "bob")
+	for i := range 120 {
+		say(t, s, []string{"bob", "alice"}[i%2], fmt.Sprint("line ", i))
+	}
+	alice.waitForLastLine("aliceline 119")
+	pdf, err := alice.pdf()
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip("WebKit's driver can't print")
+	}
+	alice.must(err)
+	page := regexp.MustCompile(`/Type\s*/Page\b`)
+	pages := len(page.FindAll(pdf, -1))
+	for _, stream := range regexp.MustCompile(`stream\r?\n`).FindAllIndex(pdf, -1) {
+		if r, err := zlib.NewReader(bytes.NewReader(pdf[stream[1]:])); err == nil {
+			objects, _ := io.ReadAll(r)
+			pages += len(page.FindAll(objects, -1))
+		}
+	}
+	if pages < 5 {
+		t.Errorf("120 lines were printed on %d pages, want 5 or more", pages)
+	}
+}
+
+// testPrintedColors looks at what a printer gets, which only Chromium shows.
+func testPrintedColors(t *testing.T, b browser) {
+	s := start(t)
+	alice := joinWith(t, b, s, "bob")
+	say(t, s, "bob", "hello")
+	alice.waitForLastLine("bobhello")
+	alice.emulate("print", "prefers-color-scheme", "dark")
+	shown := eval[[]string](alice, `[...document.querySelectorAll(
+		"button, textarea, aside, #text-hint, #state")]
+		.filter((part) => part.checkVisibility()).map((part) => part.id || part.localName)`)
+	if len(shown) > 0 {
+		t.Errorf("controls that are printed: %q", shown)
+	}
+	colors := eval[[]string](alice, `[...new Set([...document.querySelectorAll("#lines .line *")]
+		.map((part) => getComputedStyle(part).color))]`)
+	if !slices.Equal(colors, []string{"rgb(0, 0, 0)"}) {
+		t.Errorf("colors that are printed: %q, want black", colors)
+	}
+	alice.save("print")
+}
