@@ -38,7 +38,7 @@
 //
 // To keep the log short, a node saves a snapshot of its hub's state whenever the log has grown by
 // 4 MiB, or by the size of the last snapshot if that is more. It removes entries that no node needs
-// any more. The node whose entry reaches that size saves the snapshot, and says in its next entry how
-// large it is, so that all nodes agree when the next one is due. If it fails, another is saved when
+// any more. The node whose entry reaches that size saves the snapshot. Its next entry says how large
+// the snapshot is, so that all nodes agree when another one is due. If it fails, one is saved when
 // the log has grown by as much again.
 package cluster

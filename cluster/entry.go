@@ -13,9 +13,9 @@ import (
 // version is the format of entries, settings and snapshots. All nodes of a lobby have the same.
 const version = 2
 
-// A node's first entry is a registration. Each of its other entries may have the size of a snapshot,
-// then any number of removals, and then any number of its hub's commands. Records look like those of
-// commands; see package room.
+// A node's first entry is a registration. Each of its other entries may have the size of a
+// snapshot, then any number of removals, and then any number of its hub's commands. Records look
+// like those of commands; see package room.
 const (
 	register = "register" // VERSION, LOST, EPOCH
 	saved    = "saved"    // SIZE

@@ -11,7 +11,7 @@
 //	lobby/log/n1/7    entry 7 of the node n1
 //	lobby/nodes/n1    the number of the last entry of the node n1
 //	lobby/state       says which snapshot is the newest, so that older entries can be removed
-//	lobby/removed     the revision up to which they may have been removed
+//	lobby/copy        a copy of lobby/state, in case someone changes that
 //	lobby/state/ID/1  the first piece of the snapshot ID
 //
 // The package uses four calls. Their form is JSON over HTTP, with keys and values in base64:
@@ -56,8 +56,8 @@
 //
 //	curl http://127.0.0.1:2379/v3/auth/authenticate -d '{"name": "alice", "password": "secret"}'
 //
-// The goroutines share only two channels. Append, SaveSnapshot and Entries each have a client that
+// The goroutines share only three channels. Append, SaveSnapshot and Entries each have a client that
 // sends its requests to one server (an endpoint) until that fails or is slow, and then to the next.
-// The channels carry how far etcd has come: a response that is older than an earlier one shows that
-// etcd was restored from a backup.
+// Two channels carry how far etcd has come: a response that is older than an earlier one shows that
+// etcd was restored from a backup. The third has what is known about each endpoint.
 package etcd

@@ -99,7 +99,7 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 					SortTarget: "MOD", SortOrder: "ASCEND", Limit: limit}},
 				get(lobby),
 				get(log.key("state")),
-				get(log.key("removed")),
+				get(log.key("copy")),
 			}}
 			if r.last.Key != nil {
 				t.Success = append(t.Success, stat(r.last.Key))
@@ -109,7 +109,7 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		removed := log.removed(page)
+		removed := log.pointer(page).Removed
 		switch {
 		case page.find(lobby).Created != s.Created:
 			return ErrReplaced

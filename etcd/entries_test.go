@@ -375,6 +375,11 @@ func TestEntryPutByHandIsNotMistakenForAMissingOne(t *testing.T) {
 	})
 }
 
+// pointerTo returns a valid pointer.
+func pointerTo(at, removed int64) string {
+	return fmt.Sprintf(`{"at":%d,"removed":%d,"id":"x","sha256":%q}`, at, removed, sumOf(nil))
+}
+
 func TestEntriesDetectThatTheLogWasLost(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -390,19 +395,19 @@ func TestEntriesDetectThatTheLogWasLost(t *testing.T) {
 			w.put("x", "")
 		}, ErrRestored},
 		{"trimmed", func(w *world) {
-			w.put("lobby/state", fmt.Sprintf(`{"at":%d,"removed":%d}`, w.revision+9, w.revision+1))
+			w.put("lobby/state", pointerTo(w.revision+9, w.revision+1))
 		}, ErrTrimmed},
 		{"trimmed, and then garbage as a pointer", func(w *world) {
-			w.put("lobby/removed", fmt.Sprint(w.revision+1))
+			w.put("lobby/copy", pointerTo(w.revision+9, w.revision+1))
 			w.put("lobby/state", "garbage")
 		}, ErrTrimmed},
 		{"trimmed up to here", func(w *world) {
 			w.remove("lobby/log/")
-			w.put("lobby/state", fmt.Sprintf(`{"at":%d,"removed":%d}`, w.revision, w.revision-1))
+			w.put("lobby/state", pointerTo(w.revision, w.revision-1))
 		}, context.Canceled},
 		{"nothing", func(w *world) {}, context.Canceled},
 		{"garbage as a pointer", func(w *world) { w.put("lobby/state", "garbage") }, context.Canceled},
-		{"garbage as the revision", func(w *world) { w.put("lobby/removed", "garbage") }, context.Canceled},
+		{"garbage as a copy", func(w *world) { w.put("lobby/copy", "garbage") }, context.Canceled},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inWorld(t, 1, func(t *testing.T, w *world) {

@@ -165,7 +165,7 @@ const noToken = "none"
 
 var (
 	errTooLong = errors.New("the response is too long")
-	errForeign = errors.New("left out, as it belongs to a different etcd cluster than most of the URLs")
+	errForeign = errors.New("left out, as it belongs to a different etcd cluster than most URLs")
 )
 
 // client sends requests to one endpoint after another. It belongs to one goroutine, so that no
@@ -465,7 +465,8 @@ func rootOf(err error) error {
 		err = errors.Unwrap(err)
 	}
 	switch err.Error() {
-	case "EOF", "unexpected EOF", "connection reset by peer", "broken pipe", "http: server closed idle connection":
+	case "EOF", "unexpected EOF", "connection reset by peer", "broken pipe",
+		"http: server closed idle connection":
 		return errors.New("the connection was closed")
 	}
 	return err

@@ -86,7 +86,7 @@ func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry)
 	}
 	lobby, state := l.key("lobby"), l.key("state")
 	last := l.key("log/" + seen.Node + "/" + strconv.Itoa(seen.Number))
-	read := []operation{get(state), get(l.key("removed")), stat(last)}
+	read := []operation{get(state), get(l.key("copy")), stat(last)}
 	for tries := 1; ; tries++ {
 		var response transactionResponse
 		err := c.ask(ctx, 2*slowAfter, "/v3/kv/txn", transaction{
@@ -97,19 +97,18 @@ func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry)
 		if err != nil {
 			return nil, err
 		}
-		found := response.find(state)
-		p, removed := parsePointer(found.Value), l.removed(response)
+		p := l.pointer(response)
 		s := &Session{
 			Settings: settings,
 			At:       p.At,
 			Created:  response.Header.Revision,
 			// If that entry is missing, it may have been removed because a snapshot includes it.
-			Restored: response.find(last).Created != seen.Revision && removed < seen.Revision,
+			Restored: response.find(last).Created != seen.Revision && p.Removed < seen.Revision,
 			log:      l,
 			began:    c,
 			appender: c.clone(),
 			saver:    c.clone(),
-			state:    found.Modified,
+			state:    response.find(state).Modified,
 			seen:     make(chan int64, 1),
 			appended: make(chan acknowledgement, 1),
 		}
@@ -122,7 +121,7 @@ func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry)
 		if errors.Is(err, errDamaged) && p != (pointer{}) && tries < 3 {
 			continue
 		}
-		if errors.Is(err, errDamaged) && removed == 0 { // the log is still complete
+		if errors.Is(err, errDamaged) && p.Removed == 0 { // the log is still complete
 			s.Snapshot, s.At, err = nil, 0, nil
 		}
 		return s, err

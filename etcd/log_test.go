@@ -210,7 +210,7 @@ func TestEndpointOfAnotherClusterIsLeftOut(t *testing.T) {
 		warn := func(sentence string) { w.set(func() { warnings = append(warnings, sentence) }) }
 		mustWarn := func() {
 			t.Helper()
-			want := []string{"http://m2:2379: left out, as it belongs to a different etcd cluster than most of the URLs"}
+			want := []string{"http://m2:2379: left out, as it belongs to a different etcd cluster than most URLs"}
 			if !slices.Equal(warnings, want) {
 				t.Errorf("the warnings are %q, want %q", warnings, want)
 			}

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -20,8 +21,8 @@ const (
 	maxKeys    = 1000    // keys listed at once for removal
 )
 
-var errDamaged = errors.New("the snapshot is missing or damaged, and entries that it includes were " +
-	"removed; a running node can save another one")
+var errDamaged = errors.New("the snapshot is missing or damaged, and entries that it includes " +
+	"were removed; a running node can save another one")
 
 // pointer is the content of NAME/state, in JSON.
 type pointer struct {
@@ -36,17 +37,18 @@ type pointer struct {
 // Reading a snapshot through a zero pointer fails with errDamaged.
 func parsePointer(value []byte) pointer {
 	var p pointer
-	if json.Unmarshal(value, &p) != nil || p.Pieces < 0 || p.Pieces > maxPieces {
+	if json.Unmarshal(value, &p) != nil || p.Pieces < 0 || p.Pieces > maxPieces ||
+		len(p.Sum) != 2*sha256.Size {
 		return pointer{}
 	}
 	return p
 }
 
-// removed returns the revision up to which entries may have been removed, as r says. Two keys hold
-// it, because nodes that miss entries would differ from the others, and one key may be changed.
-func (l *Log) removed(r transactionResponse) int64 {
-	revision, _ := strconv.ParseInt(string(r.find(l.key("removed")).Value), 10, 64)
-	return max(revision, parsePointer(r.find(l.key("state")).Value).Removed)
+// pointer returns the pointer in NAME/state or, if others have changed that, in its copy. Without a
+// pointer, a node would not know that entries were removed, and would differ from the others.
+func (l *Log) pointer(r transactionResponse) pointer {
+	p, copied := parsePointer(r.find(l.key("state")).Value), parsePointer(r.find(l.key("copy")).Value)
+	return cmp.Or(p, copied)
 }
 
 func sumOf(snapshot []byte) string {
@@ -87,18 +89,17 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 	if most := maxPieces * log.maxPiece; len(data) > most {
 		return fmt.Errorf("it has %d bytes, and at most %d can be saved", len(data), most)
 	}
-	removed := log.key("removed")
-	read := transaction{Success: []operation{get(state), get(removed)}}
+	read := transaction{Success: []operation{get(state), get(log.key("copy"))}}
 	response, err := s.saver.hedge(ctx, slowAfter, same(read))
 	if err != nil {
 		return err
 	}
 	current := response.find(state)
-	previous := parsePointer(current.Value)
+	previous := log.pointer(response)
 	if previous.At >= at {
 		return nil
 	}
-	p := pointer{At: at, Removed: max(previous.At, log.removed(response)), ID: rand.Text(), Sum: sumOf(data)}
+	p := pointer{At: at, Removed: previous.At, ID: rand.Text(), Sum: sumOf(data)}
 	for piece := range slices.Chunk(data, log.maxPiece) {
 		p.Pieces++
 		if _, err := s.change(ctx, nil, put(log.piece(p.ID, p.Pieces), piece)); err != nil {
@@ -109,10 +110,9 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 	if err != nil {
 		return err
 	}
-	// Entries may be removed only after both keys say so.
+	// Entries may be removed only after the pointer says so.
 	unchanged := modifiedIs(state, current.Modified)
-	digits := strconv.AppendInt(nil, p.Removed, 10)
-	saved, err := s.change(ctx, []compare{unchanged}, put(state, value), put(removed, digits))
+	saved, err := s.change(ctx, []compare{unchanged}, put(state, value), put(log.key("copy"), value))
 	if err != nil {
 		return err
 	}

@@ -344,14 +344,35 @@ func TestReadingASnapshotStartsOverIfItWasRemoved(t *testing.T) {
 	})
 }
 
+func TestPointerThatIsNotValidDoesNoHarm(t *testing.T) {
+	for _, text := range []string{
+		"", "garbage", "9", `{"at":9}`, `{"at":9,"id":"x","pieces":1}`, `{"at":9,"id":"x","pieces":1000000000}`, `{"at":9,"id":"x","pieces":-1}`,
+	} {
+		inWorld(t, 1, func(t *testing.T, w *world) {
+			s := w.mustBegin()
+			w.put("lobby/state", text)
+			w.put("lobby/copy", text)
+			at := mustAppend(t, s, "a", 1, "x")
+			follow(t.Context(), mustHave(t, w, 0, "")).mustRead(t, "a/1=x")
+			for n := range 3 { // the last two remove entries
+				next := mustAppend(t, s, "a", n+2, "y")
+				mustSave(t, s, at, "snapshot")
+				w.put("lobby/state", text)
+				follow(t.Context(), mustHave(t, w, at, "snapshot")).mustRead(t, fmt.Sprintf("a/%d=y", n+2))
+				at = next
+			}
+			if got := w.names("log/"); !slices.Equal(got, []string{"a/3", "a/4"}) {
+				t.Errorf("the log is %q", got)
+			}
+		})
+	}
+}
+
 func TestDamagedSnapshotIsRejectedAndReplaced(t *testing.T) {
 	for name, damage := range map[string]func(w *world){
-		"no pointer":        func(w *world) { w.remove("lobby/state") },
-		"piece missing":     func(w *world) { w.remove("lobby/state/") },
-		"piece changed":     func(w *world) { w.put("lobby/state/"+last(w.names("state/")), "other") },
-		"garbage":           func(w *world) { w.put("lobby/state", "garbage") },
-		"too many pieces":   func(w *world) { w.put("lobby/state", `{"at":9,"id":"x","pieces":1000000000}`) },
-		"pieces below zero": func(w *world) { w.put("lobby/state", `{"at":9,"id":"x","pieces":-1}`) },
+		"pieces and pointer missing": func(w *world) { w.remove("lobby/state") },
+		"piece missing":              func(w *world) { w.remove("lobby/state/") },
+		"piece changed":              func(w *world) { w.put("lobby/state/"+last(w.names("state/")), "other") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, 1, func(t *testing.T, w *world) {
