@@ -314,7 +314,8 @@ func (n *Node) noteSaved(r saveResult) {
 		n.removed = n.removed[len(n.snapshot.gone):]
 		n.outbox.saved = r.size
 	} else {
-		n.warn(fmt.Sprintf("cannot save a snapshot of the lobby: %v; another node will, later", r.err))
+		n.warn(fmt.Sprintf("cannot save a snapshot of the lobby: %v; "+
+			"the next one is due when the log has grown by as much again", r.err))
 	}
 	n.snapshot = nil
 }

@@ -227,7 +227,8 @@ func TestSnapshotThatCannotBeSavedIsFollowedByAnother(t *testing.T) {
 		l.fill(3, almost)
 		a.say("hello")
 		synctest.Wait()
-		if want := "cannot save a snapshot of the lobby: etcd is full; another node will, later"; len(a.warnings) != 1 ||
+		if want := "cannot save a snapshot of the lobby: etcd is full; " +
+			"the next one is due when the log has grown by as much again"; len(a.warnings) != 1 ||
 			a.warnings[0].what != want {
 			t.Errorf("the warnings are %v, want %q", a.warnings, want)
 		}
