@@ -386,6 +386,13 @@ func TestOpeningBlockHasTheIDAndPerhapsAGap(t *testing.T) {
 	})
 }
 
+// A history that grew while events are appended would hold up the owner.
+func TestHistoryIsAllocatedAtTheStart(t *testing.T) {
+	if c := New(1000, time.Minute); cap(c.history) < 1000 {
+		t.Errorf("there is room for %d of 1000 events", cap(c.history))
+	}
+}
+
 func FuzzAfter(f *testing.F) {
 	for _, s := range []string{
 		"", "-", "3", "EPOCH-", "EPOCH-0", "EPOCH-2", "EPOCH-3", "EPOCH-4", "EPOCH-03", "EPOCH--1",
