@@ -52,7 +52,10 @@ func TestPageWorksInEveryEngine(t *testing.T) {
 				{"all lines are printed", testPrinting},
 			} {
 				t.Run(test.name, func(t *testing.T) {
-					t.Parallel()
+					// WebKit's tabs share a window, where a tab loses its selection to another.
+					if b.name != "WebKit" {
+						t.Parallel()
+					}
 					test.run(t, running)
 				})
 			}
