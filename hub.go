@@ -187,7 +187,8 @@ func (h *Hub) Subscribe(ctx context.Context, name chat.Name, lastEventID string)
 	if r.Err != nil {
 		return r.ID, nil, r.Err
 	}
-	return r.ID, &Stream{hub: h, Reader: chain.NewReader(r.Start, h.after), visit: r.Visit}, nil
+	visit := room.Visit{Name: name, Arrival: r.Arrival}
+	return r.ID, &Stream{hub: h, Reader: chain.NewReader(*r.Start, h.after), visit: visit}, nil
 }
 
 // Figures says how busy a hub is.

@@ -104,12 +104,12 @@ const (
 
 // Result is what came of a Command.
 type Result struct {
-	ID    chain.ID     // the last event that the result reflects: its own, if it caused one
-	Err   error        // one of the errors above
-	IsNew bool         // of Join: whether the user was not present before
-	List  *roster.List // of List: the users; its Return must be called once it has been sent
-	Start chain.Start  // of Open and Watch: where the stream starts
-	Visit Visit        // of Open: the visit during which the stream keeps its user present
+	ID      chain.ID     // the last event that the result reflects: its own, if it caused one
+	Err     error        // one of the errors above
+	IsNew   bool         // of Join: whether the user was not present before
+	List    *roster.List // of List: the users; its Return must be called once it has been sent
+	Start   *chain.Start // of Open and Watch: where the stream starts
+	Arrival uint64       // of Open: number of the event with which the user arrived
 }
 
 // New returns an empty Room of a new epoch.
@@ -153,7 +153,7 @@ func (r *Room) Apply(node string, c Command) (result Result) {
 		}
 	case Open:
 		// The start comes first, so that the stream begins with its own user's arrival.
-		result.Start = r.after(c.LastEventID)
+		result.Start = new(r.after(c.LastEventID))
 		if u == nil {
 			u = r.add(c.Name)
 		}
@@ -161,13 +161,13 @@ func (r *Room) Apply(node string, c Command) (result Result) {
 			u.streams = make(map[string]int)
 		}
 		u.streams[node]++
-		result.Visit = u.Visit
+		result.Arrival = u.Arrival
 	case Release:
 		if r.IsCurrent(Visit{c.Name, c.Arrival}) {
 			r.removeStreams(u, node, 1)
 		}
 	case Watch:
-		result.Start = r.after(c.LastEventID)
+		result.Start = new(r.after(c.LastEventID))
 	case List:
 		if result.List = r.Roster.Take(c.Form); result.List == nil {
 			result.Err = ErrTooManyLists

@@ -98,7 +98,7 @@ func TestResultsSayWhatHappened(t *testing.T) {
 
 func TestStreamsCountForTheNodeThatTheyAreOn(t *testing.T) {
 	r, alice := New(testConfig), mustName(t, "alice")
-	visit := r.Apply("a", Command{Verb: Open, Name: alice}).Visit
+	visit := Visit{alice, r.Apply("a", Command{Verb: Open, Name: alice}).Arrival}
 	release := Command{Verb: Release, Name: alice, Arrival: visit.Arrival}
 	r.Apply("b", release) // has none
 	r.Apply("b", Command{Verb: Open, Name: alice})
