@@ -215,7 +215,8 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
 	rc := http.NewResponseController(w)
 	if conn, ok := r.Context().Value(connKey{}).(*conns.Conn); ok {
-		// After reading fast, a client may pause for longer than the timeout.
+		// The deadline grows with each piece, so a client that has read fast may then pause for
+		// longer than the user timeout.
 		conn.EnableUserTimeout(false)
 		defer conn.EnableUserTimeout(true)
 	}

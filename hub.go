@@ -275,7 +275,8 @@ type expiry struct {
 const (
 	// maxExpiries bounds the queue, at 6 MB: beyond it the oldest grace period ends early.
 	maxExpiries = 1 << 17
-	// If graceTimer is later than maxLate, Run assumes that the process was suspended.
+	// If Run notices the end of a grace period more than maxLate after its time, it assumes that
+	// the process was suspended.
 	maxLate = 10 * time.Millisecond
 	// maxStopping is how long requests that are pending may delay the end of the streams.
 	maxStopping = time.Second
@@ -392,9 +393,10 @@ func (s *state) checkGracePeriods() {
 	now := time.Now()
 	late := now.Sub(s.expiries[0].at) // negative if the timer was for a period that has ended early
 	if late > maxLate {
-		// The process was probably suspended, and clients may have reconnected without Run having
-		// noticed yet. So every grace period that would end before `until` now ends then: in as much
-		// time as this expiry is late, but in at most one grace period. The queue remains in order.
+		// The process was probably suspended, or a large crowd is leaving. In the first case,
+		// clients may have reconnected without Run having noticed yet. So every grace period that
+		// would end before `until` ends at `until` instead. That gives clients as much time as was
+		// lost, but at most one grace period. The queue remains in order.
 		until := now.Add(min(late, s.config.Grace))
 		for i := range s.expiries {
 			if e := &s.expiries[i]; e.at.Before(until) {
@@ -448,6 +450,8 @@ func (s *state) applyStep(step room.Step) (isLast bool) {
 	case room.Entry:
 		for _, c := range step.Commands {
 			if step.Node == s.node {
+				// c is the first pending command as the log has it, without its LastEventID and
+				// Form. So Apply gets the pending command itself.
 				s.pending[0].result <- s.room.Apply(s.node, s.pending[0].command)
 				s.pending = s.pending[1:]
 			} else {

@@ -34,7 +34,10 @@ const (
 	requestTimeout  = time.Second / 4 // for running requests before streams are ended
 	retryPause      = time.Second / 2 // between attempts to join the lobby
 	flushTimeout    = time.Second / 4 // for the last lines to be printed
-	sameSignal      = time.Second / 2 // a second signal so soon is taken for the first one, forwarded
+
+	// A second signal within sameSignal is taken for a copy of the first, forwarded by a parent
+	// such as npm.
+	sameSignal = time.Second / 2
 
 	// idleTimeout is longer than load balancers (600 s), proxies and clients keep connections, so that
 	// they close first: a request that they send while the server closes is lost.
@@ -350,7 +353,9 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	select {
 	case <-h.done:
 	case <-ctx.Done():
-		server.Close() // closes the remaining requests; streams end with the process
+		// This closes the remaining requests. A hijacked stream whose client is stalled ends at its
+		// write timeout, or with the process.
+		server.Close()
 	}
 	return nil
 }

@@ -23,10 +23,10 @@ const (
 	recentBatches = 64
 
 	// Waking a reader and writing to it takes deliveryCost of processor time, however many events
-	// are written (BenchmarkDelivery measures it). So events are gathered in rounds, each about as
-	// long as all processors together need to deliver a batch to all readers. After a batch of n
-	// events there are log2(n)+1 rounds, at most maxRounds: an ordinary room hardly waits, and a
-	// flood is sent in few, large batches.
+	// are written (BenchmarkDelivery measures it). So events are gathered for one or more rounds. A
+	// round is about the time that all processors together need to deliver a batch to all readers.
+	// After a batch of n events, the next ones are gathered for log2(n)+1 rounds, but for at most
+	// maxRounds: an ordinary room hardly waits, and a flood is sent in few, large batches.
 	deliveryCost = 4500 * time.Nanosecond
 	minRound     = 50 * time.Microsecond // for the owner's own work
 	maxRounds    = 7
@@ -99,8 +99,9 @@ type Chain struct {
 	gatherUntil time.Time   // when the events in data are sent, at the latest
 }
 
-// New returns a chain with a new epoch. Readers can resume from the last history events, at least
-// one. After keepAlive, at least 1 ms, without an event the chain sends a comment.
+// New returns a chain with a new epoch. Readers can resume from as many of the last events as
+// history says (1 or more). After a time of keepAlive (1 ms or more) without an event, the chain
+// sends a comment.
 func New(history int, keepAlive time.Duration) *Chain {
 	return NewEpoch(RandomEpoch(), history, keepAlive)
 }
@@ -180,7 +181,7 @@ func (c *Chain) Tick() {
 func (c *Chain) seal() {
 	b := c.filling
 	c.filling = newBatch()
-	b.data, c.data = bytes.Clone(c.data), c.data[:0] // The clone has no spare capacity.
+	b.data, c.data = bytes.Clone(c.data), c.data[:0] // The clone leaves the spare capacity behind.
 	c.recent[c.batches%recentBatches] = b
 	c.batches++
 	b.end, b.next = c.last, weak.Make(c.filling)

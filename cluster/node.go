@@ -265,8 +265,9 @@ func (n *Node) noteDelivered() {
 	}
 }
 
-// noteResult handles the result of the first step of the inbox, which is followed by its next page
-// if there is one. It saves a snapshot whose last page this is.
+// noteResult handles the result of the first step of the inbox. If the step has another page, it
+// stays there, with After set to that page. After the last page of a snapshot, noteResult starts to
+// save it.
 func (n *Node) noteResult(ctx context.Context, result room.StepResult) (err error) {
 	n.isBusy = false
 	switch step := n.inbox[0].(type) {

@@ -11,7 +11,7 @@ import (
 // commands that arrive in the meantime go into the next one.
 type outbox struct {
 	commands     []room.Command // in no entry yet
-	saved        int            // bytes of a snapshot that was saved; 0 if an entry says so
+	saved        int            // bytes of a saved snapshot that no entry has reported yet, or 0
 	removals     []removal      // in no entry yet
 	heartbeatDue bool           // whether the next entry is a heartbeat
 

@@ -7,7 +7,7 @@
 // and the log is these keys in the order of their revisions. It needs no old revisions of keys, so
 // nothing is lost when etcd discards those (a compaction).
 //
-//	lobby/lobby       the settings, put by the first node; recreating this key starts a new log
+//	lobby/lobby       the settings, put by the first node; recreating this key starts a new epoch
 //	lobby/log/n1/7    entry 7 of the node n1
 //	lobby/nodes/n1    the number of the last entry of the node n1
 //	lobby/state       says which snapshot is the newest, so that older entries can be removed

@@ -46,8 +46,8 @@ var (
 
 // Entries yields all entries after Session.At, in order and without gaps, and then each new one as
 // it arrives. It survives endpoints that fail. It ends with ctx's error, or with ErrReplaced,
-// ErrRestored or ErrTrimmed. It detects these only when it starts a watch; while one is running,
-// Append detects them first.
+// ErrRestored or ErrTrimmed. It looks for these when it starts a watch. While one is running,
+// Append detects ErrReplaced and ErrRestored first, and a missing entry may reveal ErrTrimmed.
 func (s *Session) Entries(ctx context.Context) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		r := &entryReader{
@@ -167,7 +167,7 @@ func (r *entryReader) handle(ctx context.Context, kv keyValue) error {
 // checkNumber returns an error if an entry is missing before entry number of node, which has the
 // revision at. etcd promises that a watch leaves nothing out. But a node that missed an entry would
 // differ from the others forever, so it is worth one request. If etcd has no such entry either,
-// this one was written by hand, and the caller will skip it.
+// this one was written by hand; it is yielded, and the node skips it.
 func (r *entryReader) checkNumber(ctx context.Context, node string, number int, at int64) error {
 	last, isKnown := r.numbers[node]
 	if isKnown && number > last+1 {

@@ -32,7 +32,8 @@ const (
 	// retryDelay is how long to wait after an endpoint has failed.
 	retryDelay = 100 * time.Millisecond
 
-	// maxResponse is enough for a page of the longest entries, which are 128 KiB.
+	// maxResponse is enough for firstPage of the longest entries, which are 128 KiB. A page that is
+	// longer is asked for again with a lower limit.
 	maxResponse = 16 << 20
 )
 
@@ -373,7 +374,8 @@ type state struct {
 
 // note records what came of a request to the current endpoint, and to which cluster that belongs if
 // the response says so. It returns err, explained, or an error if most endpoints belong to another
-// cluster; those that are down count as before, so that nobody moves to a stray one in an outage.
+// cluster. An endpoint that is down still counts for the cluster that it was last seen in, so that
+// in an outage nobody moves to a stray one.
 func (c *client) note(cluster string, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err // another response came first
@@ -455,8 +457,8 @@ func (c *client) explain(err error) error {
 	return fmt.Errorf("%s: %w", endpoint, rootOf(err))
 }
 
-// rootOf returns the innermost error, without the URL that net/http adds. It has one text for all
-// ways in which a connection ends, because a change of the reason is reported.
+// rootOf returns the innermost error, without the URL that net/http adds. All ways in which a
+// connection can end get one text, because main prints a line whenever the text changes.
 func rootOf(err error) error {
 	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
 		return errors.New("no response in time")

@@ -8,7 +8,8 @@ import (
 )
 
 var (
-	// ErrReplaced means that the lobby's settings were removed or recreated: the log was emptied.
+	// ErrReplaced means that the lobby's settings were removed or recreated. Perhaps the whole log
+	// was emptied.
 	ErrReplaced = errors.New("the log in etcd was emptied")
 
 	// ErrRestored means that the log lacks something that this session has seen.
@@ -23,7 +24,8 @@ var (
 )
 
 // Session gives access to a lobby's log as Begin found it. One goroutine at a time may call Append,
-// another SaveSnapshot, and a third may range over Entries.
+// another SaveSnapshot, and a third may range over Entries. In this package's comments, NAME is the
+// lobby's name, with which all of its keys begin.
 type Session struct {
 	Settings string // as the first node set them
 	Snapshot []byte // the newest snapshot; nil if there is none yet
@@ -35,7 +37,7 @@ type Session struct {
 	appender *client              // for Append
 	saver    *client              // for SaveSnapshot
 	began    *client              // the client that Begin used; Entries starts with a clone of it
-	state    int64                // the known revision of NAME/state; see append
+	state    int64                // last known revision of the key NAME/state; see append
 	seen     chan int64           // holds the highest revision seen; see observe
 	appended chan acknowledgement // holds Append's latest success until Entries receives it
 }

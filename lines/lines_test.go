@@ -1,5 +1,7 @@
 package lines
 
+// What belongs here: what a Writer prints, and that printing never waits for a reader.
+
 import (
 	"bytes"
 	"io"

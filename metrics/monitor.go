@@ -70,7 +70,7 @@ func (m *Monitor) run() {
 			time.Sleep(gatherTime)
 		case source = <-m.sources:
 		case result := <-m.texts:
-			countAll() // so that the text has every response that a client has
+			countAll() // so that the text has every response whose handler has returned
 			var values, rejections []Sample
 			for class := 2; class < len(classes); class++ {
 				values = append(values, Sample{"class", fmt.Sprintf("%dxx", class), float64(classes[class])})
@@ -150,8 +150,9 @@ func (c *counted) WriteHeader(status int) {
 
 func (c *counted) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// Uncounted returns w without a Monitor's wrapper, for a response whose status is 200, so that a
-// handler that does not hijack connections under middleware can hijack this one.
+// Uncounted returns w without a Monitor's wrapper, because streaming.Send does not hijack the
+// connection of a wrapped ResponseWriter. The response's status must be 200, because the Monitor
+// does not see it then.
 func Uncounted(w http.ResponseWriter) http.ResponseWriter {
 	if c, ok := w.(*counted); ok {
 		return c.ResponseWriter

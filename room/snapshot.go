@@ -25,8 +25,8 @@ type Presence struct {
 	Streams map[string]int `json:"streams,omitempty"` // how many keep the user present, by node
 }
 
-// maxPage is the number of users in a page of a Snapshot or of a RemoveNode. The owner can serve
-// other requests between two pages.
+// maxPage is the number of users in a page of a Snapshot or of a RemoveNode. Between two pages the
+// owner can do other work, but it applies no command and carries out no other step.
 const maxPage = 100
 
 // Snapshot returns a page of the state: the users after the given name and, in the first page,

@@ -14,7 +14,7 @@ const (
 	maxLong  = 32 << 20 // bytes
 	maxShort = 256      // Lists
 
-	maxSenders = 1 << 20 // of one List; a channel with this capacity needs no more memory
+	maxSenders = 1 << 20 // of one List; the elements are empty, so the capacity takes no memory
 	checkEvery = 1 << 20 // maxLong is checked each time that this many more bytes are retired
 )
 
@@ -84,8 +84,8 @@ func (r *Roster) retire(m memory) {
 // maxLong until the next check.
 //
 // Each List is charged for the memory that neither the roster nor a newer List shares with it. That
-// is at most what was retired before the next newer List was made, because what was retired later
-// is in the newer List too. And it is at most the List's own size.
+// is at most what was retired between the making of this List and of the next newer one, because
+// what was retired later is in the newer List too. And it is at most the List's own size.
 func (r *Roster) abandonOldest() {
 	r.prune()
 	bytes, newer := 0, r.retired

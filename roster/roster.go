@@ -13,9 +13,11 @@ import (
 // and chunks in a List are never modified: Add and Remove first copy the slice and the chunk that
 // they change, unless both were copied since the last long List was made.
 type Roster struct {
-	chunks  []*chunk // sorted; none is empty, except a single one
-	total   sums
-	current [len(layouts)]*outstandingList // by Form: what Take returns; nil since a change
+	chunks []*chunk // sorted; none is empty, except a single one
+	total  sums
+
+	// By Form: what Take returns; nil from a change until the next Take.
+	current [len(layouts)]*outstandingList
 
 	gen       int // generation: how many long Lists have been made
 	copiedGen int // generation in which the slice of chunks was copied
@@ -35,7 +37,7 @@ type chunk struct {
 const (
 	maxChunk = 128 // names
 
-	// Bytes of memory, as the allocator rounds them up.
+	// Approximate bytes of memory.
 	chunkMemory = 2400 // of a chunk
 	placeMemory = 8    // of its place in the slice of chunks
 	nameMemory  = 16   // of a name, in addition to its own bytes

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	writeTimeout = 10 * time.Second // for one write
+	writeTimeout = 10 * time.Second // for one write, at least; see extendDeadline
 	maxWrite     = 64 << 10         // bytes of several pieces that are sent together
 	maxReceived  = 64 << 10         // bytes that the client may send; all are discarded
 
@@ -29,8 +29,8 @@ const (
 	// what is ready is still sent.
 	overrunTime = time.Second
 
-	// slowWrite is how long a write takes if the client reads slowly. Some writes in between may be
-	// fast, because the kernel waits until there is room for several.
+	// A write that takes longer than slowWrite shows that the client reads slowly. The next ones
+	// may still be fast, because the kernel waits until there is room for several.
 	slowWrite = 100 * time.Millisecond
 )
 
@@ -46,9 +46,10 @@ type Body interface {
 	Close()
 }
 
-// Send sends w's header and then body, until body ends, the client disconnects, or a write takes
-// longer than 10 s. The first Next must return immediately. When Send returns, at least the header
-// and the first bytes have been sent, and the handler must return. CanSend must be true for w.
+// Send sends w's header and then body, until body ends, the client disconnects, or a write reaches
+// its limit of 10 to 11 s. The first Next must return immediately. When Send returns, at least the
+// header and the first bytes have been sent, and the handler must return. CanSend must be true for
+// w.
 func Send(w http.ResponseWriter, r *http.Request, body Body) {
 	// The body of an HTTP/1.1 response is chunked, so the client sees where it ends. The connection
 	// ends there too, since net/http no longer has it: the client must not send another request.
