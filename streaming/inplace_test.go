@@ -106,6 +106,7 @@ func inPlace(t *testing.T, test func(t *testing.T, b *body, resp *http.Response,
 				}
 				defer resp.Body.Close()
 				if c.http2 {
+					synctest.Wait() // until the connection is ready for another request
 					other, err := client.Get("http://localhost/other")
 					if err != nil {
 						t.Fatal(err)
