@@ -1076,6 +1076,20 @@ func TestSentListNoLongerSetsDeadlines(t *testing.T) {
 	})
 }
 
+func TestStartUpLineKeepsTheZoneOfAnAddress(t *testing.T) {
+	const want = "[fe80::1%25eth0]:8081"
+	if got := reachable("[fe80::1%eth0]:0", "[fe80::1]:8081"); got != want {
+		t.Errorf("the address is printed as %q, want %q", got, want)
+	}
+}
+
+// Load balancers keep connections for 600 s, and lose a request on one that the server has closed.
+func TestIdleConnectionsOutliveThoseOfLoadBalancers(t *testing.T) {
+	if got := newHTTPServer(nil, io.Discard).IdleTimeout; got < 620*time.Second {
+		t.Errorf("idle connections are closed after %v, want at least 620s", got)
+	}
+}
+
 // Benchmarks.
 
 // startHub runs a hub with users until the benchmark ends.
