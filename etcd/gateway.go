@@ -468,7 +468,7 @@ func rootOf(err error) error {
 	}
 	switch err.Error() {
 	case "EOF", "unexpected EOF", "connection reset by peer", "broken pipe",
-		"http: server closed idle connection":
+		"http: server closed idle connection", "use of closed network connection":
 		return errors.New("the connection was closed")
 	}
 	return err
