@@ -429,7 +429,7 @@ func (m *member) watch(c *call) {
 	for {
 		for _, change := range w.history {
 			isIn := bytes.Compare(change.kv.Key, request.Key) >= 0 && bytes.Compare(change.kv.Key, request.End) < 0
-			if change.kv.Modified >= next && isIn && !change.removed {
+			if change.kv.Modified >= next && isIn {
 				line += event(change.kv)
 			}
 		}
@@ -457,7 +457,7 @@ func (m *member) watch(c *call) {
 func follow(ctx context.Context, s *Session) follower {
 	f := make(follower, 10_000)
 	go func() {
-		for entry, err := range s.Entries(ctx) {
+		for entry, err := range s.Entries(ctx, nil) {
 			f <- item{entry, err}
 		}
 	}()
@@ -492,7 +492,11 @@ func (f follower) mustRead(t *testing.T, want ...string) {
 		if item.err != nil {
 			t.Fatalf("the entries ended with %v, want %s", item.err, want)
 		}
-		if got := fmt.Sprintf("%s/%d=%s", item.Node, item.Number, item.Text); got != want {
+		got := fmt.Sprintf("%s/%d=%s", item.Node, item.Number, item.Text)
+		if item.Damaged {
+			got = fmt.Sprintf("%s/%d is damaged", item.Node, item.Number)
+		}
+		if got != want {
 			t.Fatalf("read %s, want %s", got, want)
 		}
 	}

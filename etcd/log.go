@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -18,9 +19,14 @@ var (
 	// ErrTrimmed means that the next entries were removed before this session had read them.
 	ErrTrimmed = errors.New("the log in etcd has moved on too far to catch up")
 
-	// ErrVoid means that the node's key was removed, because the others declared the node dead, or
-	// that it counts more entries than the node has sent.
-	ErrVoid = errors.New("the log accepts no more entries of this node")
+	// ErrIncomplete means that someone has changed or removed an entry. Another snapshot heals that.
+	ErrIncomplete = errors.New("the log in etcd lacks an entry that was changed or removed by hand")
+
+	// ErrVoid means that the node's number was removed, as after the others declared the node dead.
+	ErrVoid = errors.New("the log accepts no more entries of this node, because its number was removed")
+
+	// ErrForged means that someone else has put the node's number.
+	ErrForged = errors.New("this node's number in etcd was changed by hand")
 )
 
 // Session gives access to a lobby's log as Begin found it. One goroutine at a time may call Append,
@@ -87,8 +93,8 @@ func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry)
 		return nil, err
 	}
 	lobby, state := l.key("lobby"), l.key("state")
-	last := l.key("log/" + seen.Node + "/" + strconv.Itoa(seen.Number))
-	read := []operation{get(state), get(l.key("copy")), stat(last)}
+	read := []operation{get(state), get(l.key("copy")),
+		stat(l.entry(seen.Node, seen.Number)), stat(l.key("nodes/" + seen.Node))}
 	for tries := 1; ; tries++ {
 		var response transactionResponse
 		err := c.ask(ctx, 2*slowAfter, "/v3/kv/txn", transaction{
@@ -105,7 +111,7 @@ func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry)
 			At:       p.At,
 			Created:  response.Header.Revision,
 			// If that entry is missing, it may have been removed because a snapshot includes it.
-			Restored: response.find(last).Created != seen.Revision && p.Removed < seen.Revision,
+			Restored: response.lacks(l, seen) && p.Removed < seen.Revision,
 			log:      l,
 			began:    c,
 			appender: c.clone(),
@@ -140,12 +146,23 @@ func (s *Session) observe(revision int64) int64 {
 
 // Append appends text as entry number of node, once, and returns its revision. It asks one endpoint
 // after another until the result is certain or ctx is done. It fails with ctx's error, ErrReplaced,
-// ErrRestored or ErrVoid. After ctx's error the entry may still get into the log, now or later, and
-// Append may be called again with the same number and text.
+// ErrRestored, ErrVoid or ErrForged. After ctx's error the entry may still get into the log, now or
+// later, and Append may be called again with the same number and text.
 func (s *Session) Append(ctx context.Context, node string, number int, text []byte) (int64, error) {
 	revision, err := s.append(ctx, node, number, text)
-	for err == errNewSnapshot {
-		revision, err = s.append(ctx, node, number, text)
+	for ; err == errNewSnapshot || err == errTaken; revision, err = s.append(ctx, node, number, text) {
+		if err == errTaken {
+			pause(ctx)
+		}
+	}
+	if err == ErrForged {
+		// Otherwise others would look for the entries that the forged number counts.
+		key := s.log.key("nodes/" + node)
+		_, err = s.appender.hedge(ctx, slowAfter, same(transaction{
+			Compare: []compare{createdIs(s.log.key("lobby"), s.Created)},
+			Success: []operation{remove(key)},
+		}))
+		return 0, cmp.Or(err, ErrForged)
 	}
 	if err != nil {
 		return 0, err
@@ -159,24 +176,32 @@ func (s *Session) Append(ctx context.Context, node string, number int, text []by
 	return revision, nil
 }
 
-var errNewSnapshot = errors.New("another snapshot was saved meanwhile")
+var (
+	errNewSnapshot = errors.New("another snapshot was saved meanwhile")
+	errTaken       = errors.New("someone else has put the entry's key")
+)
 
 // append is one attempt of Append. A node's first entry is put only if NAME/state has not changed
 // since Begin or append last read it; otherwise append fails with errNewSnapshot. The first entry
 // needs this condition because no number in etcd tells whether it is a late retry: once the others
 // have declared the node dead and saved a snapshot, the node's key is removed.
+//
+// An entry's key must not exist before. If someone else has put it, and the node skips what it says
+// when it reads it, the node discards it; append fails with errTaken until then.
 func (s *Session) append(ctx context.Context, node string, number int, text []byte) (int64, error) {
 	lobby, state, key := s.log.key("lobby"), s.log.key("state"), s.log.key("nodes/"+node)
-	digits := strconv.Itoa(number)
-	conditions := []compare{createdIs(lobby, s.Created), versionIs(key, int64(number-1))}
+	entry, digits := s.log.entry(node, number), strconv.Itoa(number)
+	conditions := []compare{
+		createdIs(lobby, s.Created), versionIs(key, int64(number-1)), versionIs(entry, 0),
+	}
 	if number == 1 {
 		conditions = append(conditions, modifiedIs(state, s.state))
 	}
 	seen := s.observe(0)
 	response, err := s.appender.hedge(ctx, slowAfter, same(transaction{
 		Compare: conditions,
-		Success: []operation{put(s.log.key("log/"+node+"/"+digits), text), put(key, []byte(digits))},
-		Failure: []operation{get(lobby), get(key), get(state)},
+		Success: []operation{put(entry, text), put(key, []byte(digits))},
+		Failure: []operation{get(lobby), get(key), get(state), stat(entry)},
 	}))
 	if err != nil {
 		return 0, err
@@ -188,19 +213,40 @@ func (s *Session) append(ctx context.Context, node string, number int, text []by
 		}
 		return revision, nil
 	}
-	count, newState := response.find(key), response.find(state).Modified
+	count, newState, found := response.find(key), response.find(state).Modified, response.find(entry)
 	switch {
 	case response.find(lobby).Created != s.Created:
 		return 0, ErrReplaced
 	case revision < seen:
 		return 0, ErrRestored
+	case count.isForged() || count.Version > int64(number),
+		count.Version == int64(number) && count.Modified != found.Created:
+		return 0, ErrForged
 	case count.Version == int64(number): // an earlier attempt succeeded
 		return count.Modified, nil
-	case 0 < count.Version && count.Version < int64(number):
+	case 0 < count.Version && count.Version < int64(number-1):
 		return 0, ErrRestored
 	case number == 1 && newState != s.state:
 		s.state = newState
 		return 0, errNewSnapshot
+	case count.Version == int64(number-1):
+		return 0, errTaken
 	}
 	return 0, ErrVoid
+}
+
+// isForged reports whether kv, the number of a node, was put by someone else. Its node puts every
+// number once, from 1.
+func (kv keyValue) isForged() bool {
+	return kv.Version > 0 && string(kv.Value) != strconv.FormatInt(kv.Version, 10)
+}
+
+// Discard removes an entry that someone else has put in the name of a node of this process, unless
+// it was changed since.
+func (s *Session) Discard(ctx context.Context, e Entry) {
+	key := s.log.entry(e.Node, e.Number)
+	_, _ = s.began.clone().hedge(ctx, slowAfter, same(transaction{
+		Compare: []compare{createdIs(s.log.key("lobby"), s.Created), modifiedIs(key, e.Revision)},
+		Success: []operation{remove(key)},
+	}))
 }

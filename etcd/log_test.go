@@ -522,7 +522,20 @@ func TestAppendDetectsThatTheLogWasLost(t *testing.T) {
 		{"restored without the node", func(w *world) { w.restore("lobby/lobby") }, ErrRestored},
 		{"restored without others", func(w *world) { w.restore("lobby/log/a/2") }, ErrRestored},
 		{"declared dead", func(w *world) { w.remove("lobby/nodes/a") }, ErrVoid},
-		{"counted too high", func(w *world) { w.put("lobby/nodes/a", ""); w.put("lobby/nodes/a", "") }, ErrVoid},
+		{"its number was changed", func(w *world) { w.put("lobby/nodes/a", "x") }, ErrForged},
+		{"its number was counted up", func(w *world) { w.put("lobby/nodes/a", "3") }, ErrForged},
+		{"its number was counted up twice", func(w *world) {
+			w.put("lobby/nodes/a", "3")
+			w.put("lobby/nodes/a", "4")
+		}, ErrForged},
+		{"its number was put again", func(w *world) {
+			w.remove("lobby/nodes/a")
+			w.put("lobby/nodes/a", "2")
+		}, ErrForged},
+		{"its number and its next entry were forged", func(w *world) {
+			w.put("lobby/log/a/3", "x")
+			w.put("lobby/nodes/a", "3")
+		}, ErrForged},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inWorld(t, 1, func(t *testing.T, w *world) {
@@ -536,9 +549,29 @@ func TestAppendDetectsThatTheLogWasLost(t *testing.T) {
 				if _, err := s.Append(t.Context(), "a", 3, nil); !errors.Is(err, test.want) {
 					t.Errorf("got %v, want %v", err, test.want)
 				}
+				if errors.Is(test.want, ErrForged) && len(w.names("nodes/")) > 0 {
+					t.Error("the forged number is still in etcd")
+				}
 			})
 		})
 	}
+}
+
+// A stranger has put a node's next entry. What it says has no effect, so the node removes it.
+func TestEntryIsAppendedAfterAStrangersWasDiscarded(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		mustAppend(t, s, "a", 1, "")
+		strangers := w.put("lobby/log/a/2", "garbage")
+		f := follow(t.Context(), s)
+		f.mustRead(t, "a/1=", "a/2=garbage")
+		s.Discard(t.Context(), Entry{Revision: strangers - 1, Node: "a", Number: 2}) // not this one
+		time.AfterFunc(time.Minute, func() {
+			s.Discard(t.Context(), Entry{Revision: strangers, Node: "a", Number: 2})
+		})
+		mustTake(t, time.Minute, time.Minute+retryDelay, func() { mustAppend(t, s, "a", 2, "x") })
+		f.mustRead(t, "a/2 is damaged", "a/2=x")
+	})
 }
 
 // restore restores a backup made when key was last changed.
