@@ -428,7 +428,7 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 			if reason, err = serveNode(ctx, node, &s, stdout, stderr); err != nil {
 				return err
 			}
-			if lobby.End(node) {
+			if lobby.End(node, reason) {
 				wasPart, said = true, ""
 			}
 		}

@@ -11,7 +11,8 @@ import (
 // commands that arrive in the meantime go into the next one.
 type outbox struct {
 	commands     []room.Command // in no entry yet
-	saved        int            // bytes of a saved snapshot that no entry has reported yet, or 0
+	saved        int            // what came of a snapshot, if no entry has said it yet; see content
+	damaged      int64          // the revision of damage that no entry has reported yet, or 0
 	removals     []removal      // in no entry yet
 	heartbeatDue bool           // whether the next entry is a heartbeat
 
@@ -31,15 +32,18 @@ type sentEntry struct {
 
 // hasNext reports whether an entry should be sent now.
 func (o *outbox) hasNext() bool {
-	isDue := o.heartbeatDue || len(o.removals) > 0 || len(o.commands) > 0
+	isDue := o.heartbeatDue || o.saved != 0 || o.damaged > 0 || len(o.removals) > 0 || len(o.commands) > 0
 	return isDue && !o.inFlight && !o.isVoid
 }
 
 // next returns the next entry, with as many commands as fit.
 func (o *outbox) next() sentEntry {
 	var text []byte
-	if o.saved > 0 {
+	if o.saved != 0 {
 		text = appendRecord(text, saved, strconv.Itoa(o.saved))
+	}
+	if o.damaged > 0 {
+		text = appendRecord(text, damaged, strconv.FormatInt(o.damaged, 10))
 	}
 	for _, r := range o.removals {
 		text = r.appendTo(text)
@@ -50,7 +54,7 @@ func (o *outbox) next() sentEntry {
 		count++
 	}
 	entry := sentEntry{text: text, commands: count, isHeartbeat: o.heartbeatDue}
-	o.commands, o.removals, o.saved, o.heartbeatDue = o.commands[count:], nil, 0, false
+	o.commands, o.removals, o.saved, o.damaged, o.heartbeatDue = o.commands[count:], nil, 0, 0, false
 	return entry
 }
 

@@ -25,8 +25,8 @@ var (
 	// ErrVoid means that the node's number was removed, as after the others declared the node dead.
 	ErrVoid = errors.New("the log accepts no more entries of this node, because its number was removed")
 
-	// ErrForged means that someone else has put the node's number.
-	ErrForged = errors.New("this node's number in etcd was changed by hand")
+	// ErrForgedNumber means that someone else has put the node's number.
+	ErrForgedNumber = errors.New("this node's number in etcd was changed by hand")
 )
 
 // Session gives access to a lobby's log as Begin found it. One goroutine at a time may call Append,
@@ -146,7 +146,7 @@ func (s *Session) observe(revision int64) int64 {
 
 // Append appends text as entry number of node, once, and returns its revision. It asks one endpoint
 // after another until the result is certain or ctx is done. It fails with ctx's error, ErrReplaced,
-// ErrRestored, ErrVoid or ErrForged. After ctx's error the entry may still get into the log, now or
+// ErrRestored, ErrVoid or ErrForgedNumber. After ctx's error the entry may still get into the log, now or
 // later, and Append may be called again with the same number and text.
 func (s *Session) Append(ctx context.Context, node string, number int, text []byte) (int64, error) {
 	revision, err := s.append(ctx, node, number, text)
@@ -155,14 +155,14 @@ func (s *Session) Append(ctx context.Context, node string, number int, text []by
 			pause(ctx)
 		}
 	}
-	if err == ErrForged {
+	if err == ErrForgedNumber {
 		// Otherwise others would look for the entries that the forged number counts.
 		key := s.log.key("nodes/" + node)
 		_, err = s.appender.hedge(ctx, slowAfter, same(transaction{
 			Compare: []compare{createdIs(s.log.key("lobby"), s.Created)},
 			Success: []operation{remove(key)},
 		}))
-		return 0, cmp.Or(err, ErrForged)
+		return 0, cmp.Or(err, ErrForgedNumber)
 	}
 	if err != nil {
 		return 0, err
@@ -221,7 +221,7 @@ func (s *Session) append(ctx context.Context, node string, number int, text []by
 		return 0, ErrRestored
 	case count.isForged() || count.Version > int64(number),
 		count.Version == int64(number) && count.Modified != found.Created:
-		return 0, ErrForged
+		return 0, ErrForgedNumber
 	case count.Version == int64(number): // an earlier attempt succeeded
 		return count.Modified, nil
 	case 0 < count.Version && count.Version < int64(number-1):
