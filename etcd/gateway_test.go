@@ -146,6 +146,7 @@ func (w *world) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	select {
 	case m.conns <- there:
 	case <-m.closed:
+		there.Close()
 		return nil, net.ErrClosed
 	}
 	w.set(func() { m.open = append(m.open, there) })
