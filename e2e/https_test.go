@@ -36,7 +36,7 @@ func certify(t testing.TB) (certFile, keyFile string) {
 }
 
 // startSecure is start for a server that speaks https, which is killed after three minutes.
-func startSecure(t testing.TB, args ...string) *server {
+func startSecure(t *testing.T, args ...string) *server {
 	t.Helper()
 	certFile, keyFile := certify(t)
 	return startForMinutes(t, append([]string{"-tls-cert", certFile, "-tls-key", keyFile}, args...)...)
@@ -230,8 +230,8 @@ func TestSIGTERMEndsStreamsProperlyOverHTTPS(t *testing.T) {
 					t.Errorf("reader %d: the stream ends with %.60q and %v", n, rest, err)
 				}
 			}
-			if s.stderr.Len() > 0 {
-				t.Errorf("it printed %q", s.stderr.String())
+			if printed := s.stderr.String(); printed != "" {
+				t.Errorf("it printed %q", printed)
 			}
 		})
 	}
@@ -313,8 +313,9 @@ func TestPlainRequestToTheHTTPSPortGets400(t *testing.T) {
 	conn := s.dial(t)
 	fmt.Fprint(conn, "hello\r\n\r\n")
 	io.Copy(io.Discard, conn)
-	if s.stop(t); s.stderr.Len() > 0 {
-		t.Errorf("it printed %q", s.stderr.String())
+	s.stop(t)
+	if printed := s.stderr.String(); printed != "" {
+		t.Errorf("it printed %q", printed)
 	}
 }
 

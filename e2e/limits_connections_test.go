@@ -83,10 +83,11 @@ func startWithFiles(t *testing.T, files int, args ...string) *server {
 func (s *server) mustHaveWarned(t *testing.T, lines int) string {
 	t.Helper()
 	s.stop(t)
-	if got := strings.Count(s.stderr.String(), "\n"); got != lines {
-		t.Errorf("standard error has %d lines, want %d: %.2000s", got, lines, &s.stderr)
+	printed := s.stderr.String()
+	if got := strings.Count(printed, "\n"); got != lines {
+		t.Errorf("standard error has %d lines, want %d: %.2000s", got, lines, printed)
 	}
-	return s.stderr.String()
+	return printed
 }
 
 // Beyond the limit, a connection gets a 503. Once more than half of the connections are in use,

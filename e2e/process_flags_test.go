@@ -5,51 +5,28 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net"
-	"os"
 	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
 
 // The start-up line is true as soon as it can be read, and no request causes another line.
 func TestServerPrintsOnlyTheStartUpLine(t *testing.T) {
-	cmd := exec.Command(binary, "-addr", "127.0.0.1:0")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stdout = w
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	w.Close()
-	t.Cleanup(func() { cmd.Process.Kill() })
-	line := make([]byte, 100)
-	n, _ := out.Read(line)
-	startUp := regexp.MustCompile(`^Starting server at http://(127\.0\.0\.1:[1-9]\d*)\n$`)
-	m := startUp.FindSubmatch(line[:n])
-	if m == nil {
-		t.Fatalf("the start-up line is %q", line[:n])
-	}
-	s := &server{url: "http://" + string(m[1]), addr: string(m[1])}
+	s := start(t)
 	s.send(t, "GET /users", "")
 	s.send(t, "GET /nosuch", "")
 	s.send(t, "POST /users/alice", "", "Host", "evil.example")
 	s.exchange(t, "nonsense\r\n\r\n")
 	s.subscribe(t, "/chat/alice").body.Close()
-	cmd.Process.Signal(syscall.SIGTERM)
-	rest, _ := io.ReadAll(out)
-	if err := cmd.Wait(); err != nil || len(rest) > 0 || stderr.Len() > 0 {
-		t.Errorf("got %q, %q and %v, want nothing but the first line", rest, &stderr, err)
+	_, err := s.stop(t)
+	out, errs := s.stdout.String(), s.stderr.String()
+	if err != nil || out != "Starting server at "+s.url+"\n" || errs != "" {
+		t.Errorf("got %q, %q and %v, want nothing but the first line", out, errs, err)
 	}
 }
 
