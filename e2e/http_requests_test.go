@@ -193,7 +193,8 @@ func TestFirstFaultOfARequestIsReportedAtOnce(t *testing.T) {
 		name = "the name contains U+000A, which is white space; use \"-\" or \"_\" instead"
 		size = "the body is too long: a message has at most 4096 bytes, " +
 			"and no other request needs a body"
-		noBody = "a stream request must not have a body"
+		noBody   = "a stream request must not have a body"
+		prefetch = "a stream cannot be loaded in advance, because its user would arrive"
 	)
 	s.mustNotChange(t, func() {
 		for _, c := range []struct {
@@ -222,6 +223,7 @@ func TestFirstFaultOfARequestIsReportedAtOnce(t *testing.T) {
 			{"POST /chat/bob", 1 << 20, nil, 413, size},
 			{"POST /chat/bob", 0, nil, 400,
 				"the message is empty; send its text as the request body"},
+			{"GET /chat/bob", 0, h{"Sec-Purpose", "prefetch;prerender"}, 403, prefetch},
 			{"GET /chat/bob", 2, nil, 400, noBody},
 			{"POST /users/bob", 0, nil, 503, "there are too many users; try again later"},
 			{"GET /chat/bob", 0, nil, 503, "there are too many open streams; try again later"},

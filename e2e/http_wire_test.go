@@ -171,6 +171,27 @@ func TestBrokenBodyChangesNothing(t *testing.T) {
 	}
 }
 
+func TestStreamRequestMayHaveAnEmptyChunkedBody(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	for _, c := range []struct {
+		body   string
+		status int
+	}{
+		{"0\r\n\r\n", 200},
+		{"1\r\nx\r\n0\r\n\r\n", 400},
+	} {
+		text := s.text("GET /chat/alice", "", "Transfer-Encoding", "chunked") + c.body
+		conn := s.dial(t)
+		fmt.Fprint(conn, text)
+		head := make([]byte, len("HTTP/1.1 200"))
+		if _, err := conn.Read(head); err != nil || string(head) != fmt.Sprint("HTTP/1.1 ", c.status) {
+			t.Errorf("a stream with the body %q begins with %q, %v, want status %d", c.body, head, err, c.status)
+		}
+	}
+	s.do(t, "DELETE", "/users/alice", "")
+}
+
 // Some clients read only when they have sent their whole body. If the server reset the connection
 // meanwhile, they would never learn why.
 func TestRejectionReachesAClientThatIsStillSending(t *testing.T) {
