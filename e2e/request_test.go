@@ -55,6 +55,9 @@ func setHeaders(req *http.Request, headers []string) {
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Add(headers[i], headers[i+1])
 	}
+	if host := req.Header.Get("Host"); host != "" { // net/http ignores the header
+		req.Host = host
+	}
 }
 
 // readWhole reads a response's body and closes it.
