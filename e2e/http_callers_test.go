@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Except for the page and its files, to which other sites may link.
+// The page and its files are open to everyone, because other sites may link to the page.
 func TestRequestsFromOtherOriginsAreRejected(t *testing.T) {
 	s := start(t, "-host", "chat.example")
 	s.do(t, "POST", "/users/alice", "")

@@ -102,6 +102,7 @@ func TestManyStreamsOfOneClientShowOneOrderOverHTTPS(t *testing.T) {
 			s := startSecure(t)
 			c := newTLSClient(t, protocol)
 			var heard [streams][]event
+			var rest []event // what a resumed stream gets
 			var speaking, reading sync.WaitGroup
 			for n := range streams {
 				st := c.subscribe(t, s, fmt.Sprintf("/chat/reader-%d", n))
@@ -122,6 +123,7 @@ func TestManyStreamsOfOneClientShowOneOrderOverHTTPS(t *testing.T) {
 			}
 			speaking.Wait()
 			resumed := c.subscribe(t, s, "/chat/reader-0", "Last-Event-ID", fmt.Sprint(epoch, "-100"))
+			reading.Go(func() { rest = resumed.readToEnd(t) })
 			took, err := s.stop(t)
 			if printed := s.stderr.String(); err != nil || took >= 5*time.Second || printed != "" {
 				t.Errorf("the server ended after %v with %v and printed %q", took, err, printed)
@@ -137,7 +139,6 @@ func TestManyStreamsOfOneClientShowOneOrderOverHTTPS(t *testing.T) {
 					t.Errorf("reader %d: got %d events, want %d", n, len(events), want)
 				}
 			}
-			rest := resumed.readToEnd(t)
 			mustFollow(t, epoch, 101, rest)
 			if len(rest) != all-100 {
 				t.Errorf("the resumed stream got %d events, want %d", len(rest), all-100)

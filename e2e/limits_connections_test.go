@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// Browsers open connections in advance, so even one that has not sent a byte has some time. How much
-// that is with few connections is tested beside package conns.
+// Browsers open connections in advance, so even one that has not sent a byte has some time: less
+// here than with few connections, which is tested beside package conns.
 func TestSilentConnectionIsClosedSoonerWhenConnectionsAreScarce(t *testing.T) {
 	t.Parallel()
 	const limit = 5 * time.Second
@@ -46,7 +46,8 @@ func startWithFiles(t *testing.T, files int, args ...string) *server {
 // withFiles returns the command of a server that may open only that many files.
 func withFiles(files int, args ...string) *exec.Cmd {
 	limited := fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files)
-	return exec.Command("sh", append([]string{"-c", limited, binary, "-addr", "127.0.0.1:0"}, args...)...)
+	args = append([]string{"-c", limited, binary, "-addr", "127.0.0.1:0"}, args...)
+	return exec.Command("sh", args...)
 }
 
 // mustHaveWarned ends the server and fails the test unless it has written that many lines to

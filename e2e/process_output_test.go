@@ -63,7 +63,9 @@ func newPipe(t *testing.T) (r, w *os.File) {
 
 func TestServerWorksWhileNobodyReadsWhatItPrints(t *testing.T) {
 	t.Parallel()
-	for name, pipe := range map[string]func(*testing.T) *os.File{"full": fullPipe, "broken": brokenPipe} {
+	for name, pipe := range map[string]func(*testing.T) *os.File{
+		"full": fullPipe, "broken": brokenPipe,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := startBlind(t, pipe(t), pipe(t))

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// forTheStuck is how long the server waits for what does not end by itself.
-const forTheStuck = 3 * time.Second
+// stuckLimit is how long the server waits for what does not end by itself.
+const stuckLimit = 3 * time.Second
 
 func TestServerStopsAtOnceIfNothingIsStuck(t *testing.T) {
 	t.Parallel()
@@ -30,7 +30,7 @@ func TestServerStopsAtOnceIfNothingIsStuck(t *testing.T) {
 			t.Errorf("after %v got %+v, %v, want the body's proper end", signal, e, err)
 		}
 		exit, ok := s.wait(10 * time.Second)
-		if took := time.Since(begin); !ok || exit != nil || took >= forTheStuck {
+		if took := time.Since(begin); !ok || exit != nil || took >= stuckLimit {
 			t.Errorf("after %v got the exit %v after %v, want 0 at once", signal, exit, took)
 		}
 	}
@@ -110,7 +110,7 @@ func TestServerThatStopsEndsAQuietStreamProperly(t *testing.T) {
 	}
 }
 
-// What the server still waits for here would end it later, with exit status 0.
+// Without the second signal, the server would end later, with exit status 0.
 func TestSecondSignalEndsTheServerAtOnce(t *testing.T) {
 	s := start(t)
 	io.WriteString(s.dial(t), "GET /users HTTP/1.1\r\n") // The server waits for the rest.

@@ -12,7 +12,7 @@ import (
 )
 
 // Nothing follows here that could push an event through a buffer. HAProxy would wait 200 ms for
-// more. Because a loaded machine may be slow now and then, the median counts, and the best of a few.
+// more. Because a loaded machine may be slow for a while, the lowest of several medians counts.
 func TestProxyHoldsNothingBack(t *testing.T) {
 	behindEach(t, holdsNothingBack)
 }

@@ -321,7 +321,7 @@ func (st *stream) readToLastWord(t testing.TB) []event {
 	}
 }
 
-// readToEnd returns the stream's events up to its proper end. It fails the test if it ends otherwise.
+// readToEnd returns all further events. It fails the test unless the stream ends properly.
 func (st *stream) readToEnd(t testing.TB) []event {
 	var events []event
 	for {

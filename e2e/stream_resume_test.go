@@ -1,5 +1,5 @@
-// Tests where a stream starts that was requested with the id of an event. That streams which lose
-// their connection then miss nothing is tested in clients_test.go and stream_order_test.go.
+// Tests which event a resumed stream starts after. That clients which lose their connection miss
+// nothing is tested in clients_test.go and stream_order_test.go.
 package e2e
 
 import (
