@@ -2,6 +2,7 @@
 package e2e
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -113,7 +114,12 @@ func TestServerThatStopsEndsAQuietStreamProperly(t *testing.T) {
 // Without the second signal, the server would end later, with exit status 0.
 func TestSecondSignalEndsTheServerAtOnce(t *testing.T) {
 	s := start(t)
-	io.WriteString(s.dial(t), "GET /users HTTP/1.1\r\n") // The server waits for the rest.
+	conn := s.dial(t)
+	io.WriteString(conn, s.text("POST /users/alice", "",
+		"Expect", "100-continue", "Content-Length", "2"))
+	if r := mustRead(t, bufio.NewReader(conn), "POST"); r.status != 100 {
+		t.Fatalf("got %d, want 100 from a server that waits for the body", r.status)
+	}
 	s.cmd.Process.Signal(os.Interrupt)
 	s.cmd.Process.Signal(syscall.SIGTERM) // The same signal, forwarded: it does not count.
 	eventually(t, time.Minute, "new connections to be refused", func() bool {
