@@ -189,6 +189,7 @@ func (s *server) mustRepeat(t testing.TB, times int, text func(n int) string) {
 	}()
 	responses := bufio.NewReader(conn)
 	for n := range times {
+		conn.SetDeadline(time.Now().Add(time.Minute)) // for each response
 		if r := mustRead(t, responses, "POST"); r.status >= 300 {
 			t.Fatalf("%.60q: got %d %q, want success", text(n), r.status, r.body)
 		}

@@ -157,6 +157,7 @@ func TestStalledReaderKeepsOneBatchInMemory(t *testing.T) {
 	s := startForMinutes(t, "-grace", "0")
 	s.do(t, "POST", "/users/alice", "")
 	speaker := s.dial(t)
+	speaker.SetDeadline(time.Time{}) // the server's three minutes are the limit
 	responses := bufio.NewReader(speaker)
 	say := strings.Repeat(s.text("POST /chat/alice", strings.Repeat("x", size)), apart)
 	for n := range readers {
