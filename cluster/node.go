@@ -89,7 +89,7 @@ type Node struct {
 	saver     string            // the node that saves a snapshot now, or ""
 	last      map[string]int    // the number of each node's last entry when a snapshot became due
 	lastAt    int64             // the revision of the last entry before that
-	included  map[string]int    // the same as last, but for a snapshot known to be saved
+	included  map[string]int    // the same as last, but for a snapshot that may have been saved
 	removed   []string          // nodes that were removed since this one last saved a snapshot
 	snapshot  *pendingSnapshot  // nil if this node neither takes nor saves one
 	seen      etcd.Entry        // the newest entry known to be in the log, without its text
