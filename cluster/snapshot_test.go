@@ -328,7 +328,7 @@ func TestOneSnapshotIsSavedAtATime(t *testing.T) {
 				if len(c.saves)+len(d.saves) != 2 { // The entry that removed a made one due.
 					t.Errorf("c has saved %d snapshots, d %d", len(c.saves), len(d.saves))
 				}
-				l.log.Damage("x", 3) // a may have saved a snapshot, so this may be in order
+				l.log.Damage("c", 3) // a may have saved a snapshot, so this may be in order
 				synctest.Wait()
 				if len(c.warnings)+len(d.warnings) > 0 {
 					t.Errorf("the warnings are %v and %v", c.warnings, d.warnings)
