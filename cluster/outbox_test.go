@@ -13,51 +13,72 @@ import (
 	"lobby/room"
 )
 
-func TestRetractedEntryIsSentInParts(t *testing.T) {
-	const most = 20_000
-	o := outbox{limit: maxEntry, removals: []removal{{"x", 7}}, saved: 5 << 20, heartbeatDue: true}
-	var commands, texts []string
-	say := func() {
-		command, err := room.ParseCommands(said(fmt.Sprint(len(commands), strings.Repeat("x", 4000))))
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.commands = append(o.commands, command...)
-		commands = append(commands, string(command[0].AppendTo(nil)))
-	}
-	for range 50 {
-		say()
-	}
-	retracted, heartbeats := 0, 0
+// parts sends everything in o to a log that rejects entries of more than most bytes. It returns the
+// entries that the log accepts. After the first rejection it calls meanwhile.
+func parts(t *testing.T, o *outbox, most int, meanwhile func()) (accepted []sentEntry) {
+	t.Helper()
+	retracted := 0
 	for len(o.commands) > 0 {
 		entry := o.next()
 		o.number++
 		o.sent = append(o.sent, entry)
-		if len(entry.text) > most {
-			if retracted++; retracted == 1 { // more has arrived in the meantime
-				o.removals = append(o.removals, removal{"y", 8})
-				say()
-			}
-			if !o.retract() {
-				t.Fatalf("an entry of %d commands cannot be retracted", entry.commands)
-			}
-			if got := o.unknown(); got != len(commands)-strings.Count(strings.Join(texts, ""), "say") {
-				t.Errorf("%d commands may be in the log", got)
-			}
+		if len(entry.text) <= most {
+			accepted, o.sent = append(accepted, entry), nil
 			continue
 		}
-		texts = append(texts, string(entry.text))
-		if o.sent = nil; entry.isHeartbeat {
-			heartbeats++
+		if retracted++; retracted == 1 {
+			meanwhile()
+		}
+		if unknown := o.unknown(); !o.retract() || retracted > 8 || o.unknown() < unknown {
+			t.Fatalf("retraction %d: %d of %d commands may be in the log", retracted, o.unknown(), unknown)
 		}
 	}
-	want := "saved\x1f5242880\x1e" + removalText("x", 7) + removalText("y", 8) + strings.Join(commands, "")
-	if got := strings.Join(texts, ""); got != want {
-		t.Errorf("the entries are %.500q, want %.500q", got, want)
+	if o.number != len(accepted) {
+		t.Errorf("the last of %d entries has the number %d", len(accepted), o.number)
 	}
-	if retracted > 4 || heartbeats != 1 || o.number != len(texts) || len(texts) > 2*len(want)/most+1 {
-		t.Errorf("%d entries were retracted; %d were sent, the last as number %d, with %d heartbeats",
-			retracted, len(texts), o.number, heartbeats)
+	return accepted
+}
+
+func say(t *testing.T, o *outbox, size int) (text string) {
+	t.Helper()
+	text = said(strings.Repeat("x", size-len(said(""))))
+	commands, err := room.ParseCommands(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.commands = append(o.commands, commands...)
+	return text
+}
+
+func TestRetractedEntryIsSentInParts(t *testing.T) {
+	o := &outbox{limit: maxEntry, removals: []removal{{"x", 7}}, saved: 5 << 20, heartbeatDue: true}
+	want := "saved\x1f5242880\x1e" + removalText("x", 7) + removalText("y", 8)
+	for n := range 50 {
+		want += say(t, o, 4000+n)
+	}
+	accepted := parts(t, o, 20_000, func() {
+		o.removals = append(o.removals, removal{"y", 8})
+		want += say(t, o, 4050)
+	})
+	got := ""
+	for i, entry := range accepted {
+		got += string(entry.text)
+		if entry.isHeartbeat != (i == 0) {
+			t.Errorf("entry %d is a heartbeat: %v", i+1, entry.isHeartbeat)
+		}
+	}
+	if got != want || len(accepted) > 20 {
+		t.Errorf("%d entries are %.500q, want %.500q", len(accepted), got, want)
+	}
+}
+
+// The limit applies before the last command, so it has to fall below the first one.
+func TestLongCommandAfterAShortOneIsSentAlone(t *testing.T) {
+	o := &outbox{limit: maxEntry}
+	say(t, o, 20)
+	say(t, o, 4000)
+	if accepted := parts(t, o, 4000, func() {}); len(accepted) != 2 {
+		t.Errorf("%d entries were accepted, want 2", len(accepted))
 	}
 }
 
@@ -82,7 +103,7 @@ func (m *machine) sayMuch(count int) (want []string) {
 func TestEntryThatIsTooLargeIsSentInParts(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
 		a, c := l.newMachine("a"), l.mustStart("c")
-		a.answerAppend = atMost(20_000)
+		a.answerAppend = atMost(5000) // of a single command
 		l.start(a)
 		if want := a.sayMuch(200); !slices.Equal(c.state, want) {
 			t.Errorf("the state is %.2000q", c.state)
