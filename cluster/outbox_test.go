@@ -39,6 +39,7 @@ func parts(t *testing.T, o *outbox, most int, meanwhile func()) (accepted []sent
 	return accepted
 }
 
+// say adds a command of size bytes to o and returns its text.
 func say(t *testing.T, o *outbox, size int) (text string) {
 	t.Helper()
 	text = said(strings.Repeat("x", size-len(said(""))))
@@ -52,22 +53,22 @@ func say(t *testing.T, o *outbox, size int) (text string) {
 
 func TestRetractedEntryIsSentInParts(t *testing.T) {
 	o := &outbox{limit: maxEntry, removals: []removal{{"x", 7}}, saved: 5 << 20, heartbeatDue: true}
-	want := "saved\x1f5242880\x1e" + removalText("x", 7) + removalText("y", 8)
+	texts := []string{"saved\x1f5242880\x1e" + removalText("x", 7) + removalText("y", 8)}
 	for n := range 50 {
-		want += say(t, o, 4000+n)
+		texts = append(texts, say(t, o, 4000+n))
 	}
 	accepted := parts(t, o, 20_000, func() {
 		o.removals = append(o.removals, removal{"y", 8})
-		want += say(t, o, 4050)
+		texts = append(texts, say(t, o, 4050))
 	})
-	got := ""
+	var got []byte
 	for i, entry := range accepted {
-		got += string(entry.text)
+		got = append(got, entry.text...)
 		if entry.isHeartbeat != (i == 0) {
 			t.Errorf("entry %d is a heartbeat: %v", i+1, entry.isHeartbeat)
 		}
 	}
-	if got != want || len(accepted) > 20 {
+	if want := strings.Join(texts, ""); string(got) != want || len(accepted) > 20 {
 		t.Errorf("%d entries are %.500q, want %.500q", len(accepted), got, want)
 	}
 }
