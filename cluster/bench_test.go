@@ -16,7 +16,7 @@ import (
 // feed is a log of the entries that are sent to it.
 type feed chan etcd.Entry
 
-func (f feed) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
+func (f feed) Entries(ctx context.Context, _ map[string]int) iter.Seq2[etcd.Entry, error] {
 	return func(yield func(etcd.Entry, error) bool) {
 		for {
 			select {
@@ -41,6 +41,8 @@ func (f feed) Append(ctx context.Context, node string, number int, text []byte) 
 }
 
 func (f feed) SaveSnapshot(context.Context, int64, []byte, []string) error { return nil }
+
+func (f feed) Discard(context.Context, etcd.Entry) {}
 
 // BenchmarkFollow measures how a node reads entries of another one and gives them to its hub, without
 // the work of the log and of the hub.

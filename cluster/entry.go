@@ -13,12 +13,13 @@ import (
 // version is the format of entries, settings and snapshots. All nodes of a lobby have the same.
 const version = 2
 
-// A node's first entry is a registration. Each of its other entries may have the size of a
-// snapshot, then any number of removals, and then any number of its hub's commands. Records look
-// like those of commands; see package room.
+// A node's first entry is a registration. Each of its other entries may say what came of a snapshot
+// and that the log was damaged, then has any number of removals, and then any number of its hub's
+// commands. Records look like those of commands; see package room.
 const (
 	register = "register" // VERSION, LOST, EPOCH
 	saved    = "saved"    // SIZE
+	damaged  = "damaged"  // REVISION
 	remove   = "remove"   // NODE, LAST
 )
 
@@ -38,11 +39,15 @@ type removal struct {
 
 // content is what an entry says.
 type content struct {
-	registration     // only in a node's first entry
-	saved        int // bytes of the snapshot that its node has saved, or 0
+	registration       // only in a node's first entry
+	saved        int   // bytes of the snapshot that its node has saved, notSaved, or 0
+	damaged      int64 // the revision at which an entry was changed or removed by hand, or 0
 	removals     []removal
 	commands     []room.Command
 }
+
+// notSaved in place of a snapshot's size means that it could not be saved.
+const notSaved = -1
 
 func (r registration) appendTo(b []byte) []byte {
 	return appendRecord(b, register, strconv.Itoa(version), r.lost, r.epoch)
@@ -72,8 +77,17 @@ func parseFirst(text string) (content, error) {
 func parseNext(text string) (c content, err error) {
 	if after, ok := strings.CutPrefix(text, saved+room.FieldSeparator); ok {
 		size, rest, isWhole := strings.Cut(after, room.RecordEnd)
-		if c.saved, err = strconv.Atoi(size); err != nil || !isWhole || c.saved < 1 {
+		c.saved, err = strconv.Atoi(size)
+		if err != nil || !isWhole || c.saved < 1 && c.saved != notSaved {
 			return content{}, fmt.Errorf("%.100q is not a valid size of a snapshot", size)
+		}
+		text = rest
+	}
+	if after, ok := strings.CutPrefix(text, damaged+room.FieldSeparator); ok {
+		revision, rest, isWhole := strings.Cut(after, room.RecordEnd)
+		c.damaged, err = strconv.ParseInt(revision, 10, 64)
+		if err != nil || !isWhole || c.damaged < 1 {
+			return content{}, fmt.Errorf("%.100q is not a valid revision", revision)
 		}
 		text = rest
 	}
@@ -109,6 +123,7 @@ type snapshot struct {
 	Lobby string         `json:"lobby"` // the epoch in the lobby's first key
 	Nodes map[string]int `json:"nodes"` // the number of each node's last entry
 	Due   int            `json:"due"`   // bytes of entries after which the next snapshot is due
+	Saver string         `json:"saver"` // the node that saves this snapshot
 	Room  room.Snapshot  `json:"room"`
 }
 

@@ -38,6 +38,11 @@ func TestLossStartsANewEpochOnce(t *testing.T) {
 		}
 		want := []string{"restore first-0", "x: say alice one", "new epoch " + epoch}
 		c.expect(want...)
+		const said = "the history has started over in the epoch %s, " +
+			"because the log was restored from a backup or its first key was removed"
+		if len(c.warnings) != 1 || c.warnings[0].what != fmt.Sprintf(said, epoch) {
+			t.Errorf("the warnings are %v", c.warnings)
+		}
 
 		d, e := l.startLost("d", "older first"), l.mustStart("e")
 		c.say("two")
@@ -46,6 +51,9 @@ func TestLossStartsANewEpochOnce(t *testing.T) {
 		l.sleepUntil(time.Second)
 		l.mustRun(c, d, e)
 		l.mustAgree(c, d, e)
+		if len(c.warnings)+len(d.warnings)+len(e.warnings) != 1 {
+			t.Error("more than one node has announced the epoch")
+		}
 		d.expect(append(want, "c: say alice two", "e: say alice three")...)
 
 		f := l.startLost("f", "first "+epoch+" other")

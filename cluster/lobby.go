@@ -26,6 +26,10 @@ type Lobby struct {
 
 	seen   etcd.Entry // the last entry that its nodes have read or appended, without its text
 	epochs []string   // the last maxEpochs epochs of which it has sent events to its clients
+
+	// What the last node was missing, or nil, and where it had started.
+	incomplete  error
+	created, at int64
 }
 
 // NewLobby returns a Lobby whose log is log. It calls warn with a sentence for everything that an
@@ -50,6 +54,9 @@ func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if l.incomplete != nil && session.Created == l.created && session.At == l.at {
+		return nil, l.incomplete // Only another snapshot helps.
+	}
 	n, err := NewNode(session, session, l.settings, l.warn)
 	if err != nil {
 		return nil, err
@@ -61,9 +68,12 @@ func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 	return n, nil
 }
 
-// End remembers what a node has seen, once its Run has returned. It reports whether the node was
-// ever part of the lobby.
-func (l *Lobby) End(n *Node) (wasKnown bool) {
+// End remembers what a node has seen, once its Run has returned for this reason. It reports whether
+// the node was ever part of the lobby.
+func (l *Lobby) End(n *Node, reason error) (wasKnown bool) {
+	if l.incomplete = nil; errors.Is(reason, etcd.ErrIncomplete) {
+		l.incomplete, l.created, l.at = reason, n.created, n.startedAt
+	}
 	if !n.isKnown {
 		return false
 	}

@@ -60,6 +60,26 @@ func TestFirstNodePutsTheFirstKey(t *testing.T) {
 	}
 }
 
+// Another attempt would append another registration, which the others would then have to remove.
+func TestNodeThatMissesAnEntryIsFollowedByOneAfterTheNextSnapshot(t *testing.T) {
+	l := openLobby(t, new(emptyLog))
+	missing := fmt.Errorf("%w: entry 7", etcd.ErrIncomplete)
+	n := mustBegin(t, l)
+	if l.End(n, missing) {
+		t.Error("it was known")
+	}
+	for range 2 {
+		if _, err := l.Begin(t.Context()); !errors.Is(err, missing) {
+			t.Errorf("got %v, want %v", err, missing)
+		}
+	}
+	l.at = n.startedAt - 1 // as if there were another snapshot since
+	mustBegin(t, l)
+	l.at, l.created = n.startedAt, n.created-1 // or another log
+	l.End(mustBegin(t, l), ErrQuiet)
+	mustBegin(t, l)
+}
+
 func TestNextNodeNoticesALoss(t *testing.T) {
 	log := new(emptyLog)
 	l := openLobby(t, log)
@@ -71,7 +91,7 @@ func TestNextNodeNoticesALoss(t *testing.T) {
 			t.Errorf("if the entry has revision %d, the node has lost %q, want %q", found, n.lost, wantLost)
 		}
 		n.seen, n.epoch, n.isKnown = etcd.Entry{Revision: seen, Node: "a", Number: 1}, fmt.Sprint("epoch", seen), isKnown
-		l.End(n)
+		l.End(n, ErrQuiet)
 	}
 	next(0, 20, true, "")
 	next(20, 30, false, "") // its clients have had no event of this epoch

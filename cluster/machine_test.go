@@ -84,7 +84,7 @@ func (l *testLobby) entries(revision int64) (all []etcd.Entry) {
 	if view.At = revision; l.log.Len() == revision {
 		return nil
 	}
-	for e, err := range view.Entries(l.Context()) {
+	for e, err := range view.Entries(l.Context(), nil) {
 		if err != nil {
 			l.Fatal(err)
 		}
@@ -148,6 +148,7 @@ type access struct {
 	rejected    int        // the number of the last one that was too large
 	read        int        // number of entries
 	saves       []saveCall
+	discards    []string // NODE/NUMBER
 }
 
 var errTooLarge = fmt.Errorf("etcd says: %w", etcd.ErrTooLarge)
@@ -172,6 +173,11 @@ type appended struct {
 type saveCall struct {
 	at   int64
 	gone []string
+}
+
+func (a *access) Discard(_ context.Context, e etcd.Entry) {
+	a.lobby.step()
+	a.discards = append(a.discards, fmt.Sprintf("%s/%d", e.Node, e.Number))
 }
 
 // wait waits while a flag is set. It returns false if ctx is done first.
@@ -218,9 +224,9 @@ func (a *access) Append(ctx context.Context, node string, number int, text []byt
 	return a.View.Append(ctx, node, number, text)
 }
 
-func (a *access) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
+func (a *access) Entries(ctx context.Context, last map[string]int) iter.Seq2[etcd.Entry, error] {
 	return func(yield func(etcd.Entry, error) bool) {
-		for e, err := range a.View.Entries(ctx) {
+		for e, err := range a.View.Entries(ctx, last) {
 			if err == nil && !wait(ctx, &a.holdsEntries) {
 				err = ctx.Err()
 			}

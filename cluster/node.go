@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	heartbeat  = time.Second
-	deadAfter  = 12 // heartbeats of a node after which it declares a silent node dead
-	quietAfter = 7  // heartbeats after which a node ends if it has read none of its entries
+	heartbeat  = time.Second // one tick
+	deadAfter  = 12          // heartbeats of a node after which it declares a silent node dead
+	quietAfter = 7           // ticks after which a node ends if it has read none of its entries
+	startAfter = 20          // the same before it is known, enough for four responses of etcd, of 5 s each
+	voidAfter  = 2           // the same if the log accepts no more of its entries
 
 	maxEntry      = 128 << 10 // outbox.limit, unless etcd accepts less
 	snapshotAfter = 4 << 20   // minimum bytes of entries between two snapshots
@@ -29,9 +31,10 @@ const (
 
 // Log is the part of an etcd.Session that a node needs; see there.
 type Log interface {
-	Entries(ctx context.Context) iter.Seq2[etcd.Entry, error]
+	Entries(ctx context.Context, last map[string]int) iter.Seq2[etcd.Entry, error]
 	Append(ctx context.Context, node string, number int, text []byte) (revision int64, err error)
 	SaveSnapshot(ctx context.Context, at int64, data []byte, gone []string) error
+	Discard(ctx context.Context, e etcd.Entry)
 }
 
 // The reasons why a node ends, in addition to those of package etcd.
@@ -60,10 +63,11 @@ type Node struct {
 	reports  chan report   // from Report
 	ended    chan struct{} // closed when Run returns
 
-	key     lobbyKey
-	created int64             // revision of the lobby's first key
-	lost    string            // for the registration
-	explain func(error) error // adds what the servers of the log have said; see etcd.Log
+	key       lobbyKey
+	created   int64             // revision of the lobby's first key
+	startedAt int64             // revision up to which the snapshot from which it started includes all entries
+	lost      string            // for the registration
+	explain   func(error) error // adds what the servers of the log have said; see etcd.Log
 
 	// The rest belongs to Run until it returns.
 	outbox   outbox      // to the log
@@ -71,25 +75,30 @@ type Node struct {
 	isBusy   bool        // whether the hub has received the first of them and not sent its result yet
 	isKnown  bool        // whether this node's registration was read
 	isReady  bool        // whether ready is closed
-	quiet    int         // heartbeats since it read an own entry or, before it is known, any entry
+	quiet    int         // ticks since it read an own entry or, before it is known, any entry
 	warnedAt time.Time   // when an entry was last skipped with a warning
 	figures  *figures    // nil without Count
 
 	// What the entries read so far lead to; see receive.
-	nodes    map[string]member // the nodes that are not removed, by name, including this one
-	epoch    string            // of the history
-	isOld    bool              // whether the last entry is from before the lobby's first key
-	size     int               // bytes of entries since a snapshot became due
-	due      int               // size at which the next one is due
-	removed  []string          // nodes that were removed since this one last saved a snapshot
-	snapshot *pendingSnapshot  // nil if none is being taken or saved
-	seen     etcd.Entry        // the newest entry known to be in the log, without its text
+	nodes     map[string]member // the nodes that are not removed, by name, including this one
+	epoch     string            // of the history
+	isOld     bool              // whether the last entry is from before the lobby's first key
+	size      int               // bytes of entries since a snapshot became due
+	due       int               // size at which the next one is due
+	isDamaged bool              // whether the next one is due because an entry was changed or removed
+	saver     string            // the node that saves a snapshot now, or ""
+	last      map[string]int    // the number of each node's last entry when a snapshot became due
+	lastAt    int64             // the revision of the last entry before that
+	included  map[string]int    // the same as last, but for a snapshot known to be saved
+	removed   []string          // nodes that were removed since this one last saved a snapshot
+	snapshot  *pendingSnapshot  // nil if this node neither takes nor saves one
+	seen      etcd.Entry        // the newest entry known to be in the log, without its text
 }
 
 // member is a node of the lobby.
 type member struct {
 	last   int // number of its last entry
-	silent int // heartbeats of this node since then
+	silent int // heartbeats of this node that were read since then
 }
 
 // pendingSnapshot is a snapshot that is being taken or saved.
@@ -110,30 +119,32 @@ func NewNode(session *etcd.Session, log Log, settings Settings, warn func(string
 		return nil, err
 	}
 	n := &Node{
-		name:     strings.ToLower(rand.Text()[:13]), // 65 random bits
-		log:      log,
-		warn:     warn,
-		commands: make(chan room.Command),
-		steps:    make(chan room.Step),
-		results:  make(chan room.StepResult, 1), // so that the hub never waits for Run
-		ready:    make(chan struct{}),
-		appended: make(chan logResult, 1),
-		saved:    make(chan saveResult, 1),
-		reports:  make(chan report),
-		ended:    make(chan struct{}),
-		key:      key,
-		created:  session.Created,
-		outbox:   outbox{limit: maxEntry},
-		explain:  func(err error) error { return err },
-		inbox:    []room.Step{room.Restore{Snapshot: start.Room}},
-		nodes:    make(map[string]member),
-		due:      max(start.Due, snapshotAfter),
-		isOld:    start.Lobby != key.Epoch,
+		name:      strings.ToLower(rand.Text()[:13]), // 65 random bits
+		log:       log,
+		warn:      warn,
+		commands:  make(chan room.Command),
+		steps:     make(chan room.Step),
+		results:   make(chan room.StepResult, 1), // so that the hub never waits for Run
+		ready:     make(chan struct{}),
+		appended:  make(chan logResult, 1),
+		saved:     make(chan saveResult, 1),
+		reports:   make(chan report),
+		ended:     make(chan struct{}),
+		key:       key,
+		created:   session.Created,
+		startedAt: session.At,
+		outbox:    outbox{limit: maxEntry},
+		explain:   func(err error) error { return err },
+		inbox:     []room.Step{room.Restore{Snapshot: start.Room}},
+		nodes:     make(map[string]member),
+		due:       max(start.Due, snapshotAfter),
+		isOld:     start.Lobby != key.Epoch,
 	}
 	n.epoch, _, _ = strings.Cut(start.Room.LastID, "-")
 	for name, last := range start.Nodes {
 		n.nodes[name] = member{last: last}
 	}
+	n.saver, n.last, n.lastAt, n.included = start.Saver, start.Nodes, session.At, start.Nodes
 	return n, nil
 }
 
@@ -164,9 +175,9 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 	defer close(n.ended)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	entries := make(chan logResult)
+	entries, last := make(chan logResult), n.included
 	go func() {
-		for entry, err := range n.log.Entries(ctx) {
+		for entry, err := range n.log.Entries(ctx, last) {
 			select {
 			case entries <- logResult{entry, err}:
 			case <-ctx.Done():
@@ -183,8 +194,8 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 		if reason == nil && n.outbox.hasNext() {
 			n.send(ctx, n.outbox.next())
 		}
-		// A nil channel disables its case below: no entry is read until the hub has finished all
-		// steps, and it gets the next step when it has finished the one before.
+		// A nil channel disables its case below: no entry is read until the hub has received all
+		// steps, and it gets the next step when it has finished the one before, if that has a result.
 		var reads chan logResult
 		var steps chan room.Step
 		var step room.Step
@@ -207,7 +218,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 			err = n.noteAppended(r)
 		case r := <-reads:
 			if err = r.err; err == nil {
-				err = n.receive(r.entry)
+				err = n.receive(ctx, r.entry)
 			}
 		case steps <- step:
 			n.noteDelivered()
@@ -219,8 +230,11 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 			n.report(r)
 		case <-ticker.C:
 			n.outbox.heartbeatDue = true
-			if n.quiet++; n.quiet == quietAfter {
+			if n.quiet++; n.quiet == quietAfter && n.isKnown || n.quiet == startAfter {
 				err = n.explain(ErrQuiet)
+			}
+			if n.outbox.isVoid && n.quiet >= voidAfter {
+				err = etcd.ErrVoid
 			}
 		case <-ctx.Done():
 			return ctx.Err()
@@ -319,6 +333,7 @@ func (n *Node) noteSaved(r saveResult) {
 		n.removed = n.removed[len(n.snapshot.gone):]
 		n.outbox.saved = r.size
 	} else {
+		n.outbox.saved = notSaved
 		n.warn(fmt.Sprintf("cannot save a snapshot of the lobby: %v; "+
 			"the next one is due when the log has grown by as much again", r.err))
 	}

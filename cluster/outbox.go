@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -11,7 +12,8 @@ import (
 // commands that arrive in the meantime go into the next one.
 type outbox struct {
 	commands     []room.Command // in no entry yet
-	saved        int            // bytes of a saved snapshot that no entry has reported yet, or 0
+	saved        int            // what came of a snapshot, if no entry has said it yet; see content
+	damaged      int64          // the revision of damage that no entry has reported yet, or 0
 	removals     []removal      // in no entry yet
 	heartbeatDue bool           // whether the next entry is a heartbeat
 	limit        int            // maximum bytes of an entry, not counting its last command
@@ -33,15 +35,18 @@ type sentEntry struct {
 // hasNext reports whether an entry should be sent now. Once an entry has been retracted, only one
 // is sent before it has been read: perhaps etcd has the retracted one instead.
 func (o *outbox) hasNext() bool {
-	isDue := o.heartbeatDue || len(o.removals) > 0 || len(o.commands) > 0
+	isDue := o.heartbeatDue || o.saved != 0 || o.damaged > 0 || len(o.removals) > 0 || len(o.commands) > 0
 	return isDue && !o.inFlight && !o.isVoid && (o.limit == maxEntry || len(o.sent) == 0)
 }
 
 // next returns the next entry, with as many commands as fit.
 func (o *outbox) next() sentEntry {
 	var text []byte
-	if o.saved > 0 {
+	if o.saved != 0 {
 		text = appendRecord(text, saved, strconv.Itoa(o.saved))
+	}
+	if o.damaged > 0 {
+		text = appendRecord(text, damaged, strconv.FormatInt(o.damaged, 10))
 	}
 	for _, r := range o.removals {
 		text = r.appendTo(text)
@@ -52,7 +57,7 @@ func (o *outbox) next() sentEntry {
 		count++
 	}
 	entry := sentEntry{text: text, commands: count, isHeartbeat: o.heartbeatDue}
-	o.commands, o.removals, o.saved, o.heartbeatDue = o.commands[count:], nil, 0, false
+	o.commands, o.removals, o.saved, o.damaged, o.heartbeatDue = o.commands[count:], nil, 0, 0, false
 	return entry
 }
 
@@ -70,7 +75,8 @@ func (o *outbox) retract() bool {
 	}
 	o.sent, o.number = o.sent[:last], o.number-1
 	o.commands, o.removals = append(c.commands, o.commands...), append(c.removals, o.removals...)
-	o.saved, o.heartbeatDue = max(o.saved, c.saved), o.heartbeatDue || entry.isHeartbeat
+	o.saved, o.damaged = cmp.Or(o.saved, c.saved), max(o.damaged, c.damaged)
+	o.heartbeatDue = o.heartbeatDue || entry.isHeartbeat
 	o.limit = min(o.limit, len(entry.text)) / 2
 	return true
 }

@@ -52,8 +52,9 @@ func say(t *testing.T, o *outbox, size int) (text string) {
 }
 
 func TestRetractedEntryIsSentInParts(t *testing.T) {
-	o := &outbox{limit: maxEntry, removals: []removal{{"x", 7}}, saved: 5 << 20, heartbeatDue: true}
-	texts := []string{"saved\x1f5242880\x1e" + removalText("x", 7) + removalText("y", 8)}
+	o := &outbox{limit: maxEntry, saved: notSaved, damaged: 9, heartbeatDue: true}
+	o.removals = []removal{{"x", 7}}
+	texts := []string{"saved\x1f-1\x1edamaged\x1f9\x1e", removalText("x", 7), removalText("y", 8)}
 	for n := range 50 {
 		texts = append(texts, say(t, o, 4000+n))
 	}

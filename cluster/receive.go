@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,10 +14,13 @@ import (
 	"lobby/room"
 )
 
-// receive handles the next entry of the log. All nodes do the same with it, no matter who wrote it.
-// An error ends this node.
-func (n *Node) receive(e etcd.Entry) error {
-	n.see(e)
+// receive handles the next entry of the log. All nodes conclude the same about users, events and
+// nodes from it, no matter who wrote it. An error ends this node.
+func (n *Node) receive(ctx context.Context, e etcd.Entry) error {
+	if e.Damaged {
+		n.noteDamage(e)
+		return nil
+	}
 	if n.figures != nil {
 		n.figures.read++
 	}
@@ -27,18 +31,41 @@ func (n *Node) receive(e etcd.Entry) error {
 	// epoch starts at the first entry newer than the new key.
 	isOld := e.Revision < n.created
 	if n.isOld && !isOld {
-		n.startEpoch(n.key.Epoch)
+		n.startEpoch(e, n.key.Epoch)
 	}
 	n.isOld = isOld
 	c, err := n.admit(e)
 	if err == nil {
+		n.see(e)
 		return n.apply(e, c)
 	}
-	if now := time.Now(); now.Sub(n.warnedAt) >= warnPause {
-		n.warnedAt = now
-		n.warn(fmt.Sprintf("skipped entry %d of %q in the lobby's log: %v", e.Number, e.Node, err))
+	n.warnOfEntry("skipped entry %d of %q in the lobby's log: %v", e.Number, e.Node, err)
+	if e.Node == n.name {
+		go n.log.Discard(ctx, e) // because this node's own entry may need the key
 	}
 	return nil
+}
+
+// warnOfEntry is warn, but at most once in warnPause.
+func (n *Node) warnOfEntry(format string, args ...any) {
+	if now := time.Now(); now.Sub(n.warnedAt) >= warnPause {
+		n.warnedAt = now
+		n.warn(fmt.Sprintf(format, args...))
+	}
+}
+
+// noteDamage notes that an entry was changed or removed by hand. If it counts, and no saved snapshot
+// includes it, nodes that start need another snapshot; the next entry says so. The node that saves a
+// snapshot removes older entries in the same way.
+func (n *Node) noteDamage(e etcd.Entry) {
+	m, isMember := n.nodes[e.Node]
+	_, wasMember := n.last[e.Node]
+	counts := isMember && e.Number <= m.last || !isMember && wasMember
+	if n.isKnown && counts && e.Number > n.included[e.Node] {
+		n.outbox.damaged = e.Revision
+		n.warnOfEntry("entry %d of %q in the lobby's log was changed or removed by hand; "+
+			"another snapshot replaces it", e.Number, e.Node)
+	}
 }
 
 // admit returns the content of an entry, or the reason why it does not count.
@@ -66,7 +93,7 @@ func (n *Node) apply(e etcd.Entry, c content) error {
 		if n.isKnown {
 			return ErrNewEpoch
 		}
-		n.startEpoch(c.epoch)
+		n.startEpoch(e, c.epoch)
 	}
 	for _, r := range c.removals {
 		if m, isMember := n.nodes[r.node]; !isMember || m.last != r.last {
@@ -77,6 +104,9 @@ func (n *Node) apply(e etcd.Entry, c content) error {
 			return ErrRemoved
 		}
 		delete(n.nodes, r.node)
+		if r.node == n.saver {
+			n.saver, n.size = "", n.due
+		}
 		n.removed = append(n.removed, r.node)
 		n.inbox = append(n.inbox, room.RemoveNode{Node: r.node})
 	}
@@ -86,16 +116,35 @@ func (n *Node) apply(e etcd.Entry, c content) error {
 	if isOwn {
 		n.noteOwn()
 	}
-	if c.saved > 0 {
-		n.due = max(c.saved, snapshotAfter)
-	}
-	if n.size += len(e.Text) + entryCost; n.size >= n.due {
-		n.size = 0
-		if isOwn && n.snapshot == nil {
-			n.takeSnapshot(e.Revision)
+	n.noteSize(e, c)
+	return nil
+}
+
+// noteSize decides whether a snapshot is due after an entry. The node of that entry then saves it,
+// and there is no other before that node has said what came of it or was removed.
+func (n *Node) noteSize(e etcd.Entry, c content) {
+	if c.saved != 0 && e.Node == n.saver {
+		n.saver = ""
+		if c.saved != notSaved {
+			n.due = max(c.saved, snapshotAfter)
+			n.included = n.last
 		}
 	}
-	return nil
+	n.size += len(e.Text) + entryCost
+	n.isDamaged = n.isDamaged || c.damaged > n.lastAt
+	if n.saver != "" || n.size < n.due && !n.isDamaged {
+		return
+	}
+	n.saver, n.size, n.isDamaged = e.Node, 0, false
+	n.last, n.lastAt = make(map[string]int), e.Revision
+	for name, m := range n.nodes {
+		n.last[name] = m.last
+	}
+	if e.Node == n.name {
+		s := snapshot{Lobby: n.key.Epoch, Nodes: n.last, Due: n.due, Saver: n.saver}
+		n.snapshot = &pendingSnapshot{s, e.Revision, slices.Clone(n.removed)}
+		n.inbox = append(n.inbox, room.TakeSnapshot{})
+	}
 }
 
 // see notes that an entry is in the log.
@@ -105,8 +154,12 @@ func (n *Node) see(e etcd.Entry) {
 	}
 }
 
-// startEpoch starts the history over.
-func (n *Node) startEpoch(epoch string) {
+// startEpoch starts the history over with entry e.
+func (n *Node) startEpoch(e etcd.Entry, epoch string) {
+	if e.Node == n.name {
+		n.warn(fmt.Sprintf("the history has started over in the epoch %s, "+
+			"because the log was restored from a backup or its first key was removed", epoch))
+	}
 	n.epoch = epoch
 	n.inbox = append(n.inbox, room.NewEpoch{Epoch: epoch})
 }
@@ -131,14 +184,4 @@ func (n *Node) noteOwn() {
 			n.outbox.removals = append(n.outbox.removals, removal{name, m.last})
 		}
 	}
-}
-
-// takeSnapshot asks the hub for a snapshot after the entry with this revision.
-func (n *Node) takeSnapshot(at int64) {
-	s := snapshot{Lobby: n.key.Epoch, Nodes: make(map[string]int), Due: n.due}
-	for name, m := range n.nodes {
-		s.Nodes[name] = m.last
-	}
-	n.snapshot = &pendingSnapshot{s, at, slices.Clone(n.removed)}
-	n.inbox = append(n.inbox, room.TakeSnapshot{})
 }

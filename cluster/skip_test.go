@@ -44,6 +44,11 @@ var garbage = []string{
 	"remove\x1fx\x1f1",                         // without an end
 	"saved\x1e",                                // a field is missing
 	"saved\x1f0\x1e",                           // nothing was saved
+	"saved\x1f-2\x1e",                          // neither a size nor -1
+	"damaged\x1f0\x1e",                         // no such revision
+	"damaged\x1fx\x1e",                         // not a number
+	"damaged\x1f1",                             // without an end
+	"damaged\x1f1\x1esaved\x1f1\x1e",           // a size comes first
 	"saved\x1f1\x1f2\x1e",                      // a field too many
 	"saved\x1f1",                               // without an end
 	removalText("x", 1) + "saved\x1f1\x1e",     // a size comes first
@@ -167,6 +172,20 @@ func TestForgedEntryOfTheNodeItselfEndsIt(t *testing.T) {
 		a := l.mustStart("a")
 		l.put("a", 2, "")
 		a.mustEnd(ErrForged, 0)
+	})
+}
+
+// A stranger has put a key that the node needs for its own entry.
+func TestSkippedEntryOfTheNodeItselfIsDiscarded(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		a, c := l.mustStart("a"), l.mustStart("c")
+		l.put("a", 2, "garbage")
+		synctest.Wait()
+		l.step()
+		if !slices.Equal(a.discards, []string{"a/2"}) || len(c.discards) > 0 {
+			t.Errorf("a has discarded %q, c %q", a.discards, c.discards)
+		}
+		l.mustRun(a, c)
 	})
 }
 

@@ -14,20 +14,22 @@ import (
 	"time"
 
 	"lobby/etcd"
+	"lobby/room"
 )
 
 // almost is how many bytes may be in the log so that any further entry, even an empty one, makes a
 // snapshot due.
 const almost = snapshotAfter - entryCost
 
-// mustHaveSnapshot returns the newest snapshot. It fails the test unless that goes up to the end of
-// the log.
+// mustHaveSnapshot returns the newest snapshot. It fails the test unless nothing came after it but
+// the entry that says that it was saved.
 func (l *testLobby) mustHaveSnapshot() (s snapshot) {
 	l.Helper()
 	synctest.Wait()
 	data, at := l.log.Snapshot()
-	if at != l.log.Len() {
-		l.Fatalf("the snapshot goes up to entry %d, want %d", at, l.log.Len())
+	rest := l.entries(at)
+	if len(rest) != 1 || !strings.HasPrefix(string(rest[0].Text), saved+room.FieldSeparator) {
+		l.Fatalf("the snapshot goes up to entry %d of %d", at, l.log.Len())
 	}
 	if err := json.Unmarshal(data, &s); err != nil {
 		l.Fatal(err)
@@ -49,7 +51,7 @@ func TestSnapshotIsSavedWhenTheLogHasGrown(t *testing.T) {
 		l.fill(3, almost)
 		l.sleepUntil(3 * heartbeat)
 		got := l.mustHaveSnapshot()
-		if want := map[string]int{"a": 4, "x": 3}; !maps.Equal(got.Nodes, want) || got.Lobby != "first" {
+		if want := map[string]int{"a": 5, "x": 3}; !maps.Equal(got.Nodes, want) || got.Lobby != "first" {
 			t.Errorf("the snapshot is of %q with the nodes %v, want first and %v", got.Lobby, got.Nodes, want)
 		}
 		l.mustRun(a)
@@ -295,31 +297,92 @@ func TestKeysOfRemovedNodesAreRemovedOnce(t *testing.T) {
 	})
 }
 
-// A second snapshot is due while the first is being saved.
+// A second snapshot is due while the first is being saved, and the node that saves the first may
+// die before that has succeeded. Nodes that start in the meantime know all that.
 func TestOneSnapshotIsSavedAtATime(t *testing.T) {
+	for _, dies := range []bool{false, true} {
+		inLobby(t, func(l *testLobby) {
+			a, c := l.mustStart("a"), l.mustStart("c")
+			l.put("x", 1, registered())
+			l.fill(2, almost)
+			c.say("the first snapshot")
+			l.mustHaveSnapshot()
+			a.holdsSnapshots.Store(true)
+			l.fill(3, almost)
+			a.say("the second one")
+			synctest.Wait()
+			d := l.mustStart("d")
+			l.put("x", 4, long(almost-entryCost))
+			c.say("another one would be due")
+			d.say("more")
+			synctest.Wait()
+			if len(a.saves) != 1 || len(c.saves) != 1 || len(d.saves) != 0 {
+				t.Errorf("a saves %d snapshots, c %d, d %d", len(a.saves), len(c.saves), len(d.saves))
+			}
+			l.sleepUntil(heartbeat / 2)
+			if dies {
+				a.kill()
+				l.sleepUntil(14 * heartbeat)
+				if len(c.saves)+len(d.saves) != 2 { // The entry that removed a made one due.
+					t.Errorf("c has saved %d snapshots, d %d", len(c.saves), len(d.saves))
+				}
+			} else {
+				a.holdsSnapshots.Store(false)
+				l.sleepUntil(3 * heartbeat / 4)
+				if len(a.saves) != 2 || len(c.saves) != 1 { // Its next entry said so.
+					t.Errorf("a has saved %d snapshots, c %d", len(a.saves), len(c.saves))
+				}
+			}
+			d.kill()
+			c.kill()
+			if c.saver != d.saver || c.size != d.size || c.due != d.due || c.lastAt != d.lastAt {
+				t.Errorf("c has %q %d %d %d, d %q %d %d %d", c.saver, c.size, c.due, c.lastAt,
+					d.saver, d.size, d.due, d.lastAt)
+			}
+		})
+	}
+}
+
+// One snapshot is enough for all nodes that notice the damage. Entries that a saved snapshot
+// includes are not needed; those that do not count never were.
+func TestDamageIsHealedByASnapshot(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
-		a := l.mustStart("a")
-		a.holdsSnapshots.Store(true)
+		a, c := l.mustStart("a"), l.mustStart("c")
 		l.put("x", 1, registered())
-		l.fill(2, almost)
-		a.say("first")
-		synctest.Wait()
-		l.put("x", 3, long(almost-entryCost))
-		a.say("second")
-		synctest.Wait()
-		if len(a.saves) != 1 {
-			t.Errorf("%d snapshots are being saved", len(a.saves))
+		l.put("x", 2, said("hello"))
+		saves := func(want int, when string) {
+			t.Helper()
+			l.step()
+			if got := len(a.saves) + len(c.saves); got != want {
+				t.Errorf("%s, %d snapshots were saved, want %d", when, got, want)
+			}
 		}
-		l.sleepUntil(heartbeat / 2)
-		a.holdsSnapshots.Store(false)
-		l.sleepUntil(3 * heartbeat / 4)
-		if _, at := l.log.Snapshot(); at != a.saves[0].at {
-			t.Errorf("the snapshot goes up to %d, want %d", at, a.saves[0].at)
+		l.log.Damage("x", 3)
+		l.log.Damage("stranger", 1)
+		l.sleepUntil(3 * time.Second / 2)
+		saves(0, "after damage to what does not count")
+		l.log.Damage("x", 2)
+		synctest.Wait()
+		saves(1, "after damage")
+		l.sleepUntil(5 * time.Second / 2)
+		l.log.Damage("x", 1)
+		l.log.Damage("x", 2)
+		l.sleepUntil(7 * time.Second / 2)
+		saves(1, "after damage to what the snapshot includes")
+		l.put("x", 3, removalText("c", c.nodes["c"].last)+said("c is dead"))
+		c.mustEnd(ErrRemoved, 0)
+		l.log.Damage("c", 2)
+		l.sleepUntil(9 * time.Second / 2)
+		saves(1, "after damage to an entry of a removed node that the snapshot includes")
+		l.log.Damage("x", 3)
+		synctest.Wait()
+		saves(2, "after more damage")
+		d := l.mustStart("d")
+		l.mustAgree(a, d)
+		want := "entry 2 of \"x\" in the lobby's log was changed or removed by hand; another snapshot replaces it"
+		if len(a.warnings) == 0 || !slices.ContainsFunc(a.warnings, func(e event) bool { return e.what == want }) {
+			t.Errorf("the warnings are %v, want %q", a.warnings, want)
 		}
-		l.put("x", 4, long(almost-entryCost))
-		a.say("third")
-		l.mustHaveSnapshot()
-		l.mustRun(a)
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -158,6 +159,8 @@ func New(config Config) *Log {
 			DisableCompression:  true,
 			MaxIdleConnsPerHost: 4,
 			IdleConnTimeout:     30 * time.Second,
+
+			ResponseHeaderTimeout: requestTimeout, // also for a watch, which has no other timeout
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -176,5 +179,10 @@ func (c Config) dialTLS(ctx context.Context, network, address string) (net.Conn,
 	return d.DialContext(ctx, network, address)
 }
 
-// key returns the lobby's key with this path, such as "log/n1/7".
+// key returns the lobby's key with this path, such as "nodes/n1".
 func (l *Log) key(path string) []byte { return []byte(l.config.Name + "/" + path) }
+
+// entry returns the key of an entry.
+func (l *Log) entry(node string, number int) []byte {
+	return l.key("log/" + node + "/" + strconv.Itoa(number))
+}

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,7 +23,8 @@ const (
 	maxPage   = 512
 	smallPage = 1 << 20
 
-	// maxLag is how long a watch may lack an entry that Append knows to be in the log.
+	// maxLag is how long a watch may lack an entry that Append knows to be in the log, in addition to
+	// the time that Append took: where all responses are slow, so is the beginning of a watch.
 	maxLag = 2 * time.Second
 
 	// maxLagAlone applies instead if Append has moved to another endpoint, a sign that the watch's
@@ -37,29 +41,34 @@ type Entry struct {
 	Node     string
 	Number   int
 	Text     []byte
+
+	// Damaged means that someone has changed or removed the entry after it had been appended. Then
+	// Revision is that of the damage, and Text is nil.
+	Damaged bool
 }
 
 var (
 	errStopped = errors.New("the caller has stopped reading entries")
-	errMissing = errors.New("the watch left out an entry")
+	errGap     = errors.New("the watch left out an entry, or this one is not the next of its node")
 )
 
 // Entries yields all entries after Session.At, in order and without gaps, and then each new one as
 // it arrives. It survives endpoints that fail. It ends with ctx's error, or with ErrReplaced,
-// ErrRestored or ErrTrimmed. It looks for these when it starts a watch. While one is running,
-// Append detects ErrReplaced and ErrRestored first, and a missing entry may reveal ErrTrimmed.
-func (s *Session) Entries(ctx context.Context) iter.Seq2[Entry, error] {
+// ErrRestored, ErrTrimmed or ErrIncomplete. It looks for these when it starts a watch, and when an
+// entry is not the next of its node. While a watch is running, Append detects ErrReplaced and
+// ErrRestored first. last has the number of each node's last entry up to Session.At.
+func (s *Session) Entries(ctx context.Context, last map[string]int) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		r := &entryReader{
-			session: s, client: s.began.clone(), yield: yield, position: s.At, numbers: map[string]int{},
-		}
+		r := &entryReader{session: s, client: s.began.clone(), yield: yield, position: s.At, floor: s.At,
+			numbers: make(map[string]int)}
+		maps.Copy(r.numbers, last)
 		for {
 			err := r.catchUp(ctx)
 			if err == nil {
 				err = r.watch(ctx)
 			}
 			switch err {
-			case nil, errMissing:
+			case nil, errGap:
 			case errStopped:
 				return
 			default:
@@ -76,17 +85,19 @@ type entryReader struct {
 	client   *client
 	yield    func(Entry, error) bool
 	position int64           // the revision up to which all entries were yielded
-	last     keyValue        // the entry that was yielded last, without its value
+	last     Entry           // the newest entry that was yielded, without its text; see handle
 	numbers  map[string]int  // by node, the number up to which no entry was missing
+	floor    int64           // nodes without a number that registered up to here may have any number
 	acked    acknowledgement // the latest one from Append
 }
 
 // catchUp yields all entries that are in the log. Its transactions also read whether the log was
-// replaced, restored or trimmed, so none of these goes unnoticed.
+// replaced, restored, trimmed or damaged, so none of these goes unnoticed.
 func (r *entryReader) catchUp(ctx context.Context) error {
 	s, log := r.session, r.session.log
 	for limit := firstPage; ; {
-		prefix, lobby := log.key("log/"), log.key("lobby")
+		prefix, lobby, nodes := log.key("log/"), log.key("lobby"), log.key("nodes/")
+		last := log.entry(r.last.Node, r.last.Number)
 		seen := s.observe(0)
 		isFirst := true
 		page, err := r.client.hedge(ctx, slowAfter, func() transaction {
@@ -94,17 +105,15 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 				limit = max(1, limit/4)
 			}
 			isFirst = false
-			t := transaction{Success: []operation{
+			return transaction{Success: []operation{
 				{Range: &rangeRequest{Key: prefix, End: after(prefix), MinModified: r.position + 1,
 					SortTarget: "MOD", SortOrder: "ASCEND", Limit: limit}},
 				get(lobby),
 				get(log.key("state")),
 				get(log.key("copy")),
+				stat(last),
+				{Range: &rangeRequest{Key: nodes, End: after(nodes), KeysOnly: true, Limit: maxNumbers}},
 			}}
-			if r.last.Key != nil {
-				t.Success = append(t.Success, stat(r.last.Key))
-			}
-			return t
 		})
 		if err != nil {
 			return err
@@ -117,14 +126,17 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 			return ErrRestored
 		case removed > r.position:
 			return ErrTrimmed
-		case r.last.Modified > removed && page.find(r.last.Key).Created != r.last.Created:
+		case r.last.Revision > removed && page.lacks(log, r.last):
 			return ErrRestored
 		}
 		entries := page.first()
+		if err := r.checkNumbers(ctx, page); err != nil {
+			return err
+		}
 		size := 0
 		for _, kv := range entries.KVs {
 			size += len(kv.Value)
-			if err := r.handle(ctx, kv); err != nil {
+			if err := r.handle(kv); err != nil {
 				return err
 			}
 		}
@@ -139,57 +151,112 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 	}
 }
 
-// handle yields the entry in kv. It skips what was yielded already, and keys that are not entries.
-func (r *entryReader) handle(ctx context.Context, kv keyValue) error {
+// lacks reports whether the log never had e, according to a response with e's key and its node's.
+// If e's key is missing, but its node has counted e, then someone has removed it.
+func (r transactionResponse) lacks(log *Log, e Entry) bool {
+	found := r.find(log.entry(e.Node, e.Number))
+	isRemoved := found.Version == 0 && r.find(log.key("nodes/"+e.Node)).Version >= int64(e.Number)
+	return found.Created != e.Revision && !isRemoved
+}
+
+// parse returns the node and number of an entry with this key, or false if it is not an entry.
+func (r *entryReader) parse(key []byte) (node string, number int, ok bool) {
+	name, _ := strings.CutPrefix(string(key), string(r.session.log.key("log/")))
+	node, digits, _ := strings.Cut(name, "/")
+	number, err := strconv.Atoi(digits)
+	ok = err == nil && number > 0 && strconv.Itoa(number) == digits &&
+		node != "" && strings.Trim(node, nodeBytes) == ""
+	return node, number, ok
+}
+
+// handle yields the entry in kv, which is not a valid entry if it was removed. It skips what was
+// yielded already, and keys that are not entries.
+func (r *entryReader) handle(kv keyValue) error {
 	if kv.Modified <= r.position {
 		return nil
 	}
-	name, _ := strings.CutPrefix(string(kv.Key), string(r.session.log.key("log/")))
-	node, digits, _ := strings.Cut(name, "/")
-	number, err := strconv.Atoi(digits)
-	isEntry := err == nil && number > 0 && strconv.Itoa(number) == digits &&
-		node != "" && strings.Trim(node, nodeBytes) == ""
-	if isEntry {
-		if err := r.checkNumber(ctx, node, number, kv.Modified); err != nil {
-			return err
+	r.position = kv.Modified
+	node, number, ok := r.parse(kv.Key)
+	if !ok {
+		return nil
+	}
+	e := Entry{Revision: kv.Modified, Node: node, Number: number, Text: kv.Value}
+	if kv.isDamaged() {
+		e.Text, e.Damaged = nil, true
+	} else if number == r.numbers[node]+1 {
+		if r.numbers[node] = number; len(r.numbers) > maxNumbers {
+			clear(r.numbers)
+			r.floor = r.position
+		}
+		if number > 1 { // A node has two entries soon, but a stranger's node hardly ever.
+			r.last = Entry{Revision: kv.Modified, Node: node, Number: number}
 		}
 	}
-	r.position = kv.Modified
-	if isEntry {
-		r.last = keyValue{Key: kv.Key, Created: kv.Created, Modified: kv.Modified}
-		if !r.yield(Entry{kv.Modified, node, number, kv.Value}, nil) {
-			return errStopped
+	if !r.yield(e, nil) {
+		return errStopped
+	}
+	return nil
+}
+
+// isGap reports whether kv is an entry that is not the next of its node.
+func (r *entryReader) isGap(kv keyValue) bool {
+	node, number, ok := r.parse(kv.Key)
+	return ok && !kv.isDamaged() && kv.Modified > r.position && number > r.numbers[node]+1
+}
+
+// isDamaged reports whether an entry was changed after it had been put, or removed. Append never
+// does either, and never puts an entry whose key exists.
+func (kv keyValue) isDamaged() bool { return kv.Created != kv.Modified }
+
+// checkNumbers returns an error if a node has counted an entry that the log lacks, which then was
+// changed or removed by someone: a hub that applied the rest would differ from the others.
+func (r *entryReader) checkNumbers(ctx context.Context, page transactionResponse) error {
+	next, doubts := maps.Clone(r.numbers), map[string]bool{}
+	count := func(node string) keyValue { return page.find(r.session.log.key("nodes/" + node)) }
+	for _, kv := range page.first().KVs {
+		node, number, ok := r.parse(kv.Key)
+		last, isKnown := next[node]
+		switch {
+		case !ok || number <= last || kv.Modified <= r.position:
+		case !kv.isDamaged() && number == last+1:
+			next[node] = number
+		case int64(number) > count(node).Version: // It was not put by its node.
+		case isKnown || count(node).Created > r.floor:
+			doubts[node] = true
+		}
+	}
+	if !page.first().More {
+		for node, last := range next {
+			if count(node).Version > int64(last) {
+				doubts[node] = true
+			}
+		}
+	}
+	for _, node := range slices.Sorted(maps.Keys(doubts)) {
+		if err := r.checkNode(ctx, node, next[node]+1, page.Header.Revision); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// checkNumber returns an error if an entry is missing before entry number of node, which has the
-// revision at. etcd promises that a watch leaves nothing out. But a node that missed an entry would
-// differ from the others forever, so it is worth one request. If etcd has no such entry either,
-// this one was written by hand; it is yielded, and the node skips it.
-func (r *entryReader) checkNumber(ctx context.Context, node string, number int, at int64) error {
-	last, isKnown := r.numbers[node]
-	if isKnown && number > last+1 {
-		key := r.session.log.key("log/" + node + "/" + strconv.Itoa(last+1))
-		read := transaction{Success: []operation{stat(key)}}
-		response, err := r.client.hedge(ctx, slowAfter, same(read))
-		if err != nil {
-			return err
-		}
-		if found := response.find(key); found.Version > 0 && found.Modified < at {
-			if found.Modified <= r.position {
-				return ErrTrimmed // a later entry was yielded already
-			}
-			return errMissing
-		}
+// checkNode returns an error if entry number of node, which the log lacked in the given revision,
+// was put by its node. A number in NAME/nodes/ that someone has put says nothing about that.
+func (r *entryReader) checkNode(ctx context.Context, node string, number int, revision int64) error {
+	key, counter := r.session.log.entry(node, number), r.session.log.key("nodes/"+node)
+	read := transaction{Success: []operation{stat(key), get(counter)}}
+	response, err := r.client.hedge(ctx, slowAfter, same(read))
+	if err != nil {
+		return err
+	}
+	entry, count := response.find(key), response.find(counter)
+	switch {
+	case count.isForged() || count.Version < int64(number) || count.Modified > revision:
 		return nil
+	case entry.Version > 0 && !entry.isDamaged():
+		return ErrTrimmed // The watch left it out, and a later entry was yielded already.
 	}
-	if len(r.numbers) > maxNumbers {
-		clear(r.numbers)
-	}
-	r.numbers[node] = max(last, number)
-	return nil
+	return fmt.Errorf("%w: entry %d of node %s", ErrIncomplete, number, node)
 }
 
 type watchMessage struct {
@@ -197,8 +264,7 @@ type watchMessage struct {
 		Header   header `json:"header"`
 		Canceled bool   `json:"canceled"`
 		Events   []struct {
-			Type string   `json:"type"` // absent for a put
-			KV   keyValue `json:"kv"`
+			KV keyValue `json:"kv"` // if it was removed, without the revision of its creation
 		} `json:"events"`
 	} `json:"result"`
 	Error json.RawMessage `json:"error"`
@@ -212,20 +278,10 @@ func (r *entryReader) watch(ctx context.Context) error {
 	prefix := r.session.log.key("log/")
 	request := map[string]any{"create_request": map[string]any{
 		"key": prefix, "range_end": after(prefix), "start_revision": r.position + 1,
-		"filters":  []string{"NODELETE"},
 		"fragment": true, // lets etcd split long messages
 	}}
-	head := time.AfterFunc(slowAfter, cancel)
-	response, err := r.client.send(watching, "/v3/watch", request)
-	head.Stop()
-	if err != nil {
-		r.client.note("", err)
-		r.client.move()
-		pause(ctx)
-		return nil
-	}
 	messages := make(chan watchMessage)
-	go receive(watching, response.Body, r.session.log.maxResponse, messages)
+	go r.client.clone().receive(watching, request, messages)
 
 	var awaited int64 // the revision that must have arrived when late fires
 	late := time.NewTimer(maxLag)
@@ -234,7 +290,7 @@ func (r *entryReader) watch(ctx context.Context) error {
 		if r.position >= awaited {
 			late.Stop()
 			if awaited = r.acked.revision; r.position < awaited {
-				allowed := maxLag
+				allowed := maxLag + r.acked.took
 				if r.acked.endpoint != r.client.at {
 					allowed = maxLagAlone
 				}
@@ -252,10 +308,10 @@ func (r *entryReader) watch(ctx context.Context) error {
 			return nil
 		case message, ok := <-messages:
 			for _, event := range message.Result.Events {
-				if event.Type == "DELETE" {
-					continue
+				if r.isGap(event.KV) {
+					return errGap
 				}
-				if err := r.handle(ctx, event.KV); err != nil {
+				if err := r.handle(event.KV); err != nil {
 					return err
 				}
 			}
@@ -270,14 +326,20 @@ func (r *entryReader) watch(ctx context.Context) error {
 	}
 }
 
-// receive sends each message of a watch, of at most limit bytes, to messages and finally closes it.
-func receive(ctx context.Context, body io.ReadCloser, limit int64, messages chan<- watchMessage) {
+// receive starts a watch at the current endpoint and sends its messages to messages, which it closes
+// when the watch has ended.
+func (c *client) receive(ctx context.Context, request any, messages chan<- watchMessage) {
 	defer close(messages)
-	defer body.Close()
-	limited := &io.LimitedReader{R: body}
+	response, err := c.send(ctx, "/v3/watch", request)
+	if err != nil {
+		c.note("", err)
+		return
+	}
+	defer response.Body.Close()
+	limited := &io.LimitedReader{R: response.Body}
 	decoder := json.NewDecoder(limited)
 	for {
-		limited.N = limit
+		limited.N = c.log.maxResponse
 		var message watchMessage
 		if decoder.Decode(&message) != nil {
 			return

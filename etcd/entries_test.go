@@ -173,7 +173,7 @@ func TestEntriesContinueAfterAWatchFails(t *testing.T) {
 		script func(w *world, c *call) // runs once a/2 is in the log
 	}{
 		{"refused", retryDelay, func(w *world, c *call) { c.fail(503, "etcdserver: no leader") }},
-		{"no head", slowAfter + retryDelay, func(w *world, c *call) { c.hang() }},
+		{"no head", maxLag, func(w *world, c *call) { c.hang() }},
 		{"canceled", retryDelay, func(w *world, c *call) {
 			c.say(created + `{"result":{"canceled":true,"cancel_reason":"leader lost"}}` + "\n")
 			c.hang()
@@ -232,6 +232,22 @@ func TestEntriesContinueAfterAWatchFails(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Nothing else shows that the endpoint is failing, as this session appends nothing.
+func TestWatchWithoutAHeadIsLeft(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		s, other := w.mustBegin(), w.mustBegin()
+		w.failWatch(func(c *call) { c.hang() })()
+		f := follow(t.Context(), s)
+		synctest.Wait()
+		mustAppend(t, other, "a", 1, "x")
+		mustTake(t, requestTimeout, requestTimeout+retryDelay, func() { f.mustRead(t, "a/1=x") })
+		err := s.log.Explain(errors.New("lost")).Error()
+		if err != "lost: http://m0:2379: no response in time" {
+			t.Errorf("the error is %q", err)
+		}
+	})
 }
 
 // The watch is the first request after the member has become one of another cluster.
@@ -380,18 +396,95 @@ func TestEntryPutByHandIsNotMistakenForAMissingOne(t *testing.T) {
 		want := []string{"a/1=x", "a/1000=forged", "a/2=y", "a/999=forged", "a/3=z"}
 		f.mustRead(t, want...)
 		follow(t.Context(), s).mustRead(t, want...) // in pages
-		w.put("lobby/log/a/1", "forged")
-		mustAppend(t, s, "a", 4, "end")
-		f.mustRead(t, "a/1=forged", "a/4=end")
-		w.put("lobby/log/a/50", "forged") // two in a row, but not after a real one
+		w.put("lobby/log/a/50", "forged")           // two in a row, but not after a real one
 		w.put("lobby/log/a/51", "forged")
-		mustAppend(t, s, "a", 5, "still here")
-		want = []string{"a/50=forged", "a/51=forged", "a/5=still here"}
-		f.mustRead(t, want...)
-		w.remove("lobby/log/a/999")
-		w.remove("lobby/log/a/1000")
-		follow(t.Context(), s).mustRead(t, append([]string{"a/2=y", "a/3=z", "a/1=forged", "a/4=end"}, want...)...)
+		mustAppend(t, s, "a", 4, "end")
+		want = append(want, "a/50=forged", "a/51=forged", "a/4=end")
+		f.mustRead(t, want[5:]...)
+		follow(t.Context(), s).mustRead(t, want...)
 	})
+}
+
+// The log has the entries a/1, b/1, a/2, b/2, a/3, b/3 and a/4.
+func TestDamageIsReportedAndFoundAtTheStart(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		damage  func(w *world)
+		reports string // what Entries yields while it happens
+		missing string // the entry that a later reader misses
+	}{
+		{"an entry was changed", func(w *world) { w.put("lobby/log/a/2", "x") }, "a/2", "entry 2 of node a"},
+		{"an entry was removed", func(w *world) { w.remove("lobby/log/a/2") }, "a/2", "entry 2 of node a"},
+		{"the first one was changed", func(w *world) { w.put("lobby/log/a/1", "x") }, "a/1", "entry 1 of node a"},
+		{"the first one was removed", func(w *world) { w.remove("lobby/log/b/1") }, "b/1", "entry 1 of node b"},
+		{"the newest one was changed", func(w *world) { w.put("lobby/log/a/4", "") }, "a/4", "entry 4 of node a"},
+		{"the newest one was removed", func(w *world) { w.remove("lobby/log/a/4") }, "a/4", "entry 4 of node a"},
+		{"the last one of a dead node was changed", func(w *world) { w.put("lobby/log/b/3", "") }, "b/3", "entry 3 of node b"},
+		{"the last one of a dead node was removed", func(w *world) { w.remove("lobby/log/b/3") }, "b/3", "entry 3 of node b"},
+		{"an entry put by hand was changed", func(w *world) {
+			w.put("lobby/log/b/4", "x")
+			w.put("lobby/log/b/4", "y")
+		}, "b/4", ""},
+		{"an entry put by hand was removed", func(w *world) {
+			w.put("lobby/log/zzz/1", "x")
+			w.put("lobby/log/zzz/2", "x")
+			w.remove("lobby/log/zzz/")
+		}, "zzz/1", ""},
+		{"nothing but numbers was changed", func(w *world) {
+			w.put("lobby/nodes/b", "x")
+			w.put("lobby/nodes/zzz", "1")
+			w.put("lobby/log/zzz/2", "")
+		}, "", ""},
+		{"an entry of a removed node was removed", func(w *world) {
+			w.remove("lobby/nodes/b")
+			w.remove("lobby/log/b/2")
+		}, "b/2", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inWorld(t, 1, func(t *testing.T, w *world) {
+				s := w.mustBegin()
+				for i := range 4 {
+					mustAppend(t, s, "a", i+1, "")
+					if i < 3 {
+						mustAppend(t, s, "b", i+1, "")
+					}
+				}
+				f := follow(t.Context(), s)
+				f.mustRead(t, "a/1=", "b/1=", "a/2=", "b/2=", "a/3=", "b/3=", "a/4=")
+				test.damage(w)
+				if test.reports != "" {
+					for item := f.next(t); !item.Damaged; item = f.next(t) {
+						if item.err != nil {
+							t.Fatal(item.err)
+						}
+					}
+				}
+				synctest.Wait()
+				for len(f) > 0 {
+					<-f
+				}
+				if test.missing == "" {
+					mustAppend(t, s, "a", 5, "end")
+					f.mustRead(t, "a/5=end")
+				}
+				later := follow(t.Context(), w.mustBegin())
+				item := later.next(t)
+				for item.err == nil && item.Number != 5 {
+					item = later.next(t)
+				}
+				isMissing := errors.Is(item.err, ErrIncomplete) && strings.HasSuffix(item.err.Error(), test.missing)
+				if test.missing == "" && item.err != nil || test.missing != "" && !isMissing {
+					t.Errorf("a later reader got %v, %v", item.Entry, item.err)
+				}
+				// The first reader has nothing to miss, whatever happens to its watch.
+				for _, conn := range w.members[0].open {
+					conn.Close()
+				}
+				mustAppend(t, w.mustBegin(), "c", 1, "x")
+				f.mustRead(t, "c/1=x")
+			})
+		})
+	}
 }
 
 // pointerTo returns a valid pointer.
@@ -492,14 +585,14 @@ func TestLeavingTheLoopClosesTheWatch(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
 		mustAppend(t, s, "a", 1, "x")
-		for range s.Entries(t.Context()) {
+		for range s.Entries(t.Context(), nil) {
 			break
 		}
 		go func() {
 			time.Sleep(time.Second)
 			mustAppend(t, s, "a", 2, "y")
 		}()
-		for e := range s.Entries(t.Context()) {
+		for e := range s.Entries(t.Context(), nil) {
 			if e.Number == 2 {
 				break
 			}

@@ -1,10 +1,12 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"strconv"
+	"time"
 )
 
 var (
@@ -18,9 +20,14 @@ var (
 	// ErrTrimmed means that the next entries were removed before this session had read them.
 	ErrTrimmed = errors.New("the log in etcd has moved on too far to catch up")
 
-	// ErrVoid means that the node's key was removed, because the others declared the node dead, or
-	// that it counts more entries than the node has sent.
-	ErrVoid = errors.New("the log accepts no more entries of this node")
+	// ErrIncomplete means that someone has changed or removed an entry. Another snapshot heals that.
+	ErrIncomplete = errors.New("the log in etcd lacks an entry that was changed or removed by hand")
+
+	// ErrVoid means that the node's number was removed, as after the others declared the node dead.
+	ErrVoid = errors.New("the log accepts no more entries of this node, because its number was removed")
+
+	// ErrForgedNumber means that someone else has put the node's number.
+	ErrForgedNumber = errors.New("this node's number in etcd was changed by hand")
 )
 
 // Session gives access to a lobby's log as Begin found it. One goroutine at a time may call Append,
@@ -46,57 +53,25 @@ type Session struct {
 // acknowledgement is etcd's confirmation that an entry is in the log.
 type acknowledgement struct {
 	revision int64
-	endpoint int // the index of the endpoint that sent it
+	endpoint int           // the index of the endpoint that sent it
+	took     time.Duration // by Append
 }
 
-// Begin opens the lobby's log, or creates it with these settings if there is none. It tries each
-// endpoint once; callers retry. seen is the last entry, without its text, that an earlier node of
-// this process has read or appended, or the zero Entry. The error is one line. It matches
-// ErrRefused if waiting does not help.
+// Begin opens the lobby's log, or creates it with these settings if there is none. If only the
+// lobby's key was removed, it keeps everything else, because that is how an operator asks for a new
+// epoch. It fails if all endpoints do; callers retry. seen is the last entry, without its text, that
+// an earlier node of this process has read or appended, or the zero Entry. The error is one line. It
+// matches ErrRefused if waiting does not help.
 func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session, error) {
-	c := l.client(0)
-	for c.at = range l.config.Endpoints { // to see which clusters they belong to
-		var r transactionResponse
-		err := c.ask(ctx, slowAfter, "/v3/maintenance/status", struct{}{}, &r)
-		c.note(r.Header.Cluster, err)
-	}
-	var refused error
-	c.at = rand.IntN(len(l.config.Endpoints))
-	for range l.config.Endpoints {
-		s, err := l.begin(ctx, c, settings, seen)
-		if err = c.note("", err); err == nil {
-			return s, nil
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if errors.Is(err, ErrRefused) {
-			refused = err
-		}
-		c.move()
-	}
-	if refused != nil {
-		return nil, refused
-	}
-	return nil, l.Explain(errors.New("the log cannot be reached"))
-}
-
-// begin is Begin at the current endpoint of c. If only the lobby's key was removed, it keeps
-// everything else, because that is how an operator asks for a new epoch.
-func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry) (*Session, error) {
-	if err := c.note("", nil); err != nil {
-		return nil, err
-	}
 	lobby, state := l.key("lobby"), l.key("state")
-	last := l.key("log/" + seen.Node + "/" + strconv.Itoa(seen.Number))
-	read := []operation{get(state), get(l.key("copy")), stat(last)}
+	read := []operation{get(state), get(l.key("copy")),
+		stat(l.entry(seen.Node, seen.Number)), stat(l.key("nodes/" + seen.Node))}
 	for tries := 1; ; tries++ {
-		var response transactionResponse
-		err := c.ask(ctx, 2*slowAfter, "/v3/kv/txn", transaction{
+		c, response, err := l.first(ctx, transaction{
 			Compare: []compare{versionIs(lobby, 0)},
 			Success: append(read, put(lobby, []byte(settings))),
 			Failure: append(read, get(lobby)),
-		}, &response)
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -106,7 +81,7 @@ func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry)
 			At:       p.At,
 			Created:  response.Header.Revision,
 			// If that entry is missing, it may have been removed because a snapshot includes it.
-			Restored: response.find(last).Created != seen.Revision && p.Removed < seen.Revision,
+			Restored: response.lacks(l, seen) && p.Removed < seen.Revision,
 			log:      l,
 			began:    c,
 			appender: c.clone(),
@@ -120,15 +95,70 @@ func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry)
 			s.Settings, s.Created = string(response.find(lobby).Value), response.find(lobby).Created
 		}
 		s.Snapshot, err = l.readSnapshot(ctx, c, p)
-		// If two snapshots were saved meanwhile, this one was removed.
-		if errors.Is(err, errDamaged) && p != (pointer{}) && tries < 3 {
+		// The endpoint may be failing, or the snapshot was removed as two were saved meanwhile.
+		if err != nil && p != (pointer{}) && tries < 3 {
+			c.note("", err)
 			continue
 		}
 		if errors.Is(err, errDamaged) && p.Removed == 0 { // the log is still complete
 			s.Snapshot, s.At, err = nil, 0, nil
 		}
-		return s, err
+		return s, c.note("", err)
 	}
+}
+
+// first sends a transaction to all endpoints, once at least half of them are known to belong to one
+// cluster or all have responded or failed. It returns the first response, and a client at the same
+// cluster: not at the same endpoint, because the leader is the first to respond to all nodes.
+func (l *Log) first(ctx context.Context, t transaction) (*client, transactionResponse, error) {
+	type answer struct {
+		client   *client
+		response transactionResponse
+		err      error
+	}
+	trying, cancel := context.WithCancel(ctx)
+	defer cancel()
+	count := len(l.config.Endpoints)
+	statuses, answers := make(chan answer, count), make(chan answer, count)
+	areKnown := make(chan bool) // closed when the transaction may be sent
+	for _, at := range rand.Perm(count) {
+		go func() {
+			a := answer{client: l.client(at)}
+			err := a.client.ask(ctx, requestTimeout, "/v3/maintenance/status", struct{}{}, &a.response)
+			a.client.note(a.response.Header.Cluster, err)
+			statuses <- a
+			<-areKnown
+			if a.err = a.client.note("", nil); a.err == nil {
+				err = a.client.ask(trying, requestTimeout, "/v3/kv/txn", t, &a.response)
+				a.err = a.client.note("", err)
+			}
+			answers <- a
+		}()
+	}
+	c, cluster, votes := l.client(0), "", make(map[string]int)
+	for range count {
+		a := <-statuses
+		c.at, cluster = a.client.at, a.response.Header.Cluster
+		c.tokens[c.at] = a.client.tokens[c.at]
+		if votes[cluster]++; cluster != "" && 2*votes[cluster] >= count {
+			break
+		}
+	}
+	close(areKnown)
+	var refused error
+	for range count {
+		a := <-answers
+		if a.err == nil {
+			if a.response.Header.Cluster != cluster {
+				c.at = a.client.at
+			}
+			return c, a.response, nil
+		}
+		if errors.Is(a.err, ErrRefused) {
+			refused = a.err
+		}
+	}
+	return nil, transactionResponse{}, cmp.Or(refused, l.Explain(errors.New("the log cannot be reached")))
 }
 
 // observe records that a response had this revision, and returns the highest revision seen so far.
@@ -141,13 +171,25 @@ func (s *Session) observe(revision int64) int64 {
 
 // Append appends text as entry number of node, once, and returns its revision. It asks one endpoint
 // after another until the result is certain or ctx is done. It fails with ctx's error, ErrReplaced,
-// ErrRestored, ErrVoid or ErrTooLarge. After ctx's error and, rarely, ErrTooLarge, the entry may
-// still get into the log, now or later, and Append may be called again with the same number and
-// text.
+// ErrRestored, ErrVoid, ErrForgedNumber or ErrTooLarge. After ctx's error and, rarely, ErrTooLarge,
+// the entry may still get into the log, now or later, and Append may be called again with the same
+// number and text.
 func (s *Session) Append(ctx context.Context, node string, number int, text []byte) (int64, error) {
+	start := time.Now()
 	revision, err := s.append(ctx, node, number, text)
-	for err == errNewSnapshot {
-		revision, err = s.append(ctx, node, number, text)
+	for ; err == errNewSnapshot || err == errTaken; revision, err = s.append(ctx, node, number, text) {
+		if err == errTaken {
+			pause(ctx)
+		}
+	}
+	if err == ErrForgedNumber {
+		// Otherwise others would look for the entries that the forged number counts.
+		key := s.log.key("nodes/" + node)
+		_, err = s.appender.hedge(ctx, slowAfter, same(transaction{
+			Compare: []compare{createdIs(s.log.key("lobby"), s.Created)},
+			Success: []operation{remove(key)},
+		}))
+		return 0, cmp.Or(err, ErrForgedNumber)
 	}
 	if err != nil {
 		return 0, err
@@ -157,28 +199,36 @@ func (s *Session) Append(ctx context.Context, node string, number int, text []by
 	case <-s.appended: // an older one that Entries has not received
 	default:
 	}
-	s.appended <- acknowledgement{revision, s.appender.at}
+	s.appended <- acknowledgement{revision, s.appender.at, time.Since(start)}
 	return revision, nil
 }
 
-var errNewSnapshot = errors.New("another snapshot was saved meanwhile")
+var (
+	errNewSnapshot = errors.New("another snapshot was saved meanwhile")
+	errTaken       = errors.New("someone else has put the entry's key")
+)
 
 // append is one attempt of Append. A node's first entry is put only if NAME/state has not changed
 // since Begin or append last read it; otherwise append fails with errNewSnapshot. The first entry
 // needs this condition because no number in etcd tells whether it is a late retry: once the others
 // have declared the node dead and saved a snapshot, the node's key is removed.
+//
+// An entry's key must not exist before. If someone else has put it, and the node skips what it says
+// when it reads it, the node discards it; append fails with errTaken until then.
 func (s *Session) append(ctx context.Context, node string, number int, text []byte) (int64, error) {
 	lobby, state, key := s.log.key("lobby"), s.log.key("state"), s.log.key("nodes/"+node)
-	digits := strconv.Itoa(number)
-	conditions := []compare{createdIs(lobby, s.Created), versionIs(key, int64(number-1))}
+	entry, digits := s.log.entry(node, number), strconv.Itoa(number)
+	conditions := []compare{
+		createdIs(lobby, s.Created), versionIs(key, int64(number-1)), versionIs(entry, 0),
+	}
 	if number == 1 {
 		conditions = append(conditions, modifiedIs(state, s.state))
 	}
 	seen := s.observe(0)
 	response, err := s.appender.hedge(ctx, slowAfter, same(transaction{
 		Compare: conditions,
-		Success: []operation{put(s.log.key("log/"+node+"/"+digits), text), put(key, []byte(digits))},
-		Failure: []operation{get(lobby), get(key), get(state)},
+		Success: []operation{put(entry, text), put(key, []byte(digits))},
+		Failure: []operation{get(lobby), get(key), get(state), stat(entry)},
 	}))
 	if err != nil {
 		return 0, err
@@ -190,19 +240,40 @@ func (s *Session) append(ctx context.Context, node string, number int, text []by
 		}
 		return revision, nil
 	}
-	count, newState := response.find(key), response.find(state).Modified
+	count, newState, found := response.find(key), response.find(state).Modified, response.find(entry)
 	switch {
 	case response.find(lobby).Created != s.Created:
 		return 0, ErrReplaced
 	case revision < seen:
 		return 0, ErrRestored
+	case count.isForged() || count.Version > int64(number),
+		count.Version == int64(number) && count.Modified != found.Created:
+		return 0, ErrForgedNumber
 	case count.Version == int64(number): // an earlier attempt succeeded
 		return count.Modified, nil
-	case 0 < count.Version && count.Version < int64(number):
+	case 0 < count.Version && count.Version < int64(number-1):
 		return 0, ErrRestored
 	case number == 1 && newState != s.state:
 		s.state = newState
 		return 0, errNewSnapshot
+	case count.Version == int64(number-1):
+		return 0, errTaken
 	}
 	return 0, ErrVoid
+}
+
+// isForged reports whether kv, the number of a node, was put by someone else. Its node puts every
+// number once, from 1.
+func (kv keyValue) isForged() bool {
+	return kv.Version > 0 && string(kv.Value) != strconv.FormatInt(kv.Version, 10)
+}
+
+// Discard removes an entry that someone else has put in the name of a node of this process, unless
+// it was changed since.
+func (s *Session) Discard(ctx context.Context, e Entry) {
+	key := s.log.entry(e.Node, e.Number)
+	_, _ = s.began.clone().hedge(ctx, slowAfter, same(transaction{
+		Compare: []compare{createdIs(s.log.key("lobby"), s.Created), modifiedIs(key, e.Revision)},
+		Success: []operation{remove(key)},
+	}))
 }

@@ -111,7 +111,7 @@ func (l *Log) append(node string, number int, text []byte) (int64, error) {
 }
 
 // Entries is like that of an etcd.Session.
-func (v *View) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
+func (v *View) Entries(ctx context.Context, _ map[string]int) iter.Seq2[etcd.Entry, error] {
 	return func(yield func(etcd.Entry, error) bool) {
 		for at := v.At; ; {
 			c := <-v.log.contents
@@ -140,6 +140,19 @@ func (v *View) Entries(ctx context.Context) iter.Seq2[etcd.Entry, error] {
 			}
 		}
 	}
+}
+
+// Discard does nothing, since here an entry of another node never takes the place of one's own.
+func (v *View) Discard(context.Context, etcd.Entry) {}
+
+// Damage makes all nodes read that an entry was changed or removed by hand.
+func (l *Log) Damage(node string, number int) {
+	c := <-l.contents
+	defer func() { l.contents <- c }()
+	e := etcd.Entry{Revision: c.last() + 1, Node: node, Number: number, Damaged: true}
+	c.entries = append(c.entries, e)
+	close(c.grown)
+	c.grown = make(chan struct{})
 }
 
 // SaveSnapshot is like that of an etcd.Session.

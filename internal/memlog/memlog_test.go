@@ -22,7 +22,7 @@ func read(t *testing.T, v *View) (got []string, err error) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Second)
 	defer stop()
 	var e etcd.Entry
-	for e, err = range v.Entries(ctx) {
+	for e, err = range v.Entries(ctx, nil) {
 		if err == nil {
 			got = append(got, fmt.Sprintf("%s %d @%d %s", e.Node, e.Number, e.Revision, e.Text))
 		}
@@ -113,7 +113,7 @@ func TestViewIsCutAndDelayed(t *testing.T) {
 		}
 		isCut.Store(true)
 		time.AfterFunc(cut, func() { isCut.Store(false) })
-		for range v.Entries(t.Context()) {
+		for range v.Entries(t.Context(), nil) {
 			break
 		}
 		if took := time.Since(start); took < 2*delay+cut || took > 2*delay+cut+time.Second/5 {
