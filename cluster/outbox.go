@@ -61,8 +61,8 @@ func (o *outbox) next() sentEntry {
 	return entry
 }
 
-// retract takes back the entry in flight, which etcd has rejected as too large, so that smaller ones
-// follow. It returns false if the entry has at most one command.
+// retract takes back the entry in flight, which etcd has rejected as too large, so that smaller
+// ones follow. It returns false if the entry has at most one command.
 func (o *outbox) retract() bool {
 	last := len(o.sent) - 1
 	if last < 0 {

@@ -45,7 +45,7 @@ type Session struct {
 	saver    *client              // for SaveSnapshot
 	began    *client              // the client that Begin used; Entries starts with a clone of it
 	state    int64                // last known revision of the key NAME/state; see append
-	halved   halvings             // see there
+	halved   halvings             // by SaveSnapshot
 	seen     chan int64           // holds the highest revision seen; see observe
 	appended chan acknowledgement // holds Append's latest success until Entries receives it
 }
