@@ -140,11 +140,27 @@ type access struct {
 	endEntries     func(e etcd.Entry) error
 	refuseSnapshot func() error
 
+	// answerAppend returns what Append returns. If both are zero, Append goes on.
+	answerAppend func(number int, text []byte) (int64, error)
+
 	isAppending atomic.Bool
-	appends     []appended
-	read        int // number of entries
+	appends     []appended // the last one with each number
+	rejected    int        // the number of the last one that was too large
+	read        int        // number of entries
 	saves       []saveCall
 	discards    []string // NODE/NUMBER
+}
+
+var errTooLarge = fmt.Errorf("etcd says: %w", etcd.ErrTooLarge)
+
+// atMost returns an answerAppend that rejects entries of more than this many bytes.
+func atMost(bytes int) func(int, []byte) (int64, error) {
+	return func(_ int, text []byte) (int64, error) {
+		if len(text) > bytes {
+			return 0, errTooLarge
+		}
+		return 0, nil
+	}
 }
 
 // appended is a call of Append.
@@ -182,6 +198,9 @@ func (a *access) Append(ctx context.Context, node string, number int, text []byt
 	}
 	defer a.isAppending.Store(false)
 	a.lobby.step()
+	if number == a.rejected {
+		a.appends = a.appends[:number-1]
+	}
 	a.appends = append(a.appends, appended{a.lobby.now(), string(text)})
 	if len(a.appends) != number {
 		a.lobby.Errorf("call %d of Append is for entry %d", len(a.appends), number)
@@ -189,6 +208,14 @@ func (a *access) Append(ctx context.Context, node string, number int, text []byt
 	if a.refuseAppend != nil {
 		if err := a.refuseAppend(number); err != nil {
 			return 0, err
+		}
+	}
+	if a.answerAppend != nil {
+		if revision, err := a.answerAppend(number, text); revision > 0 || err != nil {
+			if err == errTooLarge {
+				a.rejected = number
+			}
+			return revision, err
 		}
 	}
 	if !wait(ctx, &a.holdsAppends) {

@@ -22,7 +22,7 @@ const (
 	startAfter = 20          // the same before it is known, enough for four responses of etcd, of 5 s each
 	voidAfter  = 2           // the same if the log accepts no more of its entries
 
-	maxEntry      = 128 << 10 // bytes of an entry, not counting its last command
+	maxEntry      = 128 << 10 // outbox.limit, unless etcd accepts less
 	snapshotAfter = 4 << 20   // minimum bytes of entries between two snapshots
 	entryCost     = 1 << 10   // bytes added to the size of each entry's text
 
@@ -133,6 +133,7 @@ func NewNode(session *etcd.Session, log Log, settings Settings, warn func(string
 		key:       key,
 		created:   session.Created,
 		startedAt: session.At,
+		outbox:    outbox{limit: maxEntry},
 		explain:   func(err error) error { return err },
 		inbox:     []room.Step{room.Restore{Snapshot: start.Room}},
 		nodes:     make(map[string]member),
@@ -262,9 +263,12 @@ func (n *Node) send(ctx context.Context, entry sentEntry) {
 func (n *Node) noteAppended(r logResult) error {
 	n.outbox.inFlight = false
 	n.see(r.entry)
-	if errors.Is(r.err, etcd.ErrVoid) {
+	switch {
+	case errors.Is(r.err, etcd.ErrVoid):
 		n.outbox.isVoid = true
 		return nil // the reason will be read from the log
+	case errors.Is(r.err, etcd.ErrTooLarge) && n.outbox.retract():
+		return nil
 	}
 	return r.err
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -15,6 +16,7 @@ type outbox struct {
 	damaged      int64          // the revision of damage that no entry has reported yet, or 0
 	removals     []removal      // in no entry yet
 	heartbeatDue bool           // whether the next entry is a heartbeat
+	limit        int            // maximum bytes of an entry, not counting its last command
 
 	number   int         // of the last entry that was sent
 	sent     []sentEntry // entries that have not been read yet, in order
@@ -30,10 +32,11 @@ type sentEntry struct {
 	at          time.Time // when it was sent
 }
 
-// hasNext reports whether an entry should be sent now.
+// hasNext reports whether an entry should be sent now. Once an entry has been retracted, only one
+// is sent before it has been read: perhaps etcd has the retracted one instead.
 func (o *outbox) hasNext() bool {
 	isDue := o.heartbeatDue || o.saved != 0 || o.damaged > 0 || len(o.removals) > 0 || len(o.commands) > 0
-	return isDue && !o.inFlight && !o.isVoid
+	return isDue && !o.inFlight && !o.isVoid && (o.limit == maxEntry || len(o.sent) == 0)
 }
 
 // next returns the next entry, with as many commands as fit.
@@ -49,7 +52,7 @@ func (o *outbox) next() sentEntry {
 		text = r.appendTo(text)
 	}
 	count := 0
-	for count < len(o.commands) && len(text) < maxEntry {
+	for count < len(o.commands) && len(text) < o.limit {
 		text = o.commands[count].AppendTo(text)
 		count++
 	}
@@ -58,10 +61,33 @@ func (o *outbox) next() sentEntry {
 	return entry
 }
 
+// retract takes back the entry in flight, which etcd has rejected as too large, so that smaller
+// ones follow. It returns false if the entry has at most one command.
+func (o *outbox) retract() bool {
+	last := len(o.sent) - 1
+	if last < 0 {
+		return true // it has been read, because etcd had accepted it as well
+	}
+	entry := o.sent[last]
+	c, err := parseNext(string(entry.text))
+	if err != nil || len(c.commands) < 2 {
+		return false
+	}
+	o.sent, o.number = o.sent[:last], o.number-1
+	o.commands, o.removals = append(c.commands, o.commands...), append(c.removals, o.removals...)
+	o.saved, o.damaged = cmp.Or(o.saved, c.saved), max(o.damaged, c.damaged)
+	o.heartbeatDue = o.heartbeatDue || entry.isHeartbeat
+	o.limit = min(o.limit, len(entry.text)) / 2
+	return true
+}
+
 // unknown returns the number of commands that may be in the log but have not been read.
 func (o *outbox) unknown() (count int) {
 	for _, entry := range o.sent {
 		count += entry.commands
+	}
+	if o.limit < maxEntry {
+		count += len(o.commands) // a retracted entry may have had them
 	}
 	return count
 }

@@ -72,6 +72,59 @@ func TestNodesWithOtherSettingsExit(t *testing.T) {
 	mustBeOneLobby(t, first, same)
 }
 
+// An etcd, or a proxy in front of it, that accepts only small requests still gets snapshots, in
+// smaller pieces; old entries are removed, and a node that starts later has everything.
+func TestEtcdThatAcceptsOnlySmallRequests(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(t *testing.T, e *etcd) (url string){
+		"etcd's limits": func(t *testing.T, e *etcd) string {
+			e.flags = []string{"--max-request-bytes", "131072", "--max-txn-ops", "16"}
+			e.start(t)
+			return e.url()
+		},
+		"nginx's limit": func(t *testing.T, e *etcd) string { // 1 MB
+			e.start(t)
+			etcd := *e.members[0].server
+			etcd.addr = e.members[0].client
+			immediate := nginx.with("proxy_http_version 1.1;", "proxy_http_version 1.1; proxy_buffering off;")
+			return immediate.before(t, &etcd).url
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEtcd(t, 1)
+			url := prepare(t, e)
+			settings := []string{"-history", "500"} // 2 MB
+			nodes := []*node{startNode(t, url, settings...), startNode(t, url, settings...)}
+			first, _ := e.keys(t, logKeys)
+			eventually(t, time.Minute, "the first entry to be removed", func() bool {
+				var flooding sync.WaitGroup
+				for i := range 80 { // enough for entries of 128 KiB
+					flooding.Go(func() { nodes[i%2].mustFlood(t, fmt.Sprint("flood-", i), 15) })
+				}
+				flooding.Wait()
+				keys, _ := e.keys(t, logKeys)
+				return !slices.Contains(keys, first[0])
+			})
+			mustNotHaveStartedOver(t, nodes)
+			last, list := nodes[0].lastID(t), nodes[0].do(t, "GET", "/users", "").body
+			for _, n := range nodes {
+				if printed := n.errs.String(); printed != "" {
+					t.Errorf("the node at %s printed %q", n.addr, printed)
+				}
+				n.kill()
+			}
+			late := startNode(t, url, settings...)
+			if got := late.do(t, "GET", "/users", ""); got.body != list || late.lastID(t) != last {
+				t.Errorf("after the restart the last event is %s and the list %.200q, want %s and %.200q",
+					late.lastID(t), got.body, last, list)
+			}
+			if n := len(late.blocksAfter(t, idPlus(t, last, -400), last)); n != 400 {
+				t.Errorf("the stream has %d events, want 400", n)
+			}
+		})
+	}
+}
+
 func TestInvalidEtcdURLsAreRejected(t *testing.T) {
 	t.Parallel()
 	for _, urls := range []string{

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -67,6 +68,24 @@ func TestPagesWithLargeValuesGetSmaller(t *testing.T) {
 			}
 		}
 		f.mustRead(t, "a/1=x")
+	})
+}
+
+// A gateway can reject etcd's response in the same words as a request.
+func TestPagesThatAGatewayRejectsGetSmaller(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		for i := range 3 {
+			mustAppend(t, s, "a", i+1, "x")
+		}
+		w.script(func(c *call, serve func()) {
+			if asked := decode[transaction](c.body); c.path == "/v3/kv/txn" && asked.Success[0].Range.Limit > 1 {
+				c.fail(http.StatusTooManyRequests, "grpc: received message larger than max (3 vs. 2)")
+				return
+			}
+			serve()
+		})
+		follow(t.Context(), s).mustRead(t, "a/1=x", "a/2=x", "a/3=x")
 	})
 }
 

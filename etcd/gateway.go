@@ -160,6 +160,15 @@ func (e *gatewayError) Error() string {
 	return fmt.Sprintf("%s (status %d)", strings.TrimPrefix(e.Message, "etcdserver: "), e.Status)
 }
 
+// ErrTooLarge is matched by errors with which etcd, or a proxy in front of it, rejects a request
+// that it might accept in smaller parts.
+var ErrTooLarge = errors.New("the request is too large")
+
+func (e *gatewayError) Is(target error) bool {
+	return target == ErrTooLarge && (e.Status == http.StatusRequestEntityTooLarge ||
+		hasMessage(e, "request is too large", "message larger than max", "too many operations in txn"))
+}
+
 // noToken takes the place of a token while authentication is switched off. It is never sent,
 // because etcd 3.4 then rejects requests with any token.
 const noToken = "none"
@@ -201,13 +210,15 @@ func pause(ctx context.Context) {
 // hedge sends a transaction to one endpoint after another until one of them responds. It goes on to
 // the next one retryDelay after a failure, or if there is no response within the time slow. A slow
 // endpoint may still respond after that, and a stalled one delays nothing for long. Each endpoint
-// is sent what request returns at that moment. The only error is ctx's.
+// is sent what request returns at that moment. The only errors are ctx's and, if one endpoint
+// rejects a change as too large, ErrTooLarge; another endpoint may have executed that change.
 func (c *client) hedge(
 	ctx context.Context, slow time.Duration, request func() transaction,
 ) (response transactionResponse, err error) {
 	type try struct {
 		number   int
 		client   *client
+		request  transaction
 		response transactionResponse
 		err      error
 	}
@@ -220,9 +231,9 @@ func (c *client) hedge(
 		select {
 		case <-next.C:
 			started++
-			t, request := try{number: started, client: c.clone()}, request()
+			t := try{number: started, client: c.clone(), request: request()}
 			go func() {
-				t.err = t.client.ask(ctx, requestTimeout, "/v3/kv/txn", request, &t.response)
+				t.err = t.client.ask(ctx, requestTimeout, "/v3/kv/txn", t.request, &t.response)
 				first := t.response.first()
 				isIncomplete := t.response.Header.Cluster == "" || first.More && len(first.KVs) == 0
 				if t.err == nil && isIncomplete { // because of a broken proxy
@@ -237,9 +248,10 @@ func (c *client) hedge(
 			c.move()
 			next.Reset(slow)
 		case t := <-tries:
-			if t.err == nil {
+			isChange := t.request.Compare != nil
+			if t.err == nil || isChange && errors.Is(t.err, ErrTooLarge) {
 				*c = *t.client
-				return t.response, nil
+				return t.response, t.err
 			}
 			if t.number == started {
 				next.Reset(retryDelay)
@@ -439,6 +451,9 @@ func (c *client) explain(err error) error {
 			"grant a role that may", user, c.log.key(""))
 	case errors.Is(err, errDamaged):
 		return err // it does not depend on the endpoint
+	case errors.Is(err, ErrTooLarge):
+		return fmt.Errorf("%s rejects a request (%w); start etcd without --max-request-bytes and "+
+			"--max-txn-ops, and make any proxy in front of it accept bodies of 2 MB", endpoint, err)
 	case isResponse && response.Status == http.StatusNotFound:
 		return refuse("%s has no JSON gateway; start etcd with --enable-grpc-gateway, and do not use "+
 			"the URL of a grpc-proxy", endpoint)

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -239,6 +240,32 @@ func (w *world) script(script func(c *call, serve func()), members ...int) {
 			}
 		}
 	})
+}
+
+// limit makes etcd reject pieces and transactions that are larger than this, and counts these
+// rejections. (A pointer is longer than the tests' pieces.)
+func (w *world) limit(most, operations int) (rejections *atomic.Int64) {
+	rejections = new(atomic.Int64)
+	w.script(func(c *call, serve func()) {
+		var asked transaction
+		if c.path == "/v3/kv/txn" {
+			asked = decode[transaction](c.body)
+		}
+		isLarge := func(o operation) bool {
+			return o.Put != nil && bytes.Contains(o.Put.Key, []byte("/state/")) && len(o.Put.Value) > most
+		}
+		switch {
+		case slices.ContainsFunc(asked.Success, isLarge):
+			rejections.Add(1)
+			c.fail(http.StatusBadRequest, "etcdserver: request is too large")
+		case len(asked.Success) > operations:
+			rejections.Add(1)
+			c.fail(http.StatusBadRequest, "etcdserver: too many operations in txn request")
+		default:
+			serve()
+		}
+	})
+	return rejections
 }
 
 // stop makes members close all their connections and refuse new ones.

@@ -45,6 +45,7 @@ type Session struct {
 	saver    *client              // for SaveSnapshot
 	began    *client              // the client that Begin used; Entries starts with a clone of it
 	state    int64                // last known revision of the key NAME/state; see append
+	halved   halvings             // by SaveSnapshot
 	seen     chan int64           // holds the highest revision seen; see observe
 	appended chan acknowledgement // holds Append's latest success until Entries receives it
 }
@@ -170,8 +171,9 @@ func (s *Session) observe(revision int64) int64 {
 
 // Append appends text as entry number of node, once, and returns its revision. It asks one endpoint
 // after another until the result is certain or ctx is done. It fails with ctx's error, ErrReplaced,
-// ErrRestored, ErrVoid or ErrForgedNumber. After ctx's error the entry may still get into the log, now or
-// later, and Append may be called again with the same number and text.
+// ErrRestored, ErrVoid, ErrForgedNumber or ErrTooLarge. After ctx's error and, rarely, ErrTooLarge,
+// the entry may still get into the log, now or later, and Append may be called again with the same
+// number and text.
 func (s *Session) Append(ctx context.Context, node string, number int, text []byte) (int64, error) {
 	start := time.Now()
 	revision, err := s.append(ctx, node, number, text)

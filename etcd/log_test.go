@@ -51,6 +51,38 @@ func TestLobbyWhoseKeyWasRemovedKeepsItsSnapshot(t *testing.T) {
 	})
 }
 
+// These are the responses of etcd and nginx.
+func TestEntryThatIsTooLargeIsNotSentAgain(t *testing.T) {
+	for _, rejection := range []struct {
+		status  int
+		message string
+	}{
+		{http.StatusBadRequest, "etcdserver: request is too large"},
+		{http.StatusBadRequest, "etcdserver: too many operations in txn request"},
+		{http.StatusTooManyRequests, "grpc: received message larger than max (700017 vs. 655360)"},
+		{http.StatusTooManyRequests, "grpc: trying to send message larger than max (3 vs. 2)"},
+		{http.StatusRequestEntityTooLarge, "<html>"},
+	} {
+		inWorld(t, 2, func(t *testing.T, w *world) {
+			s := w.mustBegin()
+			asked := 0
+			w.script(func(c *call, serve func()) {
+				asked++
+				c.fail(rejection.status, rejection.message)
+			})
+			_, err := s.Append(t.Context(), "a", 1, []byte("large"))
+			if !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "--max-request-bytes") {
+				t.Errorf("%q: got %v", rejection.message, err)
+			}
+			if asked != 1 {
+				t.Errorf("%q: etcd was asked %d times", rejection.message, asked)
+			}
+			w.script(nil)
+			mustAppend(t, s, "a", 1, "small")
+		})
+	}
+}
+
 func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 	refuse := func(status int, message string) func(*call, func()) {
 		return func(c *call, _ func()) { c.fail(status, message) }

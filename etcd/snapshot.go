@@ -15,11 +15,15 @@ import (
 )
 
 const (
-	maxPiece   = 1 << 20 // bytes of a piece; etcd accepts requests of 1.5 MiB
+	maxPiece   = 1 << 20 // bytes of a piece; etcd accepts requests of 1.5 MiB by default
 	maxPieces  = 1024    // pieces of a snapshot
-	maxRemoved = 100     // keys removed in one transaction; etcd accepts 128 operations
+	maxRemoved = 128     // keys removed in one transaction; etcd accepts no more by default
 	maxKeys    = 1000    // keys listed at once for removal
+	maxHalved  = 4       // down to pieces of 64 KiB, and to 8 keys removed
 )
+
+// halvings says how often a session has halved maxPiece and maxRemoved because etcd accepts less.
+type halvings struct{ piece, removed int }
 
 var errDamaged = errors.New("the snapshot is missing or damaged, and entries that it includes " +
 	"were removed; a running node can save another one")
@@ -81,12 +85,13 @@ func (l *Log) piece(id string, i int) []byte { return l.key("state/" + id + "/" 
 // removes what is no longer needed: the entries included in the previous snapshot, the pieces of
 // snapshots before that one, and the keys of the nodes that are gone. It compacts etcd's history as
 // well. It has no effect if a later snapshot exists, or if another is saved at the same time. It
-// fails with ctx's error or ErrReplaced, or if data is too large.
+// fails with ctx's error, ErrReplaced or ErrTooLarge, or if data is too large.
 //
 // The pieces of the previous snapshot stay, because a node that is starting may be reading them.
 func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone []string) error {
 	log, state := s.log, s.log.key("state")
-	if most := maxPieces * log.maxPiece; len(data) > most {
+	size := log.maxPiece >> s.halved.piece
+	if most := maxPieces * size; len(data) > most {
 		return fmt.Errorf("it has %d bytes, and at most %d can be saved", len(data), most)
 	}
 	read := transaction{Success: []operation{get(state), get(log.key("copy"))}}
@@ -100,9 +105,15 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 		return nil
 	}
 	p := pointer{At: at, Removed: previous.At, ID: rand.Text(), Sum: sumOf(data)}
-	for piece := range slices.Chunk(data, log.maxPiece) {
+	for piece := range slices.Chunk(data, size) {
 		p.Pieces++
-		if _, err := s.change(ctx, nil, put(log.piece(p.ID, p.Pieces), piece)); err != nil {
+		_, err := s.change(ctx, nil, put(log.piece(p.ID, p.Pieces), piece))
+		if errors.Is(err, ErrTooLarge) && s.halved.piece < maxHalved {
+			s.halved.piece++
+			// With another ID, a late put of this piece cannot replace a smaller one.
+			return s.SaveSnapshot(ctx, at, data, gone)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -145,14 +156,9 @@ func (s *Session) tidy(ctx context.Context, p, old pointer, revision int64, gone
 	if err := s.removeKeys(ctx, s.log.key("state/"), revision, isOld); err != nil {
 		return err
 	}
-	for nodes := range slices.Chunk(gone, maxRemoved) {
-		var operations []operation
-		for _, node := range nodes {
-			operations = append(operations, remove(s.log.key("nodes/"+node)))
-		}
-		if _, err := s.change(ctx, nil, operations...); err != nil {
-			return err
-		}
+	isGone := func(node string) bool { return slices.Contains(gone, node) }
+	if err := s.removeKeys(ctx, s.log.key("nodes/"), 0, isGone); err != nil {
+		return err
 	}
 	if p.Removed > 0 {
 		// This only saves space in etcd, and others may have done it already, so errors do not matter.
@@ -162,8 +168,8 @@ func (s *Session) tidy(ctx context.Context, p, old pointer, revision int64, gone
 	return ctx.Err()
 }
 
-// removeKeys removes the keys that begin with prefix, have not changed since revision, and for
-// which isOld, given the rest of the key, returns true.
+// removeKeys removes the keys that begin with prefix, have not changed since revision, unless that
+// is 0, and for which isOld, given the rest of the key, returns true.
 func (s *Session) removeKeys(
 	ctx context.Context, prefix []byte, revision int64, isOld func(rest string) bool,
 ) error {
@@ -175,14 +181,21 @@ func (s *Session) removeKeys(
 			return err
 		}
 		found := response.first()
-		for kvs := range slices.Chunk(found.KVs, maxRemoved) {
-			var operations []operation
-			for _, kv := range kvs {
-				if isOld(strings.TrimPrefix(string(kv.Key), string(prefix))) {
-					operations = append(operations, remove(kv.Key))
-				}
+		var operations []operation
+		for _, kv := range found.KVs {
+			if isOld(strings.TrimPrefix(string(kv.Key), string(prefix))) {
+				operations = append(operations, remove(kv.Key))
 			}
-			if _, err := s.change(ctx, nil, operations...); err != nil {
+		}
+		for len(operations) > 0 {
+			n := min(len(operations), maxRemoved>>s.halved.removed)
+			_, err := s.change(ctx, nil, operations[:n]...)
+			switch {
+			case err == nil:
+				operations = operations[n:]
+			case errors.Is(err, ErrTooLarge) && s.halved.removed < maxHalved:
+				s.halved.removed++
+			default:
 				return err
 			}
 		}
@@ -194,7 +207,7 @@ func (s *Session) removeKeys(
 }
 
 // change executes operations if the log is still this session's and the conditions hold. Otherwise
-// the response contains NAME/state. It fails with ctx's error or ErrReplaced.
+// the response contains NAME/state. It fails with ctx's error, ErrReplaced or ErrTooLarge.
 func (s *Session) change(
 	ctx context.Context, conditions []compare, operations ...operation,
 ) (transactionResponse, error) {

@@ -275,6 +275,112 @@ func TestSnapshotIsSavedWhateverFails(t *testing.T) {
 	}
 }
 
+// etcd, or a proxy in front of it, accepts only requests that are smaller than usual.
+func TestSnapshotIsSavedInSmallerParts(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		rejections := w.limit(testPiece>>maxHalved, maxRemoved>>maxHalved)
+		var at int64
+		for i := range 2*maxRemoved + 1 {
+			at = mustAppend(t, s, "a", i+1, "x")
+		}
+		large := strings.Repeat("0123456789", testPiece/4)
+		mustSave(t, s, at, large)
+		mustHave(t, w, at, large)
+		mustSave(t, s, at+1, "two")
+		if got := w.names("log/"); len(got) > 0 {
+			t.Errorf("%d entries remain", len(got))
+		}
+		if n := rejections.Load(); n != 2*maxHalved {
+			t.Errorf("etcd has rejected %d requests", n)
+		}
+		mustSave(t, s, at+2, large) // the session remembers what etcd accepts
+		mustHave(t, w, at+2, large)
+		if n := rejections.Load(); n != 2*maxHalved {
+			t.Errorf("etcd has rejected %d requests after another snapshot", n)
+		}
+	})
+}
+
+func TestSnapshotWhosePartsAreRejectedIsNotSaved(t *testing.T) {
+	const most, fewest = testPiece >> maxHalved, maxRemoved >> maxHalved
+	for _, test := range []struct{ bytes, operations, entries, pieces int }{
+		{most - 1, fewest, fewest, 0},
+		{testPiece, fewest - 1, fewest, 2}, // only the entries cannot be removed
+	} {
+		inWorld(t, 2, func(t *testing.T, w *world) {
+			s := w.mustBegin()
+			var at int64
+			for i := range fewest {
+				at = mustAppend(t, s, "a", i+1, "x")
+			}
+			mustSave(t, s, at, "")
+			w.limit(test.bytes, test.operations)
+			err := s.SaveSnapshot(t.Context(), at+1, make([]byte, 2*testPiece), nil)
+			const want = "--max-request-bytes"
+			if !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want advice with %q", err, want)
+			}
+			if got := w.names("log/"); len(got) != test.entries {
+				t.Errorf("%d entries remain, want %d", len(got), test.entries)
+			}
+			if got := w.names("state/"); len(got) != test.pieces {
+				t.Errorf("the pieces are %q, want %d", got, test.pieces)
+			}
+		})
+	}
+}
+
+// Smaller pieces hold less in total.
+func TestSnapshotThatIsTooLargeForSmallerPiecesChangesNothing(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		at := mustAppend(t, s, "a", 1, "x")
+		mustSave(t, s, at, "one")
+		w.limit(testPiece/2, maxRemoved)
+		revision := w.revision
+		err := s.SaveSnapshot(t.Context(), at+1, make([]byte, maxPieces*testPiece/2+1), nil)
+		if err == nil || !strings.Contains(err.Error(), "at most 512000 can be saved") {
+			t.Errorf("got %v", err)
+		}
+		if w.revision != revision {
+			t.Error("etcd has changed")
+		}
+		mustHave(t, w, at, "one")
+	})
+}
+
+// One endpoint executes a put only after another has rejected it.
+func TestLatePutOfALargePieceDoesNoHarm(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		at := mustAppend(t, s, "a", 1, "x")
+		large := strings.Repeat("0123456789", testPiece/10)
+		w.limit(testPiece/2, maxRemoved)
+		var late transaction
+		w.script(func(c *call, serve func()) {
+			if asked := decode[transaction](c.body); late.Success == nil && asked.Compare != nil {
+				late = asked
+				c.hang()
+				return
+			}
+			serve()
+		}, 0)
+		mustSave(t, s, at, large)
+		w.set(func() {
+			if !w.transact(late).Succeeded {
+				t.Error("the late put was not executed")
+			}
+		})
+		mustHave(t, w, at, large)
+		mustSave(t, s, at+1, "two")
+		mustSave(t, s, at+2, "three")
+		if got := w.names("state/"); len(got) != 2 {
+			t.Errorf("the pieces are %q, want those of two snapshots", got)
+		}
+	})
+}
+
 func TestSnapshotThatIsTooLargeChangesNothing(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()
