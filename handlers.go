@@ -28,7 +28,7 @@ import (
 	"lobby/web"
 )
 
-// server handles each HTTP request by asking the hub once.
+// server handles HTTP requests. For one about users or events it asks the hub once.
 //
 // It does not pass the request's context on: net/http cancels it when the client closes its side of
 // the connection, and such a client (HTTP/1.0 clients, nc) may still be waiting for the response.
@@ -37,7 +37,7 @@ type server struct {
 	hub       *Hub
 	answersTo func(origin.Host) bool // whether the Host of a request is this server's
 	crowded   func() bool            // whether connections are getting scarce
-	lists     chan struct{}          // has an element for each list that is being sent
+	lists     chan struct{}          // has an element for each long list that is being sent
 	router    *httprouter.Router
 }
 
@@ -238,15 +238,16 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, params httproute
 	w.Header().Set("Cache-Control", "no-cache, no-transform")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
 	setHead(w, id, "text/event-stream; charset=utf-8")
+	// The wrapper that counts what is written would keep Send from hijacking the connection.
 	streaming.Send(metrics.Uncounted(w), r, stream)
 }
 
 // maxEventID is more than the length of any event id, in bytes.
 const maxEventID = 100
 
-// lastEventID returns the id after which a stream starts: the last header or, failing that, the last
-// query parameter that is not empty. A value longer than any id is cut off; it is still not a valid
-// id.
+// lastEventID returns the id after which a stream starts: the last header or, failing that, the
+// last query parameter that is not empty. A value longer than any id is cut off; it is still not a
+// valid id.
 func lastEventID(r *http.Request) string {
 	id := ""
 	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
@@ -356,7 +357,8 @@ func fail(w http.ResponseWriter, r *http.Request, status int, sentence string) {
 	http.Error(w, strings.ToUpper(sentence[:1])+sentence[1:]+".", status)
 }
 
-// innermost returns the ResponseWriter that middleware has wrapped, which http.MaxBytesReader needs.
+// innermost returns the ResponseWriter that middleware has wrapped, which http.MaxBytesReader
+// needs.
 func innermost(w http.ResponseWriter) http.ResponseWriter {
 	for {
 		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
@@ -367,8 +369,8 @@ func innermost(w http.ResponseWriter) http.ResponseWriter {
 	}
 }
 
-// closeConn has net/http close the connection after the response. Over HTTP/2, other responses share
-// the connection, so it stays open.
+// closeConn has net/http close the connection after the response. Over HTTP/2, other responses
+// share the connection, so it stays open.
 func closeConn(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close")

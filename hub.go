@@ -181,8 +181,9 @@ func (h *Hub) Watch(ctx context.Context, lastEventID string) (chain.ID, *Stream,
 	return h.Subscribe(ctx, chat.Name{}, lastEventID)
 }
 
-// Subscribe opens a stream like Watch and keeps the named user present while it is open. If the user
-// is new, the ID is that of the arrival, which the stream receives right after any missed events.
+// Subscribe opens a stream like Watch and keeps the named user present while it is open. If the
+// user is new, the ID is that of the arrival, which the stream receives right after any missed
+// events.
 func (h *Hub) Subscribe(ctx context.Context, name chat.Name, lastEventID string) (chain.ID, *Stream, error) {
 	r := ask(ctx, h, h.subscribes, subscription{name, lastEventID})
 	if r.Err != nil {
@@ -424,9 +425,9 @@ func (s *state) endFirstGracePeriod() {
 // own command has come back.
 
 // Connect makes the hub one of several; call it before Run. Node is the name of its node. Every
-// command sent to commands must come back in an Entry of that node, in the same order, until an End.
-// The hub sends one result for each step except Entry and End; results needs a buffer of at least
-// one. The receiver of commands must never wait until the hub receives a step.
+// command sent to commands must come back in an Entry of that node, in the same order, until an
+// End. The hub sends one result for each step except Entry and End; results needs a buffer of at
+// least one. The receiver of commands must never wait until the hub receives a step.
 func (h *Hub) Connect(
 	node string, commands chan<- room.Command, steps <-chan room.Step, results chan<- room.StepResult,
 ) {

@@ -948,8 +948,8 @@ func act(t *testing.T, client int, random *rand.Rand, anyHub func() *Hub, said *
 	}
 }
 
-// mustRestore starts one more machine, from a snapshot in which a user has joined and has streams on
-// all current machines, and fails the test unless it has the same state as they have.
+// mustRestore starts one more machine, from a snapshot in which a user has joined and has streams
+// on all current machines, and fails the test unless it has the same state as they have.
 func mustRestore(t *testing.T, config Config, log *memlog.Log, current ...*machine) *machine {
 	t.Helper()
 	alice := mustName(t, "alice")

@@ -43,13 +43,12 @@ const (
 	idleTimeout = 11 * time.Minute
 
 	// vanishTimeout is how long sent data may stay unacknowledged before the connection is closed. An
-	// outage of half that long loses nothing: the time between the kernel's retries doubles, so one
-	// is due in the second half.
+	// outage of 15 s loses nothing: the time between the kernel's retries doubles, so there is one
+	// between 15 and 30 s.
 	//
-	// A vanished client stays present for at most 51 s: 15 s until a comment is sent, 31 s of retries,
-	// and 5 s of grace period. With a longer -keepalive it can be 66 s: up to 30 s without a comment,
-	// 31 s of retries, and 5 s of grace period. If no comment is sent for longer, the probes of
-	// conns.Listen end the connection.
+	// By default a vanished client stays present for at most 51 s: 15 s until a comment is sent, 31 s
+	// of retries (the kernel may be a second late), and 5 s of grace period. With -keepalive 30s it can
+	// be 66 s. If nothing is sent for longer than that, the probes of conns.Listen end the connection.
 	vanishTimeout = 30 * time.Second
 
 	// The kernel accepts at most unsentLimit beyond what it can send, so a client that does not read
@@ -294,7 +293,7 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	}
 	listener := conns.Limit(tcpListener, s.connections, func(w io.Writer) {
 		s.monitor.Count(http.StatusServiceUnavailable, "connections")
-		if s.certificate != nil { // without a protocol to choose from, this is HTTP/1.1
+		if s.certificate != nil { // Without NextProtos, the client cannot choose HTTP/2.
 			w = tls.Server(w.(net.Conn), &tls.Config{GetCertificate: s.certificate.Get})
 		}
 		turnAway(w)
@@ -404,7 +403,7 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 			if reason, err = serveNode(ctx, node, &s, stdout, stderr); err != nil {
 				return err
 			}
-			if lobby.End(node, reason) {
+			if wasKnown := lobby.End(node, reason); wasKnown {
 				wasPart, said = true, ""
 			}
 		}
@@ -426,8 +425,8 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 	}
 }
 
-// serveNode serves a hub that is connected to the others through node, until ctx is done or the node
-// has lost the lobby for the returned reason.
+// serveNode serves a hub that is connected to the others through node, until ctx is done or the
+// node has lost the lobby for the returned reason.
 func serveNode(
 	ctx context.Context, node *cluster.Node, s *settings, stdout, stderr io.Writer,
 ) (reason, err error) {

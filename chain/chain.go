@@ -60,8 +60,8 @@ func ParseID(s string) (ID, error) {
 	return id, nil
 }
 
-// batch is a part of the chain: events that are sent together, or one comment. All fields but sealed
-// are zero until the batch is sealed, and never change afterwards.
+// batch is a part of the chain: events that are sent together, or one comment. All fields but
+// sealed are zero until the batch is sealed, and never change afterwards.
 type batch struct {
 	sealed chan struct{}       // closed when the batch is sealed
 	data   []byte              // whole blocks of the event stream format

@@ -477,7 +477,8 @@ func BenchmarkAppend(b *testing.B) {
 }
 
 // BenchmarkDelivery measures deliveryCost, the processor time for waking one reader and writing to
-// its connection: on a machine with nothing else to do it is the metric ns/reader, or a little less.
+// its connection: on a machine with nothing else to do it is the metric ns/reader, or a little
+// less.
 func BenchmarkDelivery(b *testing.B) {
 	const readers = 1000
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

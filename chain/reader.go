@@ -69,7 +69,8 @@ func (r *Reader) Next(ctx context.Context) ([]byte, error) {
 }
 
 // More returns the bytes that follow those of the last call of Next or More, if they are available
-// now and no more than limit, and otherwise nil. It lets a late reader send several batches at once.
+// now and no more than limit, and otherwise nil. It lets a late reader send several batches at
+// once.
 func (r *Reader) More(limit int) []byte {
 	p := r.position
 	if r.done {

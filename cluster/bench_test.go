@@ -44,8 +44,8 @@ func (f feed) SaveSnapshot(context.Context, int64, []byte, []string) error { ret
 
 func (f feed) Discard(context.Context, etcd.Entry) {}
 
-// BenchmarkFollow measures how a node reads entries of another one and gives them to its hub, without
-// the work of the log and of the hub.
+// BenchmarkFollow measures how a node reads entries of another one and gives them to its hub,
+// without the work of the log and of the hub.
 func BenchmarkFollow(b *testing.B) {
 	const commands = 50 // in an entry
 	log := make(feed)

@@ -38,7 +38,10 @@
 //
 // To keep the log short, a node saves a snapshot of its hub's state whenever the log has grown by
 // 4 MiB, or by the size of the last snapshot if that is more. It removes entries that no node needs
-// any more. The node whose entry reaches that size saves the snapshot. Its next entry says how large
-// the snapshot is, so that all nodes agree when another one is due. If it fails, one is saved when
-// the log has grown by as much again.
+// any more. The node whose entry reaches that size saves the snapshot, and no other node saves one
+// until that node's next entry says how large it is, or the node is removed. So all nodes agree
+// when another one is due. If it fails, that is when the log has grown by as much again.
+//
+// Nodes that run also read when someone changes or removes an entry by hand. They have applied it
+// already, but a node that starts could not, so they make a snapshot due at once.
 package cluster

@@ -123,7 +123,8 @@ func removalText(node string, last int) string {
 	return string(removal{node, last}.appendTo(nil))
 }
 
-// said is the text of an entry in which alice sends a message, which chat.ParseText need not accept.
+// said is the text of an entry in which alice sends a message, which chat.ParseText need not
+// accept.
 func said(text string) string { return "say\x1falice\x1f" + text + "\x1e" }
 
 // access is a node's access to the log. It records the node's calls, and delays them or makes them

@@ -19,7 +19,7 @@ const (
 	heartbeat  = time.Second // one tick
 	deadAfter  = 12          // heartbeats of a node after which it declares a silent node dead
 	quietAfter = 7           // ticks after which a node ends if it has read none of its entries
-	startAfter = 20          // the same before it is known, enough for four responses of etcd, of 5 s each
+	startAfter = 20          // the same before it is known; responses of etcd may take 5 s each
 	voidAfter  = 2           // the same if the log accepts no more of its entries
 
 	maxEntry      = 128 << 10 // outbox.limit, unless etcd accepts less
@@ -65,7 +65,7 @@ type Node struct {
 
 	key       lobbyKey
 	created   int64             // revision of the lobby's first key
-	startedAt int64             // revision up to which the snapshot from which it started includes all entries
+	startedAt int64             // revision up to which the first snapshot includes all entries
 	lost      string            // for the registration
 	explain   func(error) error // adds what the servers of the log have said; see etcd.Log
 
@@ -80,19 +80,13 @@ type Node struct {
 	figures  *figures    // nil without Count
 
 	// What the entries read so far lead to; see receive.
-	nodes     map[string]member // the nodes that are not removed, by name, including this one
-	epoch     string            // of the history
-	isOld     bool              // whether the last entry is from before the lobby's first key
-	size      int               // bytes of entries since a snapshot became due
-	due       int               // size at which the next one is due
-	isDamaged bool              // whether the next one is due because an entry was changed or removed
-	saver     string            // the node that saves a snapshot now, or ""
-	last      map[string]int    // the number of each node's last entry when a snapshot became due
-	lastAt    int64             // the revision of the last entry before that
-	included  map[string]int    // the same as last, but for a snapshot that may have been saved
-	removed   []string          // nodes that were removed since this one last saved a snapshot
-	snapshot  *pendingSnapshot  // nil if this node neither takes nor saves one
-	seen      etcd.Entry        // the newest entry known to be in the log, without its text
+	nodes    map[string]member // the nodes that are not removed, by name, including this one
+	epoch    string            // of the history
+	isOld    bool              // whether the last entry is from before the lobby's first key
+	schedule schedule          // of snapshots
+	removed  []string          // nodes that were removed since this one last saved a snapshot
+	snapshot *pendingSnapshot  // nil if this node neither takes nor saves one
+	seen     etcd.Entry        // the newest entry known to be in the log, without its text
 }
 
 // member is a node of the lobby.
@@ -137,14 +131,13 @@ func NewNode(session *etcd.Session, log Log, settings Settings, warn func(string
 		explain:   func(err error) error { return err },
 		inbox:     []room.Step{room.Restore{Snapshot: start.Room}},
 		nodes:     make(map[string]member),
-		due:       max(start.Due, snapshotAfter),
+		schedule:  schedule{due: max(start.Due, snapshotAfter), saver: start.Saver, last: start.Nodes, at: session.At},
 		isOld:     start.Lobby != key.Epoch,
 	}
 	n.epoch, _, _ = strings.Cut(start.Room.LastID, "-")
 	for name, last := range start.Nodes {
 		n.nodes[name] = member{last: last}
 	}
-	n.saver, n.last, n.lastAt, n.included = start.Saver, start.Nodes, session.At, start.Nodes
 	return n, nil
 }
 
@@ -175,7 +168,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 	defer close(n.ended)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	entries, last := make(chan logResult), n.included
+	entries, last := make(chan logResult), n.schedule.last
 	go func() {
 		for entry, err := range n.log.Entries(ctx, last) {
 			select {

@@ -54,14 +54,10 @@ func (n *Node) warnOfEntry(format string, args ...any) {
 	}
 }
 
-// noteDamage notes that an entry was changed or removed by hand. If it counts, and no saved snapshot
-// includes it, nodes that start need another snapshot; the next entry says so. The node that saves a
-// snapshot removes older entries in the same way.
+// noteDamage notes that an entry was changed or removed by hand. If nodes that start need it,
+// another snapshot is due.
 func (n *Node) noteDamage(e etcd.Entry) {
-	m, isMember := n.nodes[e.Node]
-	_, wasMember := n.last[e.Node]
-	counts := isMember && e.Number <= m.last || !isMember && wasMember
-	if n.isKnown && counts && e.Number > n.included[e.Node] {
+	if n.isKnown && n.schedule.needs(e, n.nodes) {
 		n.outbox.damaged = e.Revision
 		n.warnOfEntry("entry %d of %q in the lobby's log was changed or removed by hand; "+
 			"another snapshot replaces it", e.Number, e.Node)
@@ -104,9 +100,6 @@ func (n *Node) apply(e etcd.Entry, c content) error {
 			return ErrRemoved
 		}
 		delete(n.nodes, r.node)
-		if r.node == n.saver {
-			n.saver, n.size = "", n.due
-		}
 		n.removed = append(n.removed, r.node)
 		n.inbox = append(n.inbox, room.RemoveNode{Node: r.node})
 	}
@@ -116,38 +109,17 @@ func (n *Node) apply(e etcd.Entry, c content) error {
 	if isOwn {
 		n.noteOwn()
 	}
-	n.noteSize(e, c)
+	if n.schedule.note(e, c, n.nodes) && isOwn {
+		n.takeSnapshot(e.Revision)
+	}
 	return nil
 }
 
-// noteSize decides whether a snapshot is due after an entry. The node of that entry then saves it,
-// and there is no other before that node has said what came of it or was removed.
-func (n *Node) noteSize(e etcd.Entry, c content) {
-	if c.saved != 0 && e.Node == n.saver {
-		n.saver = ""
-		if c.saved != notSaved {
-			n.due = max(c.saved, snapshotAfter)
-			n.included = n.last
-		}
-	}
-	n.size += len(e.Text) + entryCost
-	n.isDamaged = n.isDamaged || c.damaged > n.lastAt
-	if n.saver != "" || n.size < n.due && !n.isDamaged {
-		return
-	}
-	n.saver, n.size, n.isDamaged = e.Node, 0, false
-	// If the node of the previous snapshot has saved it, but died before it said so, the next one to
-	// be saved removes the entries that it includes.
-	n.included = n.last
-	n.last, n.lastAt = make(map[string]int), e.Revision
-	for name, m := range n.nodes {
-		n.last[name] = m.last
-	}
-	if e.Node == n.name {
-		s := snapshot{Lobby: n.key.Epoch, Nodes: n.last, Due: n.due, Saver: n.saver}
-		n.snapshot = &pendingSnapshot{s, e.Revision, slices.Clone(n.removed)}
-		n.inbox = append(n.inbox, room.TakeSnapshot{})
-	}
+// takeSnapshot asks the hub for a snapshot after the entry with this revision.
+func (n *Node) takeSnapshot(at int64) {
+	s := snapshot{Lobby: n.key.Epoch, Nodes: n.schedule.last, Due: n.schedule.due, Saver: n.name}
+	n.snapshot = &pendingSnapshot{s, at, slices.Clone(n.removed)}
+	n.inbox = append(n.inbox, room.TakeSnapshot{})
 }
 
 // see notes that an entry is in the log.

@@ -13,7 +13,8 @@ import (
 	"lobby/etcd"
 )
 
-// Nodes die at different moments of a second, and the others' heartbeats come at different ones too.
+// Nodes die at different moments of a second, and the others' heartbeats come at different ones
+// too.
 func TestDeadNodeIsRemovedIn10To13Seconds(t *testing.T) {
 	const step = 125 * time.Millisecond
 	for phase := time.Duration(0); phase < time.Second; phase += step {

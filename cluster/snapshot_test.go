@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -109,8 +110,8 @@ func TestNodeThatStartsFromASnapshotAgreesWithTheOthers(t *testing.T) {
 		l.mustRun(a, c)
 		a.kill()
 		c.kill()
-		if a.size != c.size || a.epoch != c.epoch {
-			t.Errorf("one node counts %d bytes in epoch %s, the other %d in %s", a.size, a.epoch, c.size, c.epoch)
+		if a.schedule.size != c.schedule.size || a.epoch != c.epoch {
+			t.Errorf("one node counts %d bytes in epoch %s, the other %d in %s", a.schedule.size, a.epoch, c.schedule.size, c.epoch)
 		}
 		for name, m := range a.nodes {
 			if other, ok := c.nodes[name]; !ok || other.last != m.last {
@@ -342,9 +343,8 @@ func TestOneSnapshotIsSavedAtATime(t *testing.T) {
 			}
 			d.kill()
 			c.kill()
-			if c.saver != d.saver || c.size != d.size || c.due != d.due || c.lastAt != d.lastAt {
-				t.Errorf("c has %q %d %d %d, d %q %d %d %d", c.saver, c.size, c.due, c.lastAt,
-					d.saver, d.size, d.due, d.lastAt)
+			if !reflect.DeepEqual(c.schedule, d.schedule) {
+				t.Errorf("c has %+v, d %+v", c.schedule, d.schedule)
 			}
 		})
 	}

@@ -44,10 +44,10 @@ func Listen(addr string) (*net.TCPListener, error) {
 	return listener.(*net.TCPListener), nil
 }
 
-// URLHost returns the HOST:PORT of a URL that a browser on this machine can open. The server was told
-// to listen at wanted and listens at actual. The result is actual, with three exceptions: an empty
-// host becomes localhost; [::], which browsers do not open, becomes [::1]; and a zone is kept,
-// escaped.
+// URLHost returns the HOST:PORT of a URL that a browser on this machine can open. The server was
+// told to listen at wanted and listens at actual. The result is actual, with three exceptions: an
+// empty host becomes localhost; [::], which browsers do not open, becomes [::1]; and a zone is
+// kept, escaped.
 func URLHost(wanted, actual string) string {
 	_, port, _ := net.SplitHostPort(actual)
 	host, _, _ := net.SplitHostPort(wanted)

@@ -115,8 +115,8 @@ func (a *authority) sign(
 	return key, cert
 }
 
-// secure makes each member require certificates of a, and use the one called server. The client uses
-// the one called node.
+// secure makes each member require certificates of a, and use the one called server. The client
+// uses the one called node.
 func (e *etcd) secure(t *testing.T, a *authority) {
 	t.Helper()
 	file := func(name string) string { return filepath.Join(a.dir, name) }

@@ -27,8 +27,8 @@
 // transaction can be sent again, to any server, at any time. If it has been carried out before, its
 // condition now fails, it changes nothing, and the response gives the entry's revision. There are
 // two more conditions: lobby/lobby is still the key that the node has read, so the log is the same,
-// and nobody else has put the entry's key. A node's first entry also requires that lobby/state is as
-// the node has read it, because the node's key may have been removed by the time that the
+// and nobody else has put the entry's key. A node's first entry also requires that lobby/state is
+// as the node has read it, because the node's key may have been removed by the time that the
 // transaction arrives again.
 //
 //	curl http://127.0.0.1:2379/v3/kv/txn -d '{
@@ -68,8 +68,8 @@
 //
 //	curl http://127.0.0.1:2379/v3/auth/authenticate -d '{"name": "alice", "password": "secret"}'
 //
-// The goroutines share only three channels. Append, SaveSnapshot and Entries each have a client that
-// sends its requests to one server (an endpoint) until that fails or is slow, and then to the next.
-// Two channels carry how far etcd has come: a response that is older than an earlier one shows that
-// etcd was restored from a backup. The third has what is known about each endpoint.
+// The goroutines share only three channels. Append, SaveSnapshot and Entries each have a client
+// that sends its requests to one server (an endpoint) until that fails or is slow, and then to the
+// next. Two channels carry how far etcd has come: a response that is older than an earlier one
+// shows that etcd was restored from a backup. The third has what is known about each endpoint.
 package etcd

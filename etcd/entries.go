@@ -316,7 +316,8 @@ func (r *entryReader) watch(ctx context.Context) error {
 				}
 			}
 			r.session.observe(r.position)
-			cluster := message.Result.Header.Cluster // the first message has no events
+			// The first message has no events, so none is read from an endpoint of another cluster.
+			cluster := message.Result.Header.Cluster
 			if !ok || message.Result.Canceled || message.Error != nil || r.client.note(cluster, nil) != nil {
 				r.client.move()
 				pause(ctx)
@@ -326,8 +327,8 @@ func (r *entryReader) watch(ctx context.Context) error {
 	}
 }
 
-// receive starts a watch at the current endpoint and sends its messages to messages, which it closes
-// when the watch has ended.
+// receive starts a watch at the current endpoint and sends its messages to messages, which it
+// closes when the watch has ended.
 func (c *client) receive(ctx context.Context, request any, messages chan<- watchMessage) {
 	defer close(messages)
 	response, err := c.send(ctx, "/v3/watch", request)

@@ -337,8 +337,8 @@ func TestEntriesContinueAfterMembersStop(t *testing.T) {
 	})
 }
 
-// The first member's watch is silent, and its other requests are stuck. Append then gets its response
-// elsewhere, which makes the watch suspect sooner.
+// The first member's watch is silent, and its other requests are stuck. Append then gets its
+// response elsewhere, which makes the watch suspect sooner.
 func TestWatchIsSuspectAtAnEndpointThatAppendHasLeft(t *testing.T) {
 	inWorld(t, 2, func(t *testing.T, w *world) {
 		s := w.mustBegin()

@@ -295,8 +295,8 @@ func (c *client) send(ctx context.Context, path string, request any) (*http.Resp
 			}
 		}
 		response, err := c.post(ctx, path, request)
-		// A token expires when it has not been used for a while, or when etcd's users change. And etcd
-		// misses one if authentication has been switched on.
+		// A token expires when it has not been used for a while, or when etcd's users change. And none
+		// was needed before authentication was switched on.
 		const invalid, old = "invalid auth token", "auth: revision in header is old"
 		if c.tokens[c.at] == "" || !hasMessage(err, invalid, old, "user name is empty") {
 			return response, err

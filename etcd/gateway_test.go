@@ -303,7 +303,8 @@ func (w *world) remove(prefix string) {
 	w.wake()
 }
 
-// list returns "KEY=VALUE" for each key that begins with prefix, in the order of their last changes.
+// list returns "KEY=VALUE" for each key that begins with prefix, in the order of their last
+// changes.
 func (w *world) list(prefix string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -59,9 +59,9 @@ type acknowledgement struct {
 
 // Begin opens the lobby's log, or creates it with these settings if there is none. If only the
 // lobby's key was removed, it keeps everything else, because that is how an operator asks for a new
-// epoch. It fails if all endpoints do; callers retry. seen is the last entry, without its text, that
-// an earlier node of this process has read or appended, or the zero Entry. The error is one line. It
-// matches ErrRefused if waiting does not help.
+// epoch. It fails if all endpoints do; callers retry. seen is the last entry, without its text,
+// that an earlier node of this process has read or appended, or the zero Entry. The error is one
+// line. It matches ErrRefused if waiting does not help.
 func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session, error) {
 	lobby, state := l.key("lobby"), l.key("state")
 	read := []operation{get(state), get(l.key("copy")),

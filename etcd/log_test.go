@@ -173,8 +173,8 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 	}
 }
 
-// A stalled endpoint delays no start: neither one of two URLs, nor one that stalls only after it has
-// said where it belongs.
+// A stalled endpoint delays no start: neither one of two URLs, nor one that stalls only after it
+// has said where it belongs.
 func TestStalledEndpointDelaysNoStart(t *testing.T) {
 	for name, script := range map[string]func(c *call, serve func()){
 		"stalled": failures["stuck"],

@@ -115,8 +115,8 @@ func TestParseCommandsRejectsWhatCouldBeTakenForSomethingElse(t *testing.T) {
 	}
 }
 
-// FuzzParseCommands writes what it has read, which must be the same text, and looks for a name or a text
-// that a client could take for several lines.
+// FuzzParseCommands writes what it has read, which must be the same text, and looks for a name or a
+// text that a client could take for several lines.
 func FuzzParseCommands(f *testing.F) {
 	for _, s := range []string{
 		"", "sync\x1e", "join\x1falice\x1eleave\x1falice\x1e", "say\x1falice\x1fhello\nthere\x1e", "open\x1falice\x1e",

@@ -20,6 +20,6 @@
 //
 // Lists stay in memory while they are being sent, and a client may read slowly on purpose. So the
 // owner knows which Lists are outstanding, from Take to [List.Return], and bounds what they retain
-// by [MaxRetained]. It abandons the oldest long Lists: [List.Abandoned] is closed, and their senders
-// must stop. And it makes no new short List while too many old ones are outstanding.
+// by [MaxRetained]. It abandons the oldest long Lists: [List.Abandoned] is closed, and their
+// senders must stop. And it makes no new short List while too many old ones are outstanding.
 package roster

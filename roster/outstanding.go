@@ -81,8 +81,8 @@ func (r *Roster) retire(m memory) {
 	}
 }
 
-// abandonOldest abandons the oldest long Lists until the rest retain so little that they stay within
-// maxLong until the next check.
+// abandonOldest abandons the oldest long Lists until the rest retain so little that they stay
+// within maxLong until the next check.
 //
 // Each List is charged for the memory that neither the roster nor a newer List shares with it. That
 // is at most what was retired between the making of this List and of the next newer one, because

@@ -1,6 +1,7 @@
 package web
 
-// Tests of how the page's files are served, and of their size. What the page does is tested in e2e/.
+// Tests of how the page's files are served, and of their size. What the page does is tested in
+// e2e/.
 
 import (
 	"bytes"

@@ -1,5 +1,5 @@
-// Package memlog is a lobby's log in memory. Tests of nodes and hubs use it instead of etcd, and can
-// delay each node's access or cut it off.
+// Package memlog is a lobby's log in memory. Tests of nodes and hubs use it instead of etcd, and
+// can delay each node's access or cut it off.
 package memlog
 
 import (

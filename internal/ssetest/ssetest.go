@@ -75,8 +75,9 @@ type Reader interface {
 	More(limit int) []byte
 }
 
-// ReadNow writes to p what r returns at this moment of a synctest bubble, and returns the error with
-// which r has ended, if it has. It must be called by the goroutine that owns the bubble's time.
+// ReadNow writes to p what r returns at this moment of a synctest bubble, and returns the error
+// with which r has ended, if it has. It must be called by the goroutine that owns the bubble's
+// time.
 func (p *Parser) ReadNow(r Reader) error {
 	synctest.Wait()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -1,0 +1,48 @@
+package cluster
+
+import "lobby/etcd"
+
+// schedule decides when a snapshot is due, and which node saves it: the one whose entry makes it
+// due. Until the log says what came of that, no other is due. All nodes decide the same, because
+// everything here follows from the entries.
+type schedule struct {
+	size      int            // bytes of entries since the last snapshot became due
+	due       int            // size at which the next one is due
+	isDamaged bool           // whether the next one is due because an entry was changed or removed
+	saver     string         // the node that saves a snapshot now, or ""
+	last      map[string]int // the number of each node's last entry when the last one became due
+	at        int64          // the revision of the entry that made it due
+}
+
+// note reports whether entry e, which says c, makes a snapshot due. nodes are those after it.
+func (s *schedule) note(e etcd.Entry, c content, nodes map[string]member) bool {
+	if e.Node == s.saver && c.saved != 0 {
+		s.saver = ""
+		if c.saved != notSaved {
+			s.due = max(c.saved, snapshotAfter)
+		}
+	}
+	if _, isMember := nodes[s.saver]; s.saver != "" && !isMember {
+		s.saver, s.size = "", s.due // It was removed, so perhaps it has saved nothing.
+	}
+	s.size += len(e.Text) + entryCost
+	s.isDamaged = s.isDamaged || c.damaged > s.at
+	if s.saver != "" || s.size < s.due && !s.isDamaged {
+		return false
+	}
+	s.saver, s.size, s.isDamaged, s.at = e.Node, 0, false, e.Revision
+	s.last = make(map[string]int)
+	for name, m := range nodes {
+		s.last[name] = m.last
+	}
+	return true
+}
+
+// needs reports whether nodes that start need entry e to be as it was: it counts, and no snapshot
+// that is saved, or is being saved, includes it. A node that has saved a snapshot removes entries
+// that an earlier one includes.
+func (s *schedule) needs(e etcd.Entry, nodes map[string]member) bool {
+	last, wasMember := s.last[e.Node]
+	m, isMember := nodes[e.Node]
+	return e.Number > last && (isMember && e.Number <= m.last || !isMember && wasMember)
+}
