@@ -61,7 +61,7 @@ head -c 1000000 /dev/zero | tr '\0' x >large
 while etcdctl put other/large <large; do :; done
 for i in 1 2 3; do until grep -q "database space exceeded.*; waiting" n$i.log; do sleep 0.2; done; done`,
 		users: "alice", starts: []int{2, 2, 2}},
-	{heading: "Change the password", before: securityCommands + `
+	{heading: "Change the password", etcdFlags: "--bcrypt-cost 4", before: securityCommands + `
 urls=http://lobby:PASSWORD@127.0.0.1:2371,http://lobby:PASSWORD@127.0.0.1:2372
 restart_nodes
 etcdctl auth enable
@@ -128,6 +128,7 @@ func etcdUserCommands(t *testing.T) string {
 }
 
 const startEverything = `
+export ETCDCTL_COMMAND_TIMEOUT=30s
 serves() { until curl -sfo /dev/null http://127.0.0.1:808$1/users; do sleep 0.1; done; }
 show() { for i in $1; do echo "== node $i"; serves $i; curl -si http://127.0.0.1:808$i/users; done; }
 for i in 1 2 3; do start_etcd $i ETCD-FLAGS; done
@@ -204,7 +205,7 @@ func (k *task) carryOut(t *testing.T) {
 // by free ones.
 func runBash(t *testing.T, dir, script string) (output string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	ports := strings.NewReplacer("127.0.0.1:237", freePorts(t), "127.0.0.1:238", freePorts(t),
 		"127.0.0.1:808", freePorts(t))
