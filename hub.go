@@ -5,7 +5,8 @@
 // it a request over a channel and receive one result, so no locks are needed. All events have one
 // order: the order in which Run received the requests.
 //
-//   - A user is present from Join until Leave, and also while a stream is open in the user's name.
+//   - A user is present from Join until Leave, and also while a stream in the user's name is open,
+//     unless a Leave comes after the stream has opened.
 //   - A stream is an open connection that receives every event. It keeps its user present for a
 //     grace period of a few seconds after it closes, so that reloading a page causes no events.
 //   - An event is an arrival, a message or a departure. Events are numbered.
@@ -331,7 +332,7 @@ func (h *Hub) Run(ctx context.Context) {
 	for s.room.Chain.Readers > 0 {
 		select {
 		case lag := <-h.lags:
-			lag.start <- s.room.Chain.After(lag.lastEventID)
+			lag.start <- s.room.Chain.After(lag.lastEventID) // CatchUp counts, but nobody asks for that now.
 		case <-h.closes:
 			s.room.Chain.Readers--
 		}
@@ -424,9 +425,9 @@ func (s *state) endFirstGracePeriod() {
 
 // The rest of this file is for several machines. Their hubs have one order of commands, that of a
 // log (package cluster). A hub sends each command to the log through its node, which gives it all
-// commands that come back, its own and the others', as steps. All hubs apply the same steps in the
-// same order, so they have the same users, events and ids. A request gets its result when its own
-// command has come back.
+// commands that come back, its own and the others', as steps. All hubs apply the same commands in
+// the same order, so they have the same users, events and ids. A request gets its result when its
+// own command has come back.
 
 // Connect makes the hub one of several; call it before Run. Node is the name of its node. Every
 // command sent to commands must come back in an Entry of that node, in the same order, until an End.

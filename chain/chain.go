@@ -60,7 +60,7 @@ func ParseID(s string) (ID, error) {
 	return id, nil
 }
 
-// batch is a part of the chain: events and comments that are sent together. All fields but sealed
+// batch is a part of the chain: events that are sent together, or one comment. All fields but sealed
 // are zero until the batch is sealed, and never change afterwards.
 type batch struct {
 	sealed chan struct{}       // closed when the batch is sealed

@@ -40,7 +40,8 @@ func Restore(last ID, events []byte, history int, keepAlive time.Duration) (*Cha
 	c := NewEpoch(last.epoch, history, keepAlive)
 	c.last.seq = last.seq - kept
 	if c.last.seq > 0 {
-		c.history = c.history[:history] // The ring is full, and does not begin at index 0.
+		// The events below fill the whole ring, and the first of them is not at index 0.
+		c.history = c.history[:history]
 	}
 	for _, block := range blocks[uint64(len(blocks))-kept:] {
 		id := ID{last.epoch, c.last.seq + 1}

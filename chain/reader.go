@@ -15,7 +15,7 @@ const minRetry, maxRetry = time.Second, 2 * time.Second
 // Reader reads the chain. Only one goroutine at a time may use it.
 type Reader struct {
 	position        // the current batch, and the offset at which reading it started
-	done     bool   // whether Next has returned the rest of that batch
+	done     bool   // whether Next or More has returned the rest of that batch
 	opening  []byte // returned by the first Next; nil afterwards
 	askOwner func(ctx context.Context, lastEventID string) (Start, error)
 }

@@ -11,8 +11,8 @@ import (
 // MaxName is the maximum number of code points in a name.
 const MaxName = 64
 
-// Name is the name of a user: 1 to MaxName visible code points. Names are compared byte by byte.
-// The zero Name is not a valid name.
+// Name is the name of a user: 1 to MaxName code points, each of which is visible or shapes the one
+// before it. Names are compared byte by byte. The zero Name is not a valid name.
 type Name struct{ name string }
 
 // ParseName returns s as a Name. The error says what is wrong with s.

@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	heartbeat  = time.Second
+	heartbeat  = time.Second // one tick
 	deadAfter  = 12 // heartbeats of a node after which it declares a silent node dead
-	quietAfter = 7  // heartbeats after which a node ends if it has read none of its entries
+	quietAfter = 7  // ticks after which a node ends if it has read none of its entries
 	voidAfter  = 2  // the same if the log accepts no more of them
 
 	maxEntry      = 128 << 10 // bytes of an entry, not counting its last command
@@ -74,7 +74,7 @@ type Node struct {
 	isBusy   bool        // whether the hub has received the first of them and not sent its result yet
 	isKnown  bool        // whether this node's registration was read
 	isReady  bool        // whether ready is closed
-	quiet    int         // heartbeats since it read an own entry or, before it is known, any entry
+	quiet    int         // ticks since it read an own entry or, before it is known, any entry
 	warnedAt time.Time   // when an entry was last skipped with a warning
 	figures  *figures    // nil without Count
 
@@ -97,7 +97,7 @@ type Node struct {
 // member is a node of the lobby.
 type member struct {
 	last   int // number of its last entry
-	silent int // heartbeats of this node since then
+	silent int // heartbeats of this node that were read since then
 }
 
 // pendingSnapshot is a snapshot that is being taken or saved.
@@ -192,8 +192,8 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 		if reason == nil && n.outbox.hasNext() {
 			n.send(ctx, n.outbox.next())
 		}
-		// A nil channel disables its case below: no entry is read until the hub has finished all
-		// steps, and it gets the next step when it has finished the one before.
+		// A nil channel disables its case below: no entry is read until the hub has received all
+		// steps, and it gets the next step when it has finished the one before, if that has a result.
 		var reads chan logResult
 		var steps chan room.Step
 		var step room.Step

@@ -14,8 +14,8 @@ import (
 	"lobby/room"
 )
 
-// receive handles the next entry of the log. All nodes do the same with it, no matter who wrote it.
-// An error ends this node.
+// receive handles the next entry of the log. All nodes conclude the same about users, events and
+// nodes from it, no matter who wrote it. An error ends this node.
 func (n *Node) receive(ctx context.Context, e etcd.Entry) error {
 	if e.Damaged {
 		n.noteDamage(e)

@@ -7,6 +7,10 @@
 // and the log is these keys in the order of their revisions. It needs no old revisions of keys, so
 // nothing is lost when etcd discards those (a compaction).
 //
+// If someone changes or removes an entry by hand, the nodes that run have read it already. A node
+// that starts compares what it reads with the numbers of the nodes, and so finds that something is
+// missing. Then it has to wait for a snapshot.
+//
 //	lobby/lobby       the settings, put by the first node; recreating this key starts a new epoch
 //	lobby/log/n1/7    entry 7 of the node n1
 //	lobby/nodes/n1    the number of the last entry of the node n1
@@ -14,19 +18,23 @@
 //	lobby/copy        a copy of lobby/state, in case someone changes that
 //	lobby/state/ID/1  the first piece of the snapshot ID
 //
-// The package uses four calls. Their form is JSON over HTTP, with keys and values in base64:
+// The package uses five calls. Their form is JSON over HTTP, with keys and values in base64:
 // bG9iYnkvbG9nLw== is lobby/log/, and bG9iYnkvbG9nMA== is lobby/log0, the end of the range of keys
 // that begin with lobby/log/.
 //
 // Appending is a transaction. If the node has put exactly n-1 entries so far, the transaction puts
 // entry n and the node's new number. It is therefore idempotent: if a response is lost, the same
 // transaction can be sent again, to any server, at any time. If it has been carried out before, its
-// condition now fails, it changes nothing, and the response gives the entry's revision. A node's
-// first entry has a second condition, that lobby/state is as the node has read it, because the
-// node's key may have been removed by the time that the transaction arrives again.
+// condition now fails, it changes nothing, and the response gives the entry's revision. There are
+// two more conditions: lobby/lobby is still the key that the node has read, so the log is the same,
+// and nobody else has put the entry's key. A node's first entry also requires that lobby/state is as
+// the node has read it, because the node's key may have been removed by the time that the
+// transaction arrives again.
 //
 //	curl http://127.0.0.1:2379/v3/kv/txn -d '{
-//	  "compare": [{"target": "VERSION", "key": "bG9iYnkvbm9kZXMvbjE=", "version": 0},
+//	  "compare": [{"target": "CREATE", "key": "bG9iYnkvbG9iYnk=", "create_revision": 2},
+//	              {"target": "VERSION", "key": "bG9iYnkvbm9kZXMvbjE=", "version": 0},
+//	              {"target": "VERSION", "key": "bG9iYnkvbG9nL24xLzE=", "version": 0},
 //	              {"target": "MOD", "key": "bG9iYnkvc3RhdGU=", "mod_revision": 0}],
 //	  "success": [{"request_put": {"key": "bG9iYnkvbG9nL24xLzE=", "value": "aGVsbG8="}},
 //	              {"request_put": {"key": "bG9iYnkvbm9kZXMvbjE=", "value": "MQ=="}}],
@@ -51,6 +59,10 @@
 // to. Then the entries before the previous snapshot are removed, and etcd discards their revisions:
 //
 //	curl http://127.0.0.1:2379/v3/kv/compaction -d '{"revision": 2}'
+//
+// Before a node starts, it asks each server to which etcd cluster it belongs:
+//
+//	curl http://127.0.0.1:2379/v3/maintenance/status -d '{}'
 //
 // If etcd has users, each call carries a token in its Authorization header. This call returns one:
 //

@@ -105,7 +105,7 @@ const (
 // Result is what came of a Command.
 type Result struct {
 	ID      chain.ID     // the last event that the result reflects: its own, if it caused one
-	Err     error        // one of the errors above
+	Err     error        // one of the errors above, or one of the hub's
 	IsNew   bool         // of Join: whether the user was not present before
 	List    *roster.List // of List: the users; its Return must be called once it has been sent
 	Start   *chain.Start // of Open and Watch: where the stream starts

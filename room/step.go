@@ -2,8 +2,9 @@ package room
 
 import "lobby/chain"
 
-// Step is one item of the sequence that all nodes of a lobby give to their Rooms, in the same
-// order. It is one of the types below.
+// Step is one item of the sequence that a node of a lobby gives to its Room: one of the types below.
+// Those that change users or events (Entry, RemoveNode and NewEpoch) are the same on all nodes, and
+// in the same order.
 type Step interface{ isStep() }
 
 // The steps.

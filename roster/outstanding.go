@@ -56,7 +56,8 @@ func (r *Roster) newOutstandingList(form Form) *outstandingList {
 	return t
 }
 
-// prune drops from r.outstanding the Lists that all senders have returned.
+// prune drops from r.outstanding the Lists that all senders have returned and that Take will not
+// return again. It also counts the short ones that are left.
 func (r *Roster) prune() {
 	r.short = 0
 	r.outstanding = slices.DeleteFunc(r.outstanding, func(t *outstandingList) bool {

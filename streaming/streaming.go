@@ -29,8 +29,8 @@ const (
 	// what is ready is still sent.
 	overrunTime = time.Second
 
-	// A write that takes longer than slowWrite shows that the client reads slowly. The next ones
-	// may still be fast, because the kernel waits until there is room for several.
+	// A write that takes longer than slowWrite shows that the client reads slowly. A fast one does
+	// not show that it has caught up, because the kernel waits until there is room for several.
 	slowWrite = 100 * time.Millisecond
 )
 
