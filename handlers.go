@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"mime"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -19,7 +20,6 @@ import (
 
 	"lobby/chain"
 	"lobby/chat"
-	"lobby/conns"
 	"lobby/metrics"
 	"lobby/origin"
 	"lobby/room"
@@ -50,17 +50,18 @@ func NewHandler(hub *Hub) http.Handler {
 
 // newServer returns the handler for the http.Server of runningHub.serve.
 func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) *server {
-	s := &server{hub, answersTo, crowded, make(chan struct{}, maxLists), newRouter(notFound)}
-	s.router.POST("/chat/:name", named(s.say))
-	s.router.POST("/users/:name", named(s.join))
-	s.router.DELETE("/users/:name", named(s.leave))
-	s.router.GET("/users", s.list)
-	s.router.HEAD("/users", s.list)
-	s.router.GET("/chat", s.stream)
-	s.router.GET("/chat/:name", s.stream)
+	router := newRouter("/users, /chat or the page at /")
+	s := &server{hub, answersTo, crowded, make(chan struct{}, maxLists), router}
+	router.POST("/chat/:name", named(s.say))
+	router.POST("/users/:name", named(s.join))
+	router.DELETE("/users/:name", named(s.leave))
+	router.GET("/users", s.list)
+	router.HEAD("/users", s.list)
+	router.GET("/chat", s.stream)
+	router.GET("/chat/:name", s.stream)
 	for _, path := range web.Paths() {
-		s.router.GET(path, page)
-		s.router.HEAD(path, page)
+		router.GET(path, page)
+		router.HEAD(path, page)
 	}
 	return s
 }
@@ -69,9 +70,7 @@ func newServer(hub *Hub, answersTo func(origin.Host) bool, crowded func() bool) 
 func newMetricsServer(
 	monitor *metrics.Monitor, answersTo func(origin.Host) bool, crowded func() bool,
 ) *server {
-	router := newRouter(func(w http.ResponseWriter, r *http.Request) {
-		fail(w, r, http.StatusNotFound, fmt.Sprintf("there is nothing at %q; try /metrics", r.URL.Path))
-	})
+	router := newRouter("/metrics")
 	get := func(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
 		if _, ok := readBody(w, r); ok {
 			w.Header().Set("Cache-Control", "no-store")
@@ -82,16 +81,6 @@ func newMetricsServer(
 	router.GET("/metrics", get)
 	router.HEAD("/metrics", get)
 	return &server{answersTo: answersTo, crowded: crowded, router: router}
-}
-
-func newRouter(notFound http.HandlerFunc) *httprouter.Router {
-	router := httprouter.New()
-	router.RedirectTrailingSlash = false
-	router.RedirectFixedPath = false
-	router.NotFound = notFound
-	router.MethodNotAllowed = http.HandlerFunc(methodNotAllowed)
-	router.GlobalOPTIONS = http.HandlerFunc(options)
-	return router
 }
 
 // ServeHTTP applies the checks that are common to all requests, and routes those that pass.
@@ -167,7 +156,6 @@ const (
 	// roster.MaxPiece for each long one. So at most maxLists long lists are sent at once; others wait.
 	maxLists    = (64<<20 - roster.MaxRetained) / roster.MaxPiece
 	listTimeout = 5 * time.Second
-	minListRate = 64 << 10 // bytes per second that a client must read, once writeTimeout has passed
 )
 
 func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
@@ -204,48 +192,15 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, _ httprouter.Param
 	switch {
 	case isHead:
 	case users.Long():
-		sendLong(w, r, users)
+		// A slow client retains an old list, so its time is limited, and the list may be abandoned.
+		conn, _ := r.Context().Value(connKey{}).(net.Conn)
+		streaming.SendPieces(w, conn, users.Pieces(), users.Abandoned())
 	default:
 		w.Write(users.Body())
 	}
 }
 
-// sendLong sends a list in pieces. A slow client retains an old list, so its time is limited, and the
-// list may be abandoned even before that.
-func sendLong(w http.ResponseWriter, r *http.Request, users *roster.List) {
-	rc := http.NewResponseController(w)
-	if conn, ok := r.Context().Value(connKey{}).(*conns.Conn); ok {
-		// The deadline grows with each piece, so a client that has read fast may then pause for
-		// longer than the user timeout.
-		conn.EnableUserTimeout(false)
-		defer conn.EnableUserTimeout(true)
-	}
-	sent, watched := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(watched)
-		select {
-		case <-users.Abandoned():
-			rc.SetWriteDeadline(time.Now()) // ends a write that is waiting for the client
-		case <-sent:
-		}
-	}()
-	defer func() { close(sent); <-watched }() // the deadline must not end the next response
-	deadline := time.Now().Add(writeTimeout)
-	for piece := range users.Pieces() {
-		rc.SetWriteDeadline(deadline)
-		select {
-		case <-users.Abandoned():
-			panic(http.ErrAbortHandler) // cuts the connection
-		default:
-		}
-		if _, err := w.Write(piece); err != nil {
-			return
-		}
-		deadline = deadline.Add(time.Duration(len(piece)) * time.Second / minListRate)
-	}
-}
-
-// connKey is the context key of a request's *conns.Conn. It is absent in another program's server.
+// connKey is the context key of a request's net.Conn. It is absent in another program's server.
 type connKey struct{}
 
 // stream responds with a stream of events (HTML standard, section 9.2, "Server-sent events"). Its
@@ -378,6 +333,14 @@ func retryAfter() string {
 	return strconv.Itoa(shortest + rand.N(longest-shortest+1))
 }
 
+// turnAway writes the response for a connection beyond the limit. No request is read from it.
+func turnAway(w io.Writer) {
+	const body = "There are too many connections; try again later.\n"
+	fmt.Fprintf(w, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: %s\r\nContent-Type: %s\r\n"+
+		"X-Content-Type-Options: nosniff\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+		retryAfter(), plainText, len(body), body)
+}
+
 // fail responds with an error. It does not wait for a request body that has not been read.
 func fail(w http.ResponseWriter, r *http.Request, status int, sentence string) {
 	if limit, ok := statusLimits[status]; ok {
@@ -419,19 +382,25 @@ func failHead(w http.ResponseWriter, r *http.Request, sentence string) {
 	fail(w, r, http.StatusRequestHeaderFieldsTooLarge, sentence)
 }
 
-func notFound(w http.ResponseWriter, r *http.Request) {
-	fail(w, r, http.StatusNotFound,
-		fmt.Sprintf("there is nothing at %q; try /users, /chat or the page at /", r.URL.Path))
-}
-
-func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "*" { // httprouter takes "*" for all paths together
-		w.Header().Del("Allow")
-		notFound(w, r)
-		return
-	}
-	fail(w, r, http.StatusMethodNotAllowed,
-		fmt.Sprintf("method %s is not allowed here; use %s", r.Method, w.Header().Get("Allow")))
+// newRouter returns a router without routes. For other paths, it suggests the given ones.
+func newRouter(paths string) *httprouter.Router {
+	router := httprouter.New()
+	router.RedirectTrailingSlash = false
+	router.RedirectFixedPath = false
+	router.NotFound = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fail(w, r, http.StatusNotFound, fmt.Sprintf("there is nothing at %q; try %s", r.URL.Path, paths))
+	})
+	router.MethodNotAllowed = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "*" { // httprouter takes "*" for all paths together
+			w.Header().Del("Allow")
+			router.NotFound.ServeHTTP(w, r)
+			return
+		}
+		fail(w, r, http.StatusMethodNotAllowed,
+			fmt.Sprintf("method %s is not allowed here; use %s", r.Method, w.Header().Get("Allow")))
+	})
+	router.GlobalOPTIONS = http.HandlerFunc(options)
+	return router
 }
 
 // named parses a request's name and body, responds with 400, 408 or 413 if they are invalid, and

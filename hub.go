@@ -254,17 +254,14 @@ func (s *Stream) Close() {
 
 // state is what Run owns. There is one, a local variable of Run.
 type state struct {
-	config Config
-	room   *room.Room // users and events; Chain.Readers counts the streams, those being opened included
+	hub  *Hub       // its settings, and its channels to and from the node
+	room *room.Room // users and events; Chain.Readers counts the streams, those being opened included
 
 	expiries   []expiry         // of grace periods, the earliest first
 	graceTimer <-chan time.Time // delivers at the first of expiries; nil if there are none
 
-	// On several machines; see the end of this file.
-	node     string
-	commands chan<- room.Command // nil on a single machine
-	results  chan<- room.StepResult
-	pending  []pending // requests whose commands have not come back from the log, in order
+	// On several machines: requests whose commands have not come back from the log, in order.
+	pending []pending
 }
 
 // expiry is the end of a grace period, for which a closed stream still keeps its user present.
@@ -289,11 +286,8 @@ const (
 func (h *Hub) Run(ctx context.Context) {
 	c := h.config
 	s := state{
-		config:   c,
-		room:     room.New(room.Config{History: c.History, MaxUsers: c.MaxUsers, KeepAlive: c.KeepAlive}),
-		node:     h.node,
-		commands: h.commands,
-		results:  h.results,
+		hub:  h,
+		room: room.New(room.Config{History: c.History, MaxUsers: c.MaxUsers, KeepAlive: c.KeepAlive}),
 	}
 	if c.Counts {
 		s.room.Counts = new(room.Counts)
@@ -327,7 +321,7 @@ func (h *Hub) Run(ctx context.Context) {
 		}
 	}
 	close(h.stopping)
-	s.finishPending(h.steps)
+	s.finishPending()
 	s.room.Chain.End()
 	for s.room.Chain.Readers > 0 {
 		select {
@@ -342,17 +336,17 @@ func (h *Hub) Run(ctx context.Context) {
 // submit applies a command and sends its result at once on a single machine. On several, it sends
 // the command to the log, and applyStep does the rest when the command comes back.
 func (s *state) submit(c room.Command, result chan<- room.Result) {
-	if s.commands == nil {
-		result <- s.room.Apply(s.node, c)
+	if s.hub.commands == nil {
+		result <- s.room.Apply(s.hub.node, c)
 		return
 	}
 	s.pending = append(s.pending, pending{c, result})
-	s.commands <- c
+	s.hub.commands <- c
 }
 
 // subscribe opens a stream, unless this hub has too many.
 func (s *state) subscribe(sub subscription, result chan<- room.Result) {
-	if s.room.Chain.Readers == s.config.MaxStreams {
+	if s.room.Chain.Readers == s.hub.config.MaxStreams {
 		result <- room.Result{Err: ErrTooManyStreams}
 		return
 	}
@@ -382,9 +376,9 @@ func (s *state) startGracePeriod(visit room.Visit) {
 	if len(s.expiries) == maxExpiries {
 		s.endFirstGracePeriod()
 	}
-	s.expiries = append(s.expiries, expiry{visit, time.Now().Add(s.config.Grace)})
+	s.expiries = append(s.expiries, expiry{visit, time.Now().Add(s.hub.config.Grace)})
 	if len(s.expiries) == 1 {
-		s.graceTimer = time.After(s.config.Grace)
+		s.graceTimer = time.After(s.hub.config.Grace)
 	}
 }
 
@@ -398,7 +392,7 @@ func (s *state) checkGracePeriods() {
 		// clients may have reconnected without Run having noticed yet. So every grace period that
 		// would end before `until` ends at `until` instead. That gives clients as much time as was
 		// lost, but at most one grace period. The queue remains in order.
-		until := now.Add(min(late, s.config.Grace))
+		until := now.Add(min(late, s.hub.config.Grace))
 		for i := range s.expiries {
 			if e := &s.expiries[i]; e.at.Before(until) {
 				e.at = until
@@ -450,10 +444,10 @@ func (s *state) applyStep(step room.Step) (isLast bool) {
 	switch step := step.(type) {
 	case room.Entry:
 		for _, c := range step.Commands {
-			if step.Node == s.node {
+			if step.Node == s.hub.node {
 				// c is the first pending command as the log has it, without its LastEventID and
 				// Form. So Apply gets the pending command itself.
-				s.pending[0].result <- s.room.Apply(s.node, s.pending[0].command)
+				s.pending[0].result <- s.room.Apply(s.hub.node, s.pending[0].command)
 				s.pending = s.pending[1:]
 			} else {
 				s.room.Apply(step.Node, c)
@@ -463,16 +457,16 @@ func (s *state) applyStep(step room.Step) (isLast bool) {
 		s.failPending(step.Unknown)
 		return true
 	default:
-		s.results <- s.room.ApplyStep(step)
+		s.hub.results <- s.room.ApplyStep(step)
 	}
 	return false
 }
 
 // finishPending waits for the commands of all pending requests, up to maxStopping.
-func (s *state) finishPending(steps <-chan room.Step) {
+func (s *state) finishPending() {
 	for late := time.After(maxStopping); len(s.pending) > 0; {
 		select {
-		case step := <-steps:
+		case step := <-s.hub.steps:
 			s.applyStep(step)
 		case <-late:
 			s.failPending(len(s.pending))

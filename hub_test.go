@@ -15,7 +15,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -1041,46 +1040,6 @@ func TestFailureToLimitAConnectionIsPrintedAtMostOnceASecond(t *testing.T) {
 			t.Errorf("printed %q in a second, want %q twice", got, line)
 		}
 	})
-}
-
-// deadlines is a ResponseWriter that counts how often its write deadline is set.
-type deadlines struct {
-	*httptest.ResponseRecorder
-	count atomic.Int64
-}
-
-func (d *deadlines) SetWriteDeadline(time.Time) error { d.count.Add(1); return nil }
-
-// A list that is abandoned after it was sent must not end the next response on its connection.
-func TestSentListNoLongerSetsDeadlines(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var users roster.Roster
-		name := func(i int) string { return fmt.Sprint(10_000+i, strings.Repeat("x", 10_000)) }
-		const names = 4000 // more than lists may retain
-		for i := range names {
-			users.Add(name(i))
-		}
-		list := users.Take(roster.Text)
-		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
-		sendLong(w, httptest.NewRequest("GET", "/users", nil), list)
-		before := w.count.Load()
-		for i := range names {
-			users.Remove(name(i))
-		}
-		<-list.Abandoned()
-		synctest.Wait()
-		if after := w.count.Load(); before == 0 || after != before {
-			t.Errorf("the deadline was set %d times while the list was sent, and then %d times more",
-				before, after-before)
-		}
-	})
-}
-
-func TestStartUpLineKeepsTheZoneOfAnAddress(t *testing.T) {
-	const want = "[fe80::1%25eth0]:8081"
-	if got := reachable("[fe80::1%eth0]:0", "[fe80::1]:8081"); got != want {
-		t.Errorf("the address is printed as %q, want %q", got, want)
-	}
 }
 
 // Load balancers keep connections for 600 s, and lose a request on one that the server has closed.

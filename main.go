@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -46,22 +45,17 @@ const (
 	// vanishTimeout is how long sent data may stay unacknowledged before the connection is closed. An
 	// outage of half that long loses nothing: the time between the kernel's retries doubles, so one
 	// is due in the second half.
-	vanishTimeout = 30 * time.Second
-
+	//
 	// A vanished client stays present for at most 51 s: 15 s until a comment is sent, 31 s of retries,
 	// and 5 s of grace period. With a longer -keepalive it can be 66 s: up to 30 s without a comment,
-	// 31 s of retries, and 5 s of grace period. If no comment is sent for longer, the kernel's probes
-	// end the connection: at the first probe that is due after vanishTimeout (on Linux) or after
-	// probeCount probes (elsewhere). Both are after 30 s, so that an outage of 15 s leaves a probe to
-	// answer.
-	probeIdle     = 10 * time.Second
-	probeInterval = 2 * time.Second
-	probeCount    = 10
+	// 31 s of retries, and 5 s of grace period. If no comment is sent for longer, the probes of
+	// conns.Listen end the connection.
+	vanishTimeout = 30 * time.Second
 
 	// The kernel accepts at most unsentLimit beyond what it can send, so a client that does not read
 	// costs little memory. sendBuffer, which Linux doubles, also limits what has been sent but not
-	// acknowledged: to what a client reads in writeTimeout at minListRate. Otherwise a write could be
-	// done megabytes before a client behind a slow link has the data.
+	// acknowledged: to what a client reads in writeTimeout at streaming.MinRate. Otherwise a write
+	// could be done megabytes before a client behind a slow link has the data.
 	unsentLimit = 16 << 10
 	sendBuffer  = 320 << 10
 
@@ -237,20 +231,10 @@ func (s *settings) serveMetrics(stderr io.Writer) (stop func() error, err error)
 	}
 	s.monitor = metrics.NewMonitor("connections", "users", "streams", "lists", "head", "body")
 	listener := conns.Limit(tcpListener, maxScrapes, turnAway)
-	handler := newMetricsServer(s.monitor, s.answersTo(listener.Addr()), listener.Crowded)
+	handler := newMetricsServer(s.monitor, origin.Check(listener.Addr(), s.hosts), listener.Crowded)
 	server := newHTTPServer(handler, stderr)
 	go server.Serve(listener)
 	return server.Close, nil
-}
-
-// answersTo returns which Hosts a server at addr answers to.
-func (s *settings) answersTo(addr net.Addr) func(origin.Host) bool {
-	isLocal := origin.HostOf(addr.String()).IsLoopback()
-	return func(host origin.Host) bool {
-		return host.IsLoopback() || slices.Contains(s.hosts, host) ||
-			// With an address, no name is involved, so DNS rebinding is impossible.
-			!isLocal && (len(s.hosts) == 0 || host.IsAddress())
-	}
 }
 
 func newHTTPServer(handler http.Handler, stderr io.Writer) *http.Server {
@@ -316,7 +300,7 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 		turnAway(w)
 	})
 	addr := tcpListener.Addr().String()
-	handler := newServer(h.Hub, s.answersTo(tcpListener.Addr()), listener.Crowded)
+	handler := newServer(h.Hub, origin.Check(tcpListener.Addr(), s.hosts), listener.Crowded)
 	server := newHTTPServer(s.monitor.Handler(handler), stderr)
 	scheme, serve := "http", func() error { return server.Serve(listener) }
 	if s.certificate != nil {
@@ -332,7 +316,7 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 		warn(stderr, s.warning)
 		s.warning = ""
 	}
-	fmt.Fprintf(stdout, "Starting server at %s://%s\n", scheme, reachable(s.addr, addr))
+	fmt.Fprintf(stdout, "Starting server at %s://%s\n", scheme, conns.URLHost(s.addr, addr))
 	host, _, _ := net.SplitHostPort(s.addr)
 	_, port, _ := net.SplitHostPort(addr)
 	s.addr = net.JoinHostPort(host, port)
@@ -399,14 +383,6 @@ func prepareConn(stderr io.Writer) func(context.Context, net.Conn) context.Conte
 		}
 		return context.WithValue(ctx, connKey{}, c)
 	}
-}
-
-// turnAway writes the response for a connection beyond the limit. No request is read from it.
-func turnAway(w io.Writer) {
-	const body = "There are too many connections; try again later.\n"
-	fmt.Fprintf(w, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: %s\r\nContent-Type: %s\r\n"+
-		"X-Content-Type-Options: nosniff\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
-		retryAfter(), plainText, len(body), body)
 }
 
 // serveCluster takes part in a lobby on several machines until ctx is done. If its node loses the
@@ -486,11 +462,7 @@ func serveNode(
 // limitStreams lowers the limit of streams to what the process may open, so that there are always
 // connections for other requests. It fails if too few files may be open to serve anyone.
 func (s *settings) limitStreams() error {
-	files, ok := conns.MaxOpenFiles()
-	if !ok {
-		s.connections = s.config.MaxStreams + maxOthers
-		return nil
-	}
+	files := conns.MaxOpenFiles()
 	// A connection that is being rejected uses a file for a moment, too.
 	available := files - conns.OpenFiles() - reservedFiles - min(files/8, conns.MaxRefusals)
 	if s.metricsAddr != "" {
@@ -509,49 +481,16 @@ func (s *settings) limitStreams() error {
 	return nil
 }
 
-// listen listens at addr, HOST:PORT. 0.0.0.0 is every address of IPv4, [::] is every one of IPv6,
-// and an empty host is both. The error suggests what to try, for example -addr 127.0.0.1:8080.
+// listen listens at the address that a flag gives. The error suggests what to try, for example
+// -addr 127.0.0.1:8080.
 func listen(flag, example, addr string) (*net.TCPListener, error) {
-	host, port, err := net.SplitHostPort(addr)
-	if err == nil && port == "" {
-		err = errors.New("the port is missing")
+	listener, err := conns.Listen(addr)
+	if invalid, ok := errors.AsType[*net.AddrError](err); ok {
+		return nil, fmt.Errorf("%q is not a valid address to listen at: %s; try %s %s",
+			addr, invalid.Err, flag, example)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%q is not a valid address to listen at: %w; try %s %s", addr, err, flag, example)
-	}
-	network := "tcp"
-	if ip := net.ParseIP(host); ip.IsUnspecified() {
-		network = "tcp6"
-		if ip.To4() != nil {
-			network = "tcp4"
-		}
-	}
-	config := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
-		Enable: true, Idle: probeIdle, Interval: probeInterval, Count: probeCount,
-	}}
-	config.SetMultipathTCP(false) // The options that prepareConn sets fail over Multipath TCP.
-	listener, err := config.Listen(context.Background(), network, addr)
 	if err != nil {
 		return nil, fmt.Errorf("%w; try another %s, such as 127.0.0.1:0 for a free port", err, flag)
 	}
-	return listener.(*net.TCPListener), nil
-}
-
-// reachable returns the address to print: one that a browser on this machine can open. The server
-// was told to listen at wanted and listens at actual. The result is actual, with three exceptions:
-// an empty host becomes localhost; [::], which browsers do not open, becomes [::1]; and a zone is
-// kept, escaped.
-func reachable(wanted, actual string) string {
-	_, port, _ := net.SplitHostPort(actual)
-	host, _, _ := net.SplitHostPort(wanted)
-	address, zone, hasZone := strings.Cut(host, "%")
-	switch {
-	case host == "":
-		return net.JoinHostPort("localhost", port)
-	case hasZone:
-		return net.JoinHostPort(address+"%25"+zone, port) // RFC 6874
-	case net.ParseIP(host).Equal(net.IPv6unspecified):
-		return net.JoinHostPort("::1", port)
-	}
-	return actual
+	return listener, nil
 }

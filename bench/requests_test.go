@@ -117,12 +117,12 @@ func TestRequestsKeepToTheRateAndCanBeHeld(t *testing.T) {
 	addr := listenFor(t, answerWith(func(w io.Writer) {
 		io.WriteString(w, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 	}, false))
-	answered, err := doJob(t, addr, 2, job{length: 100 * time.Millisecond, rate: 100})
+	answered, err := doJob(t, addr, 2, job{length: time.Second / 2, rate: 20})
 	if answered < 2 || answered > 11 || err != nil {
-		t.Errorf("100/s for 0.1 s: %d requests were answered, %v", answered, err)
+		t.Errorf("20/s for 0.5 s: %d requests were answered, %v", answered, err)
 	}
 	answered, err = doJob(t, addr, 2, job{
-		length: 50 * time.Millisecond,
+		length: time.Second / 2,
 		hold:   func(sent int) bool { return sent == 3 },
 	})
 	if answered != 3 || err != nil {

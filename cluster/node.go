@@ -17,9 +17,10 @@ import (
 
 const (
 	heartbeat  = time.Second // one tick
-	deadAfter  = 12 // heartbeats of a node after which it declares a silent node dead
-	quietAfter = 7  // ticks after which a node ends if it has read none of its entries
-	voidAfter  = 2  // the same if the log accepts no more of them
+	deadAfter  = 12          // heartbeats of a node after which it declares a silent node dead
+	quietAfter = 7           // ticks after which a node ends if it has read none of its entries
+	startAfter = 20          // the same before it is known, enough for four responses of etcd, of 5 s each
+	voidAfter  = 2           // the same if the log accepts no more of its entries
 
 	maxEntry      = 128 << 10 // bytes of an entry, not counting its last command
 	snapshotAfter = 4 << 20   // minimum bytes of entries between two snapshots
@@ -88,7 +89,7 @@ type Node struct {
 	saver     string            // the node that saves a snapshot now, or ""
 	last      map[string]int    // the number of each node's last entry when a snapshot became due
 	lastAt    int64             // the revision of the last entry before that
-	included  map[string]int    // the same as last, but for a snapshot known to be saved
+	included  map[string]int    // the same as last, but for a snapshot that may have been saved
 	removed   []string          // nodes that were removed since this one last saved a snapshot
 	snapshot  *pendingSnapshot  // nil if this node neither takes nor saves one
 	seen      etcd.Entry        // the newest entry known to be in the log, without its text
@@ -228,7 +229,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 			n.report(r)
 		case <-ticker.C:
 			n.outbox.heartbeatDue = true
-			if n.quiet++; n.quiet == quietAfter {
+			if n.quiet++; n.quiet == quietAfter && n.isKnown || n.quiet == startAfter {
 				err = n.explain(ErrQuiet)
 			}
 			if n.outbox.isVoid && n.quiet >= voidAfter {

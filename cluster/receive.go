@@ -136,6 +136,9 @@ func (n *Node) noteSize(e etcd.Entry, c content) {
 		return
 	}
 	n.saver, n.size, n.isDamaged = e.Node, 0, false
+	// If the node of the previous snapshot has saved it, but died before it said so, the next one to
+	// be saved removes the entries that it includes.
+	n.included = n.last
 	n.last, n.lastAt = make(map[string]int), e.Revision
 	for name, m := range n.nodes {
 		n.last[name] = m.last

@@ -321,9 +321,9 @@ func TestNodeThatNeverReadsItsRegistrationEnds(t *testing.T) {
 		a.isCut.Store(true)
 		l.start(a)
 		a.say("hello")
-		l.sleepUntil(quietAfter*heartbeat - 1)
+		l.sleepUntil(startAfter*heartbeat - 1)
 		l.mustRun(a)
-		l.sleepUntil(quietAfter * heartbeat)
+		l.sleepUntil(startAfter * heartbeat)
 		a.mustEnd(ErrQuiet, 0) // a command in no entry certainly has no effect
 		if a.readyAt != 0 {
 			t.Error("the node was ready")

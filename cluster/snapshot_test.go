@@ -322,9 +322,16 @@ func TestOneSnapshotIsSavedAtATime(t *testing.T) {
 			l.sleepUntil(heartbeat / 2)
 			if dies {
 				a.kill()
+				c.holdsSnapshots.Store(true)
+				d.holdsSnapshots.Store(true)
 				l.sleepUntil(14 * heartbeat)
 				if len(c.saves)+len(d.saves) != 2 { // The entry that removed a made one due.
 					t.Errorf("c has saved %d snapshots, d %d", len(c.saves), len(d.saves))
+				}
+				l.log.Damage("c", 3) // a may have saved a snapshot, so this may be in order
+				synctest.Wait()
+				if len(c.warnings)+len(d.warnings) > 0 {
+					t.Errorf("the warnings are %v and %v", c.warnings, d.warnings)
 				}
 			} else {
 				a.holdsSnapshots.Store(false)

@@ -2,9 +2,9 @@
 // connections needs this in addition to net and net/http.
 //
 // A client can vanish without closing its connection: a cable is pulled, or a phone leaves the
-// network. While nothing is sent, keep-alive probes detect that. But once something has been sent,
-// the kernel retransmits instead of probing, on Linux for about 16 minutes, during which the user
-// seems present. [SetUserTimeout] reduces that to seconds.
+// network. While nothing is sent, the keep-alive probes of [Listen] detect that. But once something
+// has been sent, the kernel retransmits instead of probing, on Linux for about 16 minutes, during
+// which the user seems present. [SetUserTimeout] reduces that to seconds.
 //
 // Each connection is an open file, and a process may have only so many. [MaxOpenFiles] returns the
 // number, so that a server can choose limits that it can keep.

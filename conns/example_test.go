@@ -13,7 +13,7 @@ import (
 
 // A server admits one connection at a time and tells all other clients that it is full.
 func Example() {
-	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	listener, err := conns.Listen("127.0.0.1:0")
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -23,8 +23,8 @@ func TestMaxOpenFilesIsTheSoftLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
-	if n, ok := MaxOpenFiles(); n != 100 || !ok {
-		t.Errorf("MaxOpenFiles returns %d, %t, want 100, true", n, ok)
+	if n := MaxOpenFiles(); n != 100 {
+		t.Errorf("MaxOpenFiles returns %d, want 100", n)
 	}
 }
 
@@ -36,14 +36,14 @@ func TestMaxOpenFilesIsTheLimitOfTheProcess(t *testing.T) {
 		fmt.Println(MaxOpenFiles())
 		os.Exit(0)
 	}
-	if got, want := maxOpenFilesAfter(t, "ulimit -n 48"), "48 true\n"; got != want {
+	if got, want := maxOpenFilesAfter(t, "ulimit -n 48"), "48\n"; got != want {
 		t.Errorf("with ulimit -n 48, MaxOpenFiles returns %q, want %q", got, want)
 	}
 }
 
 func TestMaxOpenFilesIsTheLimitAfterGoHasRaisedIt(t *testing.T) {
 	got := maxOpenFilesAfter(t, "ulimit -Sn 48 && ulimit -Hn 80")
-	if got != "79 true\n" && got != "80 true\n" { // Go may leave one below the hard limit
+	if got != "79\n" && got != "80\n" { // Go may leave one below the hard limit
 		t.Errorf("with limits of 48 (soft) and 80 (hard), MaxOpenFiles returns %q", got)
 	}
 }

@@ -93,15 +93,12 @@ func TestUserTimeoutCanBeDisabledAndEnabled(t *testing.T) {
 	}
 }
 
-func TestLimitedKeepsConnectionsAliveAsItsListenerDoes(t *testing.T) {
-	config := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
-		Enable: true, Idle: 10 * time.Second, Interval: 2 * time.Second, Count: 3,
-	}}
-	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+func TestConnectionsAreProbed(t *testing.T) {
+	l, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	limited := Limit(l.(*net.TCPListener), 1, nil)
+	limited := Limit(l, 1, nil)
 	defer limited.Close()
 	_, conn := connect(t, limited)
 	for _, test := range []struct {
@@ -111,7 +108,7 @@ func TestLimitedKeepsConnectionsAliveAsItsListenerDoes(t *testing.T) {
 		{"SO_KEEPALIVE", syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
 		{"TCP_KEEPIDLE", syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, 10},
 		{"TCP_KEEPINTVL", syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, 2},
-		{"TCP_KEEPCNT", syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, 3},
+		{"TCP_KEEPCNT", syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, 10},
 	} {
 		if got := option(t, conn.TCPConn, test.level, test.option); got != test.want {
 			t.Errorf("%s is %d, want %d", test.name, got, test.want)

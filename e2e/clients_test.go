@@ -28,10 +28,10 @@ import (
 
 func TestClientsReceiveEachEventOnceOrAGap(t *testing.T) {
 	t.Parallel()
-	for _, c := range clientsOfOthers(t) {
+	for _, c := range clientsOfOthers {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			read := c.new(t)
+			read := c.new(t, c.name)
 			lost := "alice: message 050"
 			if c.wholeEvents {
 				lost = "alice: message 0500\n\n"
@@ -85,11 +85,11 @@ func TestClientsReceiveEachEventOnceOrAGap(t *testing.T) {
 // docs/clients.md says which clients take the id.
 func TestClientsThatLoseTheirConnectionBeforeAnEvent(t *testing.T) {
 	t.Parallel()
-	for _, c := range clientsOfOthers(t) {
+	for _, c := range clientsOfOthers {
 		for _, query := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, with lastEventId: %t", c.name, query), func(t *testing.T) {
 				t.Parallel()
-				read := c.new(t)
+				read := c.new(t, c.name)
 				s := start(t)
 				s.do(t, "POST", "/users/bob", "") // His stream then causes no event.
 				id, path := s.lastID(t), "/chat/bob"
@@ -140,24 +140,20 @@ func (c otherClient) takesIDs(t *testing.T) bool {
 // otherClient is a client that other people wrote.
 type otherClient struct {
 	name string // in docs/clients.md
-	new  func(*testing.T) client
+	new  func(t *testing.T, name string) client
 
 	// wholeEvents tells to cut connections only between events: this client takes the end of a
 	// connection for the end of an event, dispatches half an event, and resumes after it.
 	wholeEvents bool
 }
 
-// clientsOfOthers returns the clients for a test and its subtests.
-func clientsOfOthers(t *testing.T) []otherClient {
-	node := nodeClients(t)
-	return []otherClient{
-		{name: "eventsource", new: node("eventsource")},
-		{name: "eventsource-client", new: node("eventsource-client")},
-		{name: "launchdarkly-eventsource", new: node("launchdarkly-eventsource")},
-		{name: "launchdarkly/eventsource", new: newLaunchDarklyClient},
-		{name: "tmaxmax/go-sse", new: newTmaxmaxClient},
-		{name: "r3labs/sse", new: newR3labsClient, wholeEvents: true},
-	}
+var clientsOfOthers = []otherClient{
+	{name: "eventsource", new: newNodeClient},
+	{name: "eventsource-client", new: newNodeClient},
+	{name: "launchdarkly-eventsource", new: newNodeClient},
+	{name: "launchdarkly/eventsource", new: newLaunchDarklyClient},
+	{name: "tmaxmax/go-sse", new: newTmaxmaxClient},
+	{name: "r3labs/sse", new: newR3labsClient, wholeEvents: true},
 }
 
 // client reads the stream at url until ctx is done, reconnects as often as the other people's
@@ -220,35 +216,35 @@ func (r reading) expectData(t *testing.T, data string) {
 	}
 }
 
-// nodeClients returns clients by the names of their npm packages. Each runs in its own process. The
-// packages are installed once for all subtests of t.
-func nodeClients(t *testing.T) func(name string) func(*testing.T) client {
-	dir := t.TempDir()
-	install := sync.OnceValues(func() ([]byte, error) {
-		if err := os.CopyFS(dir, os.DirFS("testdata/node")); err != nil {
-			return nil, err
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		npm := exec.CommandContext(ctx, "npm", "ci",
-			"--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund")
-		npm.Dir = dir
-		return npm.CombinedOutput()
-	})
-	return func(name string) func(*testing.T) client {
-		return func(t *testing.T) client {
-			needs(t, "node")
-			needs(t, "npm")
-			if out, err := install(); err != nil {
-				missing(t, "the npm packages can't be installed: %v\n%s", err, out)
-			}
-			return newNodeClient(filepath.Join(dir, "client.js"), name)
-		}
+// npmPackages returns the folder with testdata/node and the packages that it names, which it
+// installs once for all tests.
+func npmPackages(t *testing.T) (dir string) {
+	t.Helper()
+	needs(t, "node")
+	needs(t, "npm")
+	if out, err := installNPM(); err != nil {
+		missing(t, "the npm packages can't be installed: %v\n%s", err, out)
 	}
+	return nodeDir()
 }
 
-// newNodeClient returns the client of the npm package name, which the script runs.
-func newNodeClient(script, name string) client {
+func nodeDir() string { return filepath.Join(filepath.Dir(binary), "node") }
+
+var installNPM = sync.OnceValues(func() ([]byte, error) {
+	if err := os.CopyFS(nodeDir(), os.DirFS("testdata/node")); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	npm := exec.CommandContext(ctx, "npm", "ci",
+		"--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund")
+	npm.Dir = nodeDir()
+	return npm.CombinedOutput()
+})
+
+// newNodeClient returns a client of the npm package name, which runs in its own process.
+func newNodeClient(t *testing.T, name string) client {
+	script := filepath.Join(npmPackages(t), "client.js")
 	return func(ctx context.Context, url string, dispatch func(event)) error {
 		node := exec.CommandContext(ctx, "node", script, name, url)
 		var stderr bytes.Buffer
@@ -272,7 +268,7 @@ func newNodeClient(script, name string) client {
 
 // newLaunchDarklyClient returns github.com/launchdarkly/eventsource. It also dispatches blocks
 // without data, which are not events in the standard.
-func newLaunchDarklyClient(*testing.T) client {
+func newLaunchDarklyClient(*testing.T, string) client {
 	return func(ctx context.Context, url string, dispatch func(event)) error {
 		goOn := func(error) (result launchdarkly.StreamErrorHandlerResult) { return }
 		stream, err := launchdarkly.SubscribeWithURL(
@@ -295,7 +291,7 @@ func newLaunchDarklyClient(*testing.T) client {
 }
 
 // newTmaxmaxClient returns github.com/tmaxmax/go-sse. It also dispatches blocks without data.
-func newTmaxmaxClient(*testing.T) client {
+func newTmaxmaxClient(*testing.T, string) client {
 	return func(ctx context.Context, url string, dispatch func(event)) error {
 		req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
 		if err != nil {
@@ -313,7 +309,7 @@ func newTmaxmaxClient(*testing.T) client {
 
 // newR3labsClient returns github.com/r3labs/sse. It also dispatches blocks without data, comments
 // among them, and ignores retry.
-func newR3labsClient(*testing.T) client {
+func newR3labsClient(*testing.T, string) client {
 	return func(ctx context.Context, url string, dispatch func(event)) error {
 		c := r3labs.NewClient(url)
 		c.ReconnectStrategy = backoff.WithContext(backoff.NewExponentialBackOff(), ctx)

@@ -376,3 +376,22 @@ func TestNodeRecoversFromHalfBrokenLinks(t *testing.T) {
 		}
 	}
 }
+
+func TestNodeStartsWithASlowEtcd(t *testing.T) {
+	t.Parallel()
+	nodes, links := linkedNodes(t, startEtcd(t, 3), 1)
+	n := nodes[0]
+	const delay = 2 * time.Second
+	injectAll(links[0], fault{delay: delay})
+	n.start(t)
+	n.mustServe(t, 1, 6*delay+slack) // status, Begin, its registration, and the watch that shows it
+	stream := n.subscribe(t, "/chat/alice")
+	stream.mustOpen(t)
+	if r := n.do(t, "POST", "/chat/alice", "hello"); r.status != 200 {
+		t.Errorf("got %d %q", r.status, r.body)
+	}
+	if printed := n.errs.String(); printed != "" {
+		t.Errorf("the node printed %q on standard error", printed)
+	}
+	mustHaveDisturbed(t, links[0])
+}

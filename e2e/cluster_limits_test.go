@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"fmt"
+	"net"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -100,6 +102,27 @@ func TestNodeWaitsForEtcd(t *testing.T) {
 	e.start(t)
 	waiting.mustServe(t, 1, 3*time.Second+slack)
 	waiting.mustHaveWarnedOnce(t)
+}
+
+// Neither etcd's grpc-proxy nor an etcd whose JSON gateway is switched off has what a node needs.
+func TestEtcdWithoutAGateway(t *testing.T) {
+	t.Parallel()
+	e := newEtcd(t, 1)
+	e.flags = []string{"--enable-grpc-gateway=false"}
+	e.start(t)
+	newNode(t, e.url()).mustBeTurnedAway(t, "--enable-grpc-gateway")
+
+	addr := reserve(t)
+	launch(t, exec.Command(e.program, "grpc-proxy", "start",
+		"--endpoints", e.members[0].client, "--listen-addr", addr))
+	eventually(t, startLimit, "the grpc-proxy to listen", func() bool {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	newNode(t, "http://"+addr).mustBeTurnedAway(t, "grpc-proxy")
 }
 
 // All nodes skip what others write into the lobby's keys.

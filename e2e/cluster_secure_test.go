@@ -115,6 +115,27 @@ func (a *authority) sign(
 	return key, cert
 }
 
+// secure makes each member require certificates of a, and use the one called server. The client uses
+// the one called node.
+func (e *etcd) secure(t *testing.T, a *authority) {
+	t.Helper()
+	file := func(name string) string { return filepath.Join(a.dir, name) }
+	e.scheme = "https"
+	e.flags = []string{
+		"--cert-file", file("server.pem"), "--key-file", file("server-key.pem"),
+		"--trusted-ca-file", file("ca.pem"), "--client-cert-auth",
+	}
+	own, err := tls.LoadX509KeyPair(file("node.pem"), file("node-key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(a.cert)
+	e.client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{
+		RootCAs: roots, Certificates: []tls.Certificate{own},
+	}
+}
+
 // A node speaks TLS, trusts the authority that it is told to trust, and presents its own
 // certificate. Otherwise it says in one line what is wrong, and exits.
 func TestEtcdRequiresACertificate(t *testing.T) {
@@ -126,20 +147,7 @@ func TestEtcdRequiresACertificate(t *testing.T) {
 	others.issue(t, "stranger")
 	file := func(name string) string { return filepath.Join(dir, name) }
 	e := newEtcd(t, 3)
-	e.scheme = "https"
-	e.flags = []string{
-		"--cert-file", file("server.pem"), "--key-file", file("server-key.pem"),
-		"--trusted-ca-file", file("ca.pem"), "--client-cert-auth",
-	}
-	own, err := tls.LoadX509KeyPair(file("node.pem"), file("node-key.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(ours.cert)
-	e.client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{
-		RootCAs: roots, Certificates: []tls.Certificate{own},
-	}
+	e.secure(t, ours)
 	e.start(t)
 	ca := []string{"-etcd-ca", file("ca.pem")}
 	pair := func(name string) []string {
@@ -166,6 +174,29 @@ func TestEtcdRequiresACertificate(t *testing.T) {
 		"-etcd-key":  {"-etcd-cert", file("node.pem")},
 	} {
 		mustExit(t, 2, pattern, append(args, "-addr", "127.0.0.1:0", "-etcd", e.url())...)
+	}
+}
+
+// The gateway of an etcd that requires certificates presents etcd's own certificate to etcd.
+func TestCertificateOfEtcdIsForServersOnly(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ca := newAuthority(t, dir, "ca")
+	ca.issue(t, "node")
+	ca.sign(t, "server", &x509.Certificate{
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+	e := newEtcd(t, 1)
+	e.secure(t, ca)
+	e.start(t)
+	n := newNode(t, e.url(), "-etcd-ca", filepath.Join(dir, "ca.pem"),
+		"-etcd-cert", filepath.Join(dir, "node.pem"), "-etcd-key", filepath.Join(dir, "node-key.pem"))
+	n.start(t)
+	eventually(t, startLimit, "a line on standard error", func() bool { return n.errs.String() != "" })
+	n.mustHaveWarnedOnce(t)
+	if printed := n.errs.String(); !strings.Contains(printed, "not for servers only") {
+		t.Errorf("the node printed %q", printed)
 	}
 }
 

@@ -36,7 +36,25 @@ func TestLaterVersionsOfEtcdWork(t *testing.T) {
 			nodes = append(nodes, startNode(t, e.url(), longHistory...))
 			finish(t, nodes, crowd, watcher)
 			mustNotHaveStartedOver(t, nodes)
+			mustNameTheFlagForHTTP(t, e)
 		})
+	}
+}
+
+// mustNameTheFlagForHTTP restarts a member that serves HTTP at another address than gRPC, and fails
+// the test unless a node that is given the wrong one says which one it needs.
+func mustNameTheFlagForHTTP(t *testing.T, e *etcd) {
+	t.Helper()
+	e.kill(0)
+	url := "http://" + reserve(t)
+	e.flags = []string{"--listen-client-http-urls", url}
+	e.restart(t, 0)
+	startNode(t, url, longHistory...)
+	n := newNode(t, "http://"+e.members[0].client, longHistory...)
+	n.start(t)
+	exit, ended := n.wait(startLimit)
+	if !ended || n.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(n.errs.String(), e.flags[0]) {
+		t.Errorf("the node ended: %v, with %v, and printed %q", ended, exit, n.errs)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -168,6 +169,25 @@ func TestBrokenBodyChangesNothing(t *testing.T) {
 	if r := s.exchange(t, s.text("POST /chat/alice", "", "Transfer-Encoding", "chunked")+
 		"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"); r.status != 200 || r.body != "alice: hello" {
 		t.Errorf("with a whole body got %d %q, want 200", r.status, r.body)
+	}
+}
+
+func TestStreamRequestMayHaveAnEmptyChunkedBody(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	for _, c := range []struct {
+		body   string
+		status int
+	}{
+		{"0\r\n\r\n", 200},
+		{"1\r\nx\r\n0\r\n\r\n", 400},
+	} {
+		conn := s.dial(t)
+		io.WriteString(conn, s.text("GET /chat/alice", "", "Transfer-Encoding", "chunked")+c.body)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || resp.StatusCode != c.status {
+			t.Errorf("with the body %q got %+v, %v, want %d", c.body, resp, err, c.status)
+		}
 	}
 }
 

@@ -79,8 +79,9 @@ func (s *server) mustLimitHead(t *testing.T, status int, head string) {
 func TestClientThatDoesNotFinishItsRequestIsCutOff(t *testing.T) {
 	t.Parallel()
 	const (
-		// The time for a head begins with its first byte, however long the connection was idle.
-		head, idle = 5 * time.Second, 7 * time.Second
+		// The time for a head begins with its first byte, however long the connection was idle: here
+		// for longer than any request or response may take.
+		head, idle = 5 * time.Second, 12 * time.Second
 		body       = 10 * time.Second
 		rejected   = `^(HTTP/1.1 4(00|08) (.|\n)*)?$`
 		timedOut   = `^HTTP/1.1 408 (.|\n)*The body did not arrive within 10s\.`
@@ -204,5 +205,20 @@ func TestClientThatDoesNotReadItsResponsesIsCutOff(t *testing.T) {
 				t.Errorf("%v after %v, want the connection cut off after %v", err, took, limit)
 			}
 		})
+	}
+}
+
+// None of these connections reads a response.
+func TestUnreadPagesCostLittleMemory(t *testing.T) {
+	t.Parallel()
+	const connections, requests = 1000, 20
+	needProc(t, connections+100)
+	s := start(t)
+	before := s.memory(t, "VmRSS")
+	for range connections {
+		io.WriteString(s.dial(t), strings.Repeat(s.text("GET /lobby.js", ""), requests))
+	}
+	if used := s.memory(t, "VmHWM") - before; used > 100<<20 {
+		t.Errorf("%d connections took %d MiB", connections, used>>20)
 	}
 }

@@ -36,18 +36,6 @@ func TestUsersAndStreamsAreLimited(t *testing.T) {
 		leaves("watcher"), arrives("carol"))
 }
 
-func TestUsersAddedByPOSTCannotLockStreamsOut(t *testing.T) {
-	s := start(t, "-max-users", "1", "-grace", "0")
-	s.do(t, "POST", "/users/alice", "")
-	bob := s.subscribe(t, "/chat/bob")
-	if r := s.do(t, "POST", "/users/bob", ""); r.status != 200 {
-		t.Errorf("POST for a user who is present: got %d %q, want 200", r.status, r.body)
-	}
-	s.do(t, "DELETE", "/users/alice", "")
-	s.mustBeFull(t, "POST /users/alice")
-	bob.expectRun(t, arrives("bob"), leaves("alice"))
-}
-
 // mustBeFull fails the test unless there is no place for what the request asks for.
 func (s *server) mustBeFull(t testing.TB, request string) {
 	t.Helper()

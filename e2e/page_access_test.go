@@ -3,14 +3,10 @@ package e2e
 // Tests of the page with a screen reader, large text, a high zoom and forced colors, and with axe.
 
 import (
-	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chromedp/cdproto/emulation"
 )
@@ -110,20 +106,7 @@ func testForcedColors(t *testing.T, b browser) {
 
 // axe looks for what makes a page hard to use, in each state of the page.
 func testAxe(t *testing.T, b browser) {
-	needs(t, "npm")
-	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS("testdata/node")); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	npm := exec.CommandContext(ctx, "npm", "ci",
-		"--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund")
-	npm.Dir = dir
-	if out, err := npm.CombinedOutput(); err != nil {
-		missing(t, "axe can't be installed: %v\n%s", err, out)
-	}
-	axe := readFile(t, filepath.Join(dir, "node_modules/axe-core/axe.min.js"))
+	axe := readFile(t, filepath.Join(npmPackages(t), "node_modules/axe-core/axe.min.js"))
 	check := func(p *tab, state string) {
 		t.Helper()
 		for _, scheme := range []string{"light", "dark"} {
@@ -170,7 +153,7 @@ func testAxe(t *testing.T, b browser) {
 
 	other := start(t)
 	for i := range 5 {
-		visit(t, b, other.url, fmt.Sprint("user", i)).waitForState("live")
+		joined(t, b, other.url, fmt.Sprint("user", i))
 	}
 	sixth := visit(t, b, other.url, "sixth")
 	sixth.waitFor(`!document.getElementById("full").hidden`)

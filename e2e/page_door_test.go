@@ -47,7 +47,7 @@ func testSlowScript(t *testing.T, b browser) {
 
 func testRememberedName(t *testing.T, b browser) {
 	s := start(t)
-	visit(t, b, s.url, "alice").waitForState("live")
+	joined(t, b, s.url, "alice")
 	second := visit(t, b, s.url, "")
 	second.waitFor(`document.getElementById("name").value === "alice"`)
 	second.waitForText("name-note", "alice is already present. If you join, you share the name.")
@@ -60,8 +60,7 @@ func testRememberedName(t *testing.T, b browser) {
 func testUnsent(t *testing.T, b browser) {
 	s := start(t, "-grace", "1m")
 	f := newFront(t, s)
-	alice := visit(t, b, f.URL, "alice")
-	alice.waitForState("live")
+	alice := joined(t, b, f.URL, "alice")
 	say(t, s, "alice", "same")
 	alice.waitForLastLine("alicesame")
 	f.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
@@ -108,8 +107,7 @@ func testUnsent(t *testing.T, b browser) {
 
 func testOtherName(t *testing.T, b browser) {
 	s := start(t, "-grace", "9s") // the page marks who is leaving for at most 10 s
-	p := visit(t, b, s.url, "alice")
-	p.waitForState("live")
+	p := joined(t, b, s.url, "alice")
 	p.click("#leave")
 	p.fill("#name", "John Smith")
 	p.do(`document.getElementById("name").focus()`)
@@ -129,8 +127,7 @@ func testOtherName(t *testing.T, b browser) {
 // A link to another name, followed in the room, does not take the user out of it.
 func testNameInHash(t *testing.T, b browser) {
 	s := start(t)
-	alice := visit(t, b, s.url, "alice")
-	alice.waitForState("live")
+	alice := joined(t, b, s.url, "alice")
 	alice.do(`(location.hash = "#name=bob")`)
 	alice.waitFor(`history.state !== null`)
 	alice.must(alice.reload())

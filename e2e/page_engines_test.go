@@ -108,8 +108,7 @@ func testBackUnseen(t *testing.T, b browser) {
 		io.WriteString(w, `Object.defineProperty(navigator, "locks", { value: undefined });`+script)
 		return true
 	})
-	alice := visit(t, b, f.URL, "alice")
-	alice.waitForState("live")
+	alice := joined(t, b, f.URL, "alice")
 	alice.do(`addEventListener("pagehide", (event) => event.stopImmediatePropagation(), true)`)
 	alice.must(alice.goTo(s.url + "/users"))
 	alice.must(alice.back())
@@ -130,8 +129,7 @@ func testBackUnseen(t *testing.T, b browser) {
 func testDeadStream(t *testing.T, b browser) {
 	s := start(t)
 	f := newFront(t, s)
-	alice := visit(t, b, f.URL, "alice")
-	alice.waitForState("live")
+	alice := joined(t, b, f.URL, "alice")
 	s.do(t, "POST", "/users/bob", "")
 	alice.waitForLines("joined alice joined", "joined bob joined")
 
@@ -173,8 +171,7 @@ func testQuickMessages(t *testing.T, b browser) {
 		}
 		return false
 	})
-	alice := visit(t, b, f.URL, "alice")
-	alice.waitForState("live")
+	alice := joined(t, b, f.URL, "alice")
 	alice.do(`document.getElementById("text").focus()`)
 	alice.press("o", "k", enter, "s", "o", enter, "y", "e", "s", enter, "?")
 	alice.waitForLines("joined alice joined", "said alice ok", "said alice so", "said alice yes")
@@ -189,8 +186,7 @@ func testQuickMessages(t *testing.T, b browser) {
 
 func testNotSent(t *testing.T, b browser) {
 	s := start(t)
-	alice := visit(t, b, s.url, "alice")
-	alice.waitForState("live")
+	alice := joined(t, b, s.url, "alice")
 	s.kill()
 	alice.waitFor(`document.getElementById("state").dataset.state !== "live"`)
 	for _, text := range []string{"one", "two"} {
@@ -266,8 +262,7 @@ func testSixTabs(t *testing.T, b browser) {
 	_, port, _ := strings.Cut(strings.TrimPrefix(f.URL, "http://"), ":")
 	var tabs []*tab
 	for i := range 5 {
-		p := visit(t, b, f.URL, fmt.Sprint("user", i))
-		p.waitForState("live")
+		p := joined(t, b, f.URL, fmt.Sprint("user", i))
 		tabs = append(tabs, p)
 	}
 	sixth := visit(t, b, f.URL, "sixth")

@@ -33,14 +33,6 @@ type frontStream struct {
 // newFront starts a front of s, until the test ends.
 func newFront(t *testing.T, s *server) *front {
 	t.Helper()
-	f := newUnstartedFront(t, s)
-	f.Start()
-	return f
-}
-
-// newUnstartedFront is newFront, but the test starts it.
-func newUnstartedFront(t *testing.T, s *server) *front {
-	t.Helper()
 	target, err := url.Parse(s.url)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +54,7 @@ func newUnstartedFront(t *testing.T, s *server) *front {
 			panic(http.ErrAbortHandler) // as if there were no proxy
 		},
 	}
-	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(
+	f.Server = httptest.NewServer(http.HandlerFunc(
 		func(w http.ResponseWriter, r *http.Request) {
 			f.mu.Lock()
 			handle := f.handle

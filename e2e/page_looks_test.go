@@ -106,8 +106,7 @@ func testAccessibility(t *testing.T, b browser) {
 	visitor := visit(t, b, s.url, "")
 	visitor.waitForAccessible("banner", "main", "heading Lobby", "textbox Your name", "button Join")
 
-	alice := visit(t, b, s.url, "alice")
-	alice.waitForState("live")
+	alice := joined(t, b, s.url, "alice")
 	alice.waitForAccessible(
 		"banner", "main", "heading Lobby", "status", "button Leave",
 		"region Conversation", "log Conversation",
@@ -229,7 +228,7 @@ func testLooks(t *testing.T, b browser) {
 func testLooksOutside(t *testing.T, b browser) {
 	s := start(t)
 	for i := range 5 {
-		visit(t, b, s.url, fmt.Sprint("user", i)).waitForState("live")
+		joined(t, b, s.url, fmt.Sprint("user", i))
 	}
 	sixth := visit(t, b, s.url, "sixth")
 	sixth.waitFor(`!document.getElementById("full").hidden`)
@@ -250,9 +249,7 @@ func (p *tab) look(name string, width, height int) {
 	p.t.Helper()
 	p.must(p.resize(width, height))
 	_, scheme, _ := strings.Cut(name, "-")
-	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
-	})
+	p.emulate("", "prefers-color-scheme", scheme)
 	if wide := eval[[]string](p, `[...document.querySelectorAll("html, #log, #log li")]
 		.filter((part) => part.scrollWidth > part.clientWidth)
 		.map((part) => part.textContent)`); len(wide) > 0 {

@@ -25,9 +25,7 @@ func joinWith(t *testing.T, b browser, s *server, users ...string) *tab {
 	for _, name := range users {
 		s.do(t, "POST", "/users/"+name, "")
 	}
-	alice := visit(t, b, s.url, "alice")
-	alice.waitForState("live")
-	return alice
+	return joined(t, b, s.url, "alice")
 }
 
 // say sends messages in the user's name.
@@ -297,8 +295,7 @@ func testBusyNewcomer(t *testing.T, b browser) {
 		}
 		return false
 	})
-	alice := visit(t, b, f.URL, "alice")
-	alice.waitForState("live")
+	alice := joined(t, b, f.URL, "alice")
 	alice.waitForLines("joined alice joined")
 	alice.waitForPeople("alice", "bob")
 }

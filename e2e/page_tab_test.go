@@ -75,6 +75,14 @@ func visit(t *testing.T, b browser, url, name string) *tab {
 	return p
 }
 
+// joined opens the page in a new tab, joins, and waits for the stream.
+func joined(t *testing.T, b browser, url, name string) *tab {
+	t.Helper()
+	p := visit(t, b, url, name)
+	p.waitForState("live")
+	return p
+}
+
 // join enters the name, in place of one that the page has remembered, and presses Enter.
 func (p *tab) join(name string) {
 	p.t.Helper()

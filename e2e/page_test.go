@@ -32,7 +32,7 @@ func TestPageShowsAndDoes(t *testing.T) {
 		{"the list is incomplete", testBrokenList},
 		{"a proxy buffers the stream", testHeldBack},
 		{"the page was frozen", testFrozen},
-		{"over HTTP/2 seven tabs are live", testHTTP2},
+		{"over HTTP/2 seven tabs speak", testHTTP2},
 		{"the page has a path prefix", testPrefix},
 		{"the server is full for a while", testFull},
 		{"a name is invalid", testName},
@@ -134,8 +134,7 @@ func testCut(t *testing.T, b browser) {
 	s := start(t)
 	s.do(t, "POST", "/users/alice", "") // so that her stream starts without an event
 	f := newFront(t, s)
-	alice := visit(t, b, f.URL, "alice")
-	alice.waitForState("live")
+	alice := joined(t, b, f.URL, "alice")
 	lines := []string{"joined alice joined", "mark ↑ before you joined"}
 	alice.waitForLines(lines...)
 
@@ -265,8 +264,7 @@ func testHeldBack(t *testing.T, b browser) {
 // A page that was suspended reconnects when it runs again.
 func testFrozen(t *testing.T, b browser) {
 	f := newFront(t, start(t))
-	alice := visit(t, b, f.URL, "alice")
-	alice.waitForState("live")
+	alice := joined(t, b, f.URL, "alice")
 	// As after sleep:
 	alice.do(`(Date.now = () => performance.timeOrigin + performance.now() + 60_000)`)
 	f.waitForAsked(t, 2)
@@ -282,16 +280,21 @@ func testFrozen(t *testing.T, b browser) {
 	f.waitForOpen(t, 1)
 }
 
-// Over HTTP/2 one connection carries all streams, so tabs need no slots.
+// Over HTTP/2 one connection carries all streams, so no tab has to wait for another to close.
 func testHTTP2(t *testing.T, b browser) {
-	f := newUnstartedFront(t, start(t))
-	f.EnableHTTP2 = true
-	f.StartTLS()
+	s := startSecure(t)
+	var tabs []*tab
 	for i := range 7 {
-		p := visit(t, b, f.URL, fmt.Sprint("user", i))
-		p.waitForState("live")
+		tabs = append(tabs, joined(t, b, s.url, fmt.Sprint("user", i)))
 	}
-	f.waitForOpen(t, 7)
+	for i, p := range tabs {
+		text := fmt.Sprint("from ", i)
+		p.write("#text", text)
+		p.press(enter)
+		for _, other := range tabs {
+			other.waitForEnd(text)
+		}
+	}
 }
 
 func testPrefix(t *testing.T, b browser) {
@@ -349,8 +352,7 @@ func testName(t *testing.T, b browser) {
 
 func testLongText(t *testing.T, b browser) {
 	s := start(t)
-	alice := visit(t, b, s.url, "alice")
-	alice.waitForState("live")
+	alice := joined(t, b, s.url, "alice")
 	alice.fill("#text", strings.Repeat("é", 2000))
 	alice.waitForText("text-left", "96 bytes left")
 	alice.fill("#text", strings.Repeat("é", 2500))
@@ -382,8 +384,7 @@ func testLongText(t *testing.T, b browser) {
 func testLostAnswer(t *testing.T, b browser) {
 	s := start(t)
 	f := newFront(t, s)
-	alice := visit(t, b, f.URL, "alice")
-	alice.waitForState("live")
+	alice := joined(t, b, f.URL, "alice")
 	f.swallow() // or the stream would bring the message before the request times out
 	f.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodPost {
@@ -407,8 +408,7 @@ func testLostAnswer(t *testing.T, b browser) {
 func testLateAnswer(t *testing.T, b browser) {
 	s := start(t)
 	f := newFront(t, s)
-	alice := visit(t, b, f.URL, "alice")
-	alice.waitForState("live")
+	alice := joined(t, b, f.URL, "alice")
 	goOn := make(chan struct{})
 	release := sync.OnceFunc(func() { close(goOn) })
 	defer release()
@@ -506,11 +506,7 @@ func testFolding(t *testing.T, b browser) {
 
 func testGrouping(t *testing.T, b browser) {
 	s := start(t)
-	for _, name := range []string{"bob", "carol"} {
-		s.do(t, "POST", "/users/"+name, "")
-	}
-	alice := visit(t, b, s.url, "alice")
-	alice.waitForState("live")
+	alice := joinWith(t, b, s, "bob", "carol")
 	alice.do(`(Date.now = () => new Date(2026, 0, 31, 14, 5).getTime())`)
 	said := []string{"bob", "bob", "carol", "bob", "bob"}
 	for i, name := range said {
@@ -541,9 +537,7 @@ func testGrouping(t *testing.T, b browser) {
 
 func testUnread(t *testing.T, b browser) {
 	s := start(t)
-	s.do(t, "POST", "/users/bob", "")
-	alice := visit(t, b, s.url, "alice")
-	alice.waitForState("live")
+	alice := joinWith(t, b, s, "bob")
 	alice.do(`Object.defineProperty(document, "hidden", { configurable: true, value: true })`)
 	for range 3 {
 		s.do(t, "POST", "/chat/bob", "hello")
@@ -561,9 +555,7 @@ func testUnread(t *testing.T, b browser) {
 
 func testReading(t *testing.T, b browser) {
 	s := start(t)
-	s.do(t, "POST", "/users/bob", "")
-	alice := visit(t, b, s.url, "alice")
-	alice.waitForState("live")
+	alice := joinWith(t, b, s, "bob")
 	for i := range 100 {
 		s.do(t, "POST", "/chat/bob", fmt.Sprint(i))
 	}

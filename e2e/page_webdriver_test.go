@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -286,10 +285,11 @@ func startWebKit(t *testing.T) browser {
 		missing(t, "WebKitGTK's MiniBrowser is not installed")
 	}
 	ignore := func(string) {}
-	display, driver := startXvfb(t), freePort(t)
+	display, addr := startXvfb(t), reserve(t)
+	_, port, _ := strings.Cut(addr, ":")
 	startProgram(t, ignore, []string{"DISPLAY=" + display, "HOME=" + t.TempDir(), "LANG=en_US.UTF-8"},
-		"WebKitWebDriver", "--port="+driver)
-	w := &webkit{session: "http://127.0.0.1:" + driver + "/session"}
+		"WebKitWebDriver", "--port="+port)
+	w := &webkit{session: "http://" + addr + "/session"}
 	var session struct{ SessionID string }
 	options := fields{"binary": browsers[0], "args": []string{"--automation"}}
 	begin := fields{"capabilities": fields{"alwaysMatch": fields{
@@ -329,21 +329,6 @@ func startXvfb(t *testing.T) string {
 		t.Fatal("Xvfb did not start")
 		return ""
 	}
-}
-
-// freePort returns a free port of 127.0.0.1.
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 // command runs a command of WebDriver and stores its value in result, unless that is nil.

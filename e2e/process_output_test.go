@@ -15,25 +15,13 @@ import (
 // startBlind starts a server whose start-up line the test cannot read, and waits until it serves.
 func startBlind(t *testing.T, stdout, stderr *os.File) *server {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	s := &server{
-		cmd:    exec.Command(binary, "-addr", addr, "-max-streams", "1000000000"), // causes a warning
-		addr:   addr,
-		url:    "http://" + addr,
-		exited: make(chan error, 1),
-	}
-	s.cmd.Stdout, s.cmd.Stderr = stdout, stderr
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { s.exited <- s.cmd.Wait() }()
-	t.Cleanup(func() { s.kill(); http.DefaultClient.CloseIdleConnections() })
-	eventually(t, 5*time.Second, "the server serves", func() bool {
+	addr := reserve(t)
+	cmd := exec.Command(binary, "-addr", addr, "-max-streams", "1000000000") // causes a warning
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	s := launch(t, cmd)
+	s.addr, s.url = addr, "http://"+addr
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	eventually(t, time.Minute, "the server to serve", func() bool {
 		conn, err := net.Dial("tcp", addr)
 		if err == nil {
 			conn.Close()
@@ -46,12 +34,9 @@ func startBlind(t *testing.T, stdout, stderr *os.File) *server {
 // fullPipe returns the end of a pipe to which nothing more can be written.
 func fullPipe(t *testing.T) *os.File {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.Close(); w.Close() })
+	_, w := newPipe(t)
 	w.SetWriteDeadline(time.Now().Add(time.Second / 10))
+	var err error
 	for err == nil {
 		_, err = w.Write(make([]byte, 4096))
 	}
@@ -61,18 +46,26 @@ func fullPipe(t *testing.T) *os.File {
 // brokenPipe returns the end of a pipe that nobody reads from any longer.
 func brokenPipe(t *testing.T) *os.File {
 	t.Helper()
+	r, w := newPipe(t)
+	r.Close()
+	return w
+}
+
+func newPipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Close()
-	t.Cleanup(func() { w.Close() })
-	return w
+	t.Cleanup(func() { r.Close(); w.Close() })
+	return r, w
 }
 
 func TestServerWorksWhileNobodyReadsWhatItPrints(t *testing.T) {
 	t.Parallel()
-	for name, pipe := range map[string]func(*testing.T) *os.File{"full": fullPipe, "broken": brokenPipe} {
+	for name, pipe := range map[string]func(*testing.T) *os.File{
+		"full": fullPipe, "broken": brokenPipe,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := startBlind(t, pipe(t), pipe(t))

@@ -12,7 +12,7 @@ import (
 )
 
 // Nothing follows here that could push an event through a buffer. HAProxy would wait 200 ms for
-// more; because a loaded machine may be slow now and then, the median counts.
+// more. Because a loaded machine may be slow for a while, the lowest of several medians counts.
 func TestProxyHoldsNothingBack(t *testing.T) {
 	behindEach(t, holdsNothingBack)
 }
@@ -35,17 +35,22 @@ func holdsNothingBack(t *testing.T, p proxy) {
 			t.Fatalf("the opening block has %q, %v; want %q", line, err, want)
 		}
 	}
-	var delays []time.Duration
-	for range 21 {
-		begin := time.Now()
-		data := s.says(t, "bob", "hello").data
-		bob.expect(t, data)
-		again.expect(t, data)
-		delays = append(delays, time.Since(begin))
+	const limit, attempts = 100 * time.Millisecond, 5
+	median := limit + 1
+	for attempt := 0; attempt < attempts && median > limit; attempt++ {
+		var delays []time.Duration
+		for range 21 {
+			begin := time.Now()
+			data := s.says(t, "bob", "hello").data
+			bob.expect(t, data)
+			again.expect(t, data)
+			delays = append(delays, time.Since(begin))
+		}
+		slices.Sort(delays)
+		median = delays[len(delays)/2]
 	}
-	slices.Sort(delays)
-	if median := delays[len(delays)/2]; median > 100*time.Millisecond {
-		t.Errorf("half of the events took more than %v", median)
+	if median > limit {
+		t.Errorf("half of the events took more than %v, %d times over", median, attempts)
 	}
 }
 

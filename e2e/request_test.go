@@ -55,6 +55,9 @@ func setHeaders(req *http.Request, headers []string) {
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Add(headers[i], headers[i+1])
 	}
+	if host := req.Header.Get("Host"); host != "" { // net/http ignores the header
+		req.Host = host
+	}
 }
 
 // readWhole reads a response's body and closes it.
@@ -186,6 +189,7 @@ func (s *server) mustRepeat(t testing.TB, times int, text func(n int) string) {
 	}()
 	responses := bufio.NewReader(conn)
 	for n := range times {
+		conn.SetDeadline(time.Now().Add(time.Minute)) // for each response
 		if r := mustRead(t, responses, "POST"); r.status >= 300 {
 			t.Fatalf("%.60q: got %d %q, want success", text(n), r.status, r.body)
 		}

@@ -6,8 +6,6 @@
 package e2e
 
 import (
-	"bufio"
-	"bytes"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -63,15 +61,16 @@ func seed(t testing.TB) uint64 {
 // server is a running lobby.
 type server struct {
 	cmd    *exec.Cmd
-	url    string // http://127.0.0.1:PORT, or https
-	addr   string // 127.0.0.1:PORT
-	stderr bytes.Buffer
+	url    string     // http://127.0.0.1:PORT, or https
+	addr   string     // 127.0.0.1:PORT
 	exited chan error // receives the result of Wait
+
+	stdout, stderr *lines // what it has printed, if startCommand started it
 }
 
 // start runs the server on a free port, unless args contain an -addr, and waits for its start-up
 // line. The server ends with the test.
-func start(t testing.TB, args ...string) *server {
+func start(t *testing.T, args ...string) *server {
 	t.Helper()
 	args = append([]string{"-addr", "127.0.0.1:0"}, args...)
 	return startCommand(t, exec.Command(binary, args...))
@@ -79,7 +78,7 @@ func start(t testing.TB, args ...string) *server {
 
 // startForMinutes is start for tests that read streams without a time limit: after three minutes
 // it kills the server, which ends every stream.
-func startForMinutes(t testing.TB, args ...string) *server {
+func startForMinutes(t *testing.T, args ...string) *server {
 	t.Helper()
 	s := start(t, args...)
 	timer := time.AfterFunc(3*time.Minute, s.kill)
@@ -88,29 +87,25 @@ func startForMinutes(t testing.TB, args ...string) *server {
 }
 
 // startCommand is start with the test's own command.
-func startCommand(t testing.TB, cmd *exec.Cmd) *server {
+func startCommand(t *testing.T, cmd *exec.Cmd) *server {
 	t.Helper()
-	s := &server{cmd: cmd, exited: make(chan error, 1)}
-	s.cmd.Stderr = &s.stderr
-	out, err := s.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatalf("no start-up line: %v: %s", err, s.stderr.String())
-	}
+	out, errs := &lines{}, &lines{}
+	cmd.Stdout, cmd.Stderr = out, errs
+	s := launch(t, cmd)
+	s.stdout, s.stderr = out, errs
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	eventually(t, time.Minute, "the start-up line", func() bool {
+		if s.hasEnded() {
+			t.Fatalf("no start-up line: %v: %s", cmd.ProcessState, errs)
+		}
+		return strings.HasSuffix(out.String(), "\n")
+	})
 	var ok bool
-	s.url, ok = strings.CutPrefix(strings.TrimSuffix(line, "\n"), "Starting server at ")
+	s.url, ok = strings.CutPrefix(strings.TrimSuffix(out.String(), "\n"), "Starting server at ")
 	if !ok {
-		t.Fatalf("the start-up line is %q", line)
+		t.Fatalf("the start-up line is %q", out)
 	}
 	_, s.addr, _ = strings.Cut(s.url, "://")
-	go func() { s.exited <- s.cmd.Wait() }()
-	t.Cleanup(func() { s.kill(); http.DefaultClient.CloseIdleConnections() })
 	return s
 }
 

@@ -321,6 +321,22 @@ func (st *stream) readToLastWord(t testing.TB) []event {
 	}
 }
 
+// readToEnd returns all further events. It fails the test unless the stream ends properly.
+func (st *stream) readToEnd(t testing.TB) []event {
+	var events []event
+	for {
+		e, err := st.next()
+		if err == io.EOF {
+			return events
+		}
+		if err != nil {
+			t.Errorf("after %d events, waiting for the proper end: %v", len(events), err)
+			return events
+		}
+		events = append(events, e)
+	}
+}
+
 func arrives(name string) string { return "User " + name + " connected to the chat." }
 func leaves(name string) string  { return "User " + name + " disconnected from the chat." }
 

@@ -61,26 +61,6 @@ func TestRetryIsRandomForEachStream(t *testing.T) {
 	}
 }
 
-func TestTextNeverReadsAsAnotherPartOfTheStream(t *testing.T) {
-	s := start(t)
-	st := s.subscribe(t, "/chat/eve")
-	st.expectRun(t, arrives("eve"))
-	retry := st.retry
-	for _, text := range []string{
-		"a\n\nid: 7\nevent: gap\ndata: b\n\n: c\nretry: 1",
-		"data: x\nid: 7\nevent: y\n:z\nretry: 1",
-		"id \nid:\nid\n\n",
-	} {
-		for _, lineEnd := range []string{"\n", "\r", "\r\n", "\u2028", "\u2029"} {
-			s.do(t, "POST", "/chat/eve", strings.ReplaceAll(text, "\n", lineEnd)+lineEnd)
-			st.expectRun(t, "eve: "+text)
-		}
-	}
-	if st.retry != retry || len(st.comments) > 0 {
-		t.Errorf("the stream's retry is %q, its comments are %q", st.retry, st.comments)
-	}
-}
-
 func TestStreamWithoutANameIsNamedAfterItsAddress(t *testing.T) {
 	s := start(t)
 	st := s.subscribe(t, "/chat")

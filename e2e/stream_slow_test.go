@@ -26,16 +26,23 @@ func TestReaderThatFallsBehindReceivesEverythingOrAGap(t *testing.T) {
 		{history: "100000", isGap: false},
 	} {
 		t.Run("history "+c.history, func(t *testing.T) {
-			s := startForMinutes(t, "-history", c.history)
+			addr := reserve(t)
+			s := startForMinutes(t, "-history", c.history, "-metrics", addr)
 			late := s.subscribeSlowly(t, "/chat/late")
 			s.mustFlood(t, "alice", 6000)
 			var reading sync.WaitGroup
+			var gaps int
 			reading.Go(func() {
-				if gaps, err := late.countGaps(); err != nil || gaps > 0 != c.isGap {
+				var err error
+				if gaps, err = late.countGaps(); err != nil || gaps > 0 != c.isGap {
 					t.Errorf("got %d gaps and %v, want a gap: %v", gaps, err, c.isGap)
 				}
 			})
 			s.sayLastWordUntilHeard(t, &reading)
+			mustShow(t, addr, fmt.Sprintf("lobby_gaps_total %d", gaps))
+			if figure(t, metrics(t, addr), "lobby_lags_total") < gaps {
+				t.Error("each gap followed from falling behind, which the metrics do not count")
+			}
 		})
 	}
 }
@@ -150,6 +157,7 @@ func TestStalledReaderKeepsOneBatchInMemory(t *testing.T) {
 	s := startForMinutes(t, "-grace", "0")
 	s.do(t, "POST", "/users/alice", "")
 	speaker := s.dial(t)
+	speaker.SetDeadline(time.Time{}) // the server's three minutes are the limit
 	responses := bufio.NewReader(speaker)
 	say := strings.Repeat(s.text("POST /chat/alice", strings.Repeat("x", size)), apart)
 	for n := range readers {

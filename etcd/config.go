@@ -159,6 +159,8 @@ func New(config Config) *Log {
 			DisableCompression:  true,
 			MaxIdleConnsPerHost: 4,
 			IdleConnTimeout:     30 * time.Second,
+
+			ResponseHeaderTimeout: requestTimeout, // also for a watch, which has no other timeout
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -23,7 +23,8 @@ const (
 	maxPage   = 512
 	smallPage = 1 << 20
 
-	// maxLag is how long a watch may lack an entry that Append knows to be in the log.
+	// maxLag is how long a watch may lack an entry that Append knows to be in the log, in addition to
+	// the time that Append took: where all responses are slow, so is the beginning of a watch.
 	maxLag = 2 * time.Second
 
 	// maxLagAlone applies instead if Append has moved to another endpoint, a sign that the watch's
@@ -279,17 +280,8 @@ func (r *entryReader) watch(ctx context.Context) error {
 		"key": prefix, "range_end": after(prefix), "start_revision": r.position + 1,
 		"fragment": true, // lets etcd split long messages
 	}}
-	head := time.AfterFunc(slowAfter, cancel)
-	response, err := r.client.send(watching, "/v3/watch", request)
-	head.Stop()
-	if err != nil {
-		r.client.note("", err)
-		r.client.move()
-		pause(ctx)
-		return nil
-	}
 	messages := make(chan watchMessage)
-	go receive(watching, response.Body, r.session.log.maxResponse, messages)
+	go r.client.clone().receive(watching, request, messages)
 
 	var awaited int64 // the revision that must have arrived when late fires
 	late := time.NewTimer(maxLag)
@@ -298,7 +290,7 @@ func (r *entryReader) watch(ctx context.Context) error {
 		if r.position >= awaited {
 			late.Stop()
 			if awaited = r.acked.revision; r.position < awaited {
-				allowed := maxLag
+				allowed := maxLag + r.acked.took
 				if r.acked.endpoint != r.client.at {
 					allowed = maxLagAlone
 				}
@@ -334,14 +326,20 @@ func (r *entryReader) watch(ctx context.Context) error {
 	}
 }
 
-// receive sends each message of a watch, of at most limit bytes, to messages and finally closes it.
-func receive(ctx context.Context, body io.ReadCloser, limit int64, messages chan<- watchMessage) {
+// receive starts a watch at the current endpoint and sends its messages to messages, which it closes
+// when the watch has ended.
+func (c *client) receive(ctx context.Context, request any, messages chan<- watchMessage) {
 	defer close(messages)
-	defer body.Close()
-	limited := &io.LimitedReader{R: body}
+	response, err := c.send(ctx, "/v3/watch", request)
+	if err != nil {
+		c.note("", err)
+		return
+	}
+	defer response.Body.Close()
+	limited := &io.LimitedReader{R: response.Body}
 	decoder := json.NewDecoder(limited)
 	for {
-		limited.N = limit
+		limited.N = c.log.maxResponse
 		var message watchMessage
 		if decoder.Decode(&message) != nil {
 			return

@@ -154,7 +154,7 @@ func TestEntriesContinueAfterAWatchFails(t *testing.T) {
 		script func(w *world, c *call) // runs once a/2 is in the log
 	}{
 		{"refused", retryDelay, func(w *world, c *call) { c.fail(503, "etcdserver: no leader") }},
-		{"no head", slowAfter + retryDelay, func(w *world, c *call) { c.hang() }},
+		{"no head", maxLag, func(w *world, c *call) { c.hang() }},
 		{"canceled", retryDelay, func(w *world, c *call) {
 			c.say(created + `{"result":{"canceled":true,"cancel_reason":"leader lost"}}` + "\n")
 			c.hang()
@@ -213,6 +213,22 @@ func TestEntriesContinueAfterAWatchFails(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Nothing else shows that the endpoint is failing, as this session appends nothing.
+func TestWatchWithoutAHeadIsLeft(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		s, other := w.mustBegin(), w.mustBegin()
+		w.failWatch(func(c *call) { c.hang() })()
+		f := follow(t.Context(), s)
+		synctest.Wait()
+		mustAppend(t, other, "a", 1, "x")
+		mustTake(t, requestTimeout, requestTimeout+retryDelay, func() { f.mustRead(t, "a/1=x") })
+		err := s.log.Explain(errors.New("lost")).Error()
+		if err != "lost: http://m0:2379: no response in time" {
+			t.Errorf("the error is %q", err)
+		}
+	})
 }
 
 // The watch is the first request after the member has become one of another cluster.
@@ -361,7 +377,7 @@ func TestEntryPutByHandIsNotMistakenForAMissingOne(t *testing.T) {
 		want := []string{"a/1=x", "a/1000=forged", "a/2=y", "a/999=forged", "a/3=z"}
 		f.mustRead(t, want...)
 		follow(t.Context(), s).mustRead(t, want...) // in pages
-		w.put("lobby/log/a/50", "forged") // two in a row, but not after a real one
+		w.put("lobby/log/a/50", "forged")           // two in a row, but not after a real one
 		w.put("lobby/log/a/51", "forged")
 		mustAppend(t, s, "a", 4, "end")
 		want = append(want, "a/50=forged", "a/51=forged", "a/4=end")

@@ -442,6 +442,9 @@ func (c *client) explain(err error) error {
 	case isResponse && response.Status == http.StatusNotFound:
 		return refuse("%s has no JSON gateway; start etcd with --enable-grpc-gateway, and do not use "+
 			"the URL of a grpc-proxy", endpoint)
+	case strings.Contains(err.Error(), `malformed HTTP response "\x00\x00`): // a frame of HTTP/2
+		return refuse("%s serves only gRPC; use the address in etcd's --listen-client-http-urls instead",
+			endpoint)
 	case hasMessage(err, "connection closed", "handshake failed", "server preface"):
 		return fmt.Errorf("the JSON gateway of %s cannot reach etcd (%w); if etcd requires client "+
 			"certificates, its own must be for clients too, not for servers only", endpoint, err)

@@ -43,8 +43,9 @@ type world struct {
 	changed   chan struct{} // closed at the next change
 	password  string        // alice's; empty if etcd requires none
 	tokens    map[string]bool
-	asked     []string // the path of each request that was served
-	watches   int      // number of open watches
+	asked     []string      // the path of each request that was served
+	watches   int           // number of open watches
+	late      time.Duration // of all that members send over connections made from now on
 }
 
 // testPiece is the size of a snapshot's pieces in the tests.
@@ -126,7 +127,7 @@ func (w *world) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	i, _ := strconv.Atoi(strings.TrimPrefix(host, "m"))
 	m := w.members[i]
 	w.mu.Lock()
-	down, gone := m.down, m.gone
+	down, gone, late := m.down, m.gone, w.late
 	w.mu.Unlock()
 	if gone {
 		select {
@@ -139,13 +140,60 @@ func (w *world) dial(ctx context.Context, _, address string) (net.Conn, error) {
 		return nil, errors.New("connection refused")
 	}
 	here, there := net.Pipe()
+	if late > 0 {
+		there = newLateConn(there, late)
+	}
 	select {
 	case m.conns <- there:
 	case <-m.closed:
+		there.Close()
 		return nil, net.ErrClosed
 	}
 	w.set(func() { m.open = append(m.open, there) })
 	return here, nil
+}
+
+// lateConn is a connection over which everything that is written arrives late.
+type lateConn struct {
+	net.Conn
+	late    time.Duration
+	written chan lateBytes
+	closed  context.Context
+	cancel  context.CancelFunc
+}
+
+type lateBytes struct {
+	bytes []byte
+	due   time.Time
+}
+
+func newLateConn(conn net.Conn, late time.Duration) *lateConn {
+	c := &lateConn{Conn: conn, late: late, written: make(chan lateBytes, 100)}
+	c.closed, c.cancel = context.WithCancel(context.Background())
+	go func() {
+		for c.closed.Err() == nil {
+			select {
+			case b := <-c.written:
+				select {
+				case <-time.After(time.Until(b.due)):
+					conn.Write(b.bytes)
+				case <-c.closed.Done():
+				}
+			case <-c.closed.Done():
+			}
+		}
+	}()
+	return c
+}
+
+func (c *lateConn) Write(b []byte) (int, error) {
+	c.written <- lateBytes{bytes.Clone(b), time.Now().Add(c.late)}
+	return len(b), nil
+}
+
+func (c *lateConn) Close() error {
+	c.cancel()
+	return c.Conn.Close()
 }
 
 // newLog returns the log of the lobby called lobby, as a new process would open it.
@@ -170,6 +218,7 @@ func (w *world) mustBegin() *Session {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	synctest.Wait() // until all members have responded
 	s.began.at, s.appender.at, s.saver.at = 0, 0, 0
 	return s
 }

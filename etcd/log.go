@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strconv"
+	"time"
 )
 
 var (
@@ -51,57 +52,25 @@ type Session struct {
 // acknowledgement is etcd's confirmation that an entry is in the log.
 type acknowledgement struct {
 	revision int64
-	endpoint int // the index of the endpoint that sent it
+	endpoint int           // the index of the endpoint that sent it
+	took     time.Duration // by Append
 }
 
-// Begin opens the lobby's log, or creates it with these settings if there is none. It tries each
-// endpoint once; callers retry. seen is the last entry, without its text, that an earlier node of
-// this process has read or appended, or the zero Entry. The error is one line. It matches
-// ErrRefused if waiting does not help.
+// Begin opens the lobby's log, or creates it with these settings if there is none. If only the
+// lobby's key was removed, it keeps everything else, because that is how an operator asks for a new
+// epoch. It fails if all endpoints do; callers retry. seen is the last entry, without its text, that
+// an earlier node of this process has read or appended, or the zero Entry. The error is one line. It
+// matches ErrRefused if waiting does not help.
 func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session, error) {
-	c := l.client(0)
-	for c.at = range l.config.Endpoints { // to see which clusters they belong to
-		var r transactionResponse
-		err := c.ask(ctx, slowAfter, "/v3/maintenance/status", struct{}{}, &r)
-		c.note(r.Header.Cluster, err)
-	}
-	var refused error
-	c.at = rand.IntN(len(l.config.Endpoints))
-	for range l.config.Endpoints {
-		s, err := l.begin(ctx, c, settings, seen)
-		if err = c.note("", err); err == nil {
-			return s, nil
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if errors.Is(err, ErrRefused) {
-			refused = err
-		}
-		c.move()
-	}
-	if refused != nil {
-		return nil, refused
-	}
-	return nil, l.Explain(errors.New("the log cannot be reached"))
-}
-
-// begin is Begin at the current endpoint of c. If only the lobby's key was removed, it keeps
-// everything else, because that is how an operator asks for a new epoch.
-func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry) (*Session, error) {
-	if err := c.note("", nil); err != nil {
-		return nil, err
-	}
 	lobby, state := l.key("lobby"), l.key("state")
 	read := []operation{get(state), get(l.key("copy")),
 		stat(l.entry(seen.Node, seen.Number)), stat(l.key("nodes/" + seen.Node))}
 	for tries := 1; ; tries++ {
-		var response transactionResponse
-		err := c.ask(ctx, 2*slowAfter, "/v3/kv/txn", transaction{
+		c, response, err := l.first(ctx, transaction{
 			Compare: []compare{versionIs(lobby, 0)},
 			Success: append(read, put(lobby, []byte(settings))),
 			Failure: append(read, get(lobby)),
-		}, &response)
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -125,15 +94,70 @@ func (l *Log) begin(ctx context.Context, c *client, settings string, seen Entry)
 			s.Settings, s.Created = string(response.find(lobby).Value), response.find(lobby).Created
 		}
 		s.Snapshot, err = l.readSnapshot(ctx, c, p)
-		// If two snapshots were saved meanwhile, this one was removed.
-		if errors.Is(err, errDamaged) && p != (pointer{}) && tries < 3 {
+		// The endpoint may be failing, or the snapshot was removed as two were saved meanwhile.
+		if err != nil && p != (pointer{}) && tries < 3 {
+			c.note("", err)
 			continue
 		}
 		if errors.Is(err, errDamaged) && p.Removed == 0 { // the log is still complete
 			s.Snapshot, s.At, err = nil, 0, nil
 		}
-		return s, err
+		return s, c.note("", err)
 	}
+}
+
+// first sends a transaction to all endpoints, once at least half of them are known to belong to one
+// cluster or all have responded or failed. It returns the first response, and a client at the same
+// cluster: not at the same endpoint, because the leader is the first to respond to all nodes.
+func (l *Log) first(ctx context.Context, t transaction) (*client, transactionResponse, error) {
+	type answer struct {
+		client   *client
+		response transactionResponse
+		err      error
+	}
+	trying, cancel := context.WithCancel(ctx)
+	defer cancel()
+	count := len(l.config.Endpoints)
+	statuses, answers := make(chan answer, count), make(chan answer, count)
+	areKnown := make(chan bool) // closed when the transaction may be sent
+	for _, at := range rand.Perm(count) {
+		go func() {
+			a := answer{client: l.client(at)}
+			err := a.client.ask(ctx, requestTimeout, "/v3/maintenance/status", struct{}{}, &a.response)
+			a.client.note(a.response.Header.Cluster, err)
+			statuses <- a
+			<-areKnown
+			if a.err = a.client.note("", nil); a.err == nil {
+				err = a.client.ask(trying, requestTimeout, "/v3/kv/txn", t, &a.response)
+				a.err = a.client.note("", err)
+			}
+			answers <- a
+		}()
+	}
+	c, cluster, votes := l.client(0), "", make(map[string]int)
+	for range count {
+		a := <-statuses
+		c.at, cluster = a.client.at, a.response.Header.Cluster
+		c.tokens[c.at] = a.client.tokens[c.at]
+		if votes[cluster]++; cluster != "" && 2*votes[cluster] >= count {
+			break
+		}
+	}
+	close(areKnown)
+	var refused error
+	for range count {
+		a := <-answers
+		if a.err == nil {
+			if a.response.Header.Cluster != cluster {
+				c.at = a.client.at
+			}
+			return c, a.response, nil
+		}
+		if errors.Is(a.err, ErrRefused) {
+			refused = a.err
+		}
+	}
+	return nil, transactionResponse{}, cmp.Or(refused, l.Explain(errors.New("the log cannot be reached")))
 }
 
 // observe records that a response had this revision, and returns the highest revision seen so far.
@@ -149,6 +173,7 @@ func (s *Session) observe(revision int64) int64 {
 // ErrRestored, ErrVoid or ErrForgedNumber. After ctx's error the entry may still get into the log, now or
 // later, and Append may be called again with the same number and text.
 func (s *Session) Append(ctx context.Context, node string, number int, text []byte) (int64, error) {
+	start := time.Now()
 	revision, err := s.append(ctx, node, number, text)
 	for ; err == errNewSnapshot || err == errTaken; revision, err = s.append(ctx, node, number, text) {
 		if err == errTaken {
@@ -172,7 +197,7 @@ func (s *Session) Append(ctx context.Context, node string, number int, text []by
 	case <-s.appended: // an older one that Entries has not received
 	default:
 	}
-	s.appended <- acknowledgement{revision, s.appender.at}
+	s.appended <- acknowledgement{revision, s.appender.at, time.Since(start)}
 	return revision, nil
 }
 

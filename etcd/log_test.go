@@ -3,9 +3,11 @@ package etcd
 // What belongs here: tests of Begin and Append, with the etcd of gateway_test.go.
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -80,6 +82,18 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 			w.script(refuse(http.StatusNotFound, "404 page not found"), 0)
 			w.members[1].down = true
 		}, "--enable-grpc-gateway", true},
+		{"only gRPC", func(w *world, log *Log) { // what etcd 3.7 sends then
+			w.script(func(c *call, _ func()) {
+				conn, _, err := c.w.(http.Hijacker).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				io.WriteString(conn, "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00@\x00")
+				conn.Close()
+			}, 0)
+			w.members[1].down = true
+		}, "http://m0:2379 serves only gRPC; use the address in etcd's --listen-client-http-urls", true},
 		{"a certificate for servers only", func(w *world, log *Log) { // the message is that of etcd 3.4
 			w.script(refuse(http.StatusServiceUnavailable, "connection closed"), 0)
 			w.members[1].down = true
@@ -123,6 +137,121 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 					t.Errorf("it took %v", took)
 				}
 			})
+		})
+	}
+}
+
+// A stalled endpoint delays no start: neither one of two URLs, nor one that stalls only after it has
+// said where it belongs.
+func TestStalledEndpointDelaysNoStart(t *testing.T) {
+	for name, script := range map[string]func(c *call, serve func()){
+		"stalled": failures["stuck"],
+		"stalled transactions": func(c *call, serve func()) {
+			if c.path == "/v3/kv/txn" {
+				c.hang()
+				return
+			}
+			serve()
+		},
+	} {
+		for members := 2; members <= 4; members++ {
+			t.Run(fmt.Sprint(name, " ", members), func(t *testing.T) {
+				inWorld(t, members, func(t *testing.T, w *world) {
+					w.script(script, 0)
+					mustTake(t, 0, 0, func() { w.mustBegin() })
+				})
+			})
+		}
+	}
+}
+
+// The snapshot cannot be read at every endpoint.
+func TestSnapshotIsReadAtAnotherEndpoint(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		at := mustAppend(t, s, "a", 1, "x")
+		mustSave(t, s, at, "snapshot")
+		var isSecond atomic.Bool
+		w.script(func(c *call, serve func()) {
+			if c.path == "/v3/kv/txn" && !bytes.Contains(c.body, []byte("compare")) && !isSecond.Swap(true) {
+				c.abort()
+			}
+			serve()
+		})
+		mustHave(t, w, at, "snapshot")
+	})
+}
+
+// The third URL leads to another cluster, which is the first to say so.
+func TestBeginWaitsUntilItIsKnownWhichClusterCounts(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		const late = requestTimeout - 1
+		other := newWorld(t, "2")
+		w.members[2].world = other
+		w.script(func(c *call, serve func()) {
+			if c.path == "/v3/maintenance/status" {
+				time.Sleep(late)
+			}
+			serve()
+		}, 0, 1)
+		mustTake(t, late, late, func() { mustAppend(t, w.mustBegin(), "a", 1, "x") })
+		if got := other.list("lobby/"); len(got) > 0 {
+			t.Errorf("the other cluster has %q", got)
+		}
+	})
+}
+
+// Two clusters have one endpoint each, and a third endpoint is down.
+func TestSessionBelongsToTheClusterThatRespondedFirst(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		w.members[1].world, w.members[2].down = newWorld(t, "2"), true
+		var isSecond atomic.Bool
+		w.script(func(c *call, serve func()) { // its status comes last, and then it is too late
+			if c.path == "/v3/maintenance/status" {
+				time.Sleep(time.Second)
+			} else if !isSecond.Swap(true) {
+				c.hang()
+				return
+			}
+			serve()
+		}, 1)
+		s, err := w.newLog().Begin(t.Context(), "", Entry{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustAppend(t, s, "a", 1, "x")
+	})
+}
+
+// A node starts although each response, and each message of a watch, takes 4.9 s.
+func TestNodeStartsWithASlowEtcd(t *testing.T) {
+	const late = requestTimeout - 100*time.Millisecond
+	for _, password := range []string{"", "secret"} {
+		inWorld(t, 3, func(t *testing.T, w *world) {
+			w.late, w.password = late, password
+			var s *Session
+			mustTake(t, 2*late, 2*requestTimeout, func() {
+				var err error
+				if s, err = w.newLog().Begin(t.Context(), "", Entry{}); err != nil {
+					t.Fatal(err)
+				}
+			})
+			f := follow(t.Context(), s)
+			time.Sleep(time.Second) // so the first response lacks the first entry
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			for n := range 10 {
+				mustTake(t, late, late, func() {
+					if _, err := s.Append(ctx, "a", n+1, []byte("x")); err != nil {
+						t.Fatal(err)
+					}
+				})
+			}
+			f.mustRead(t, "a/1=x", "a/2=x", "a/3=x", "a/4=x", "a/5=x", "a/6=x", "a/7=x", "a/8=x", "a/9=x")
+			mustTake(t, 0, late, func() { f.mustRead(t, "a/10=x") })
+			if n := w.requests("/v3/watch"); n != 1 {
+				t.Errorf("there were %d watches, want 1", n)
+			}
 		})
 	}
 }
@@ -210,6 +339,7 @@ func TestEndpointOfAnotherClusterIsLeftOut(t *testing.T) {
 		warn := func(sentence string) { w.set(func() { warnings = append(warnings, sentence) }) }
 		mustWarn := func() {
 			t.Helper()
+			synctest.Wait() // until all endpoints have responded
 			want := []string{"http://m2:2379: left out, as it belongs to a different etcd cluster than most URLs"}
 			if !slices.Equal(warnings, want) {
 				t.Errorf("the warnings are %q, want %q", warnings, want)
@@ -228,7 +358,7 @@ func TestEndpointOfAnotherClusterIsLeftOut(t *testing.T) {
 		mustAppend(t, s, "a", 2, "y")
 		f.mustRead(t, "a/2=y")
 		mustWarn()
-		for range 20 { // new nodes start at a random endpoint
+		for range 20 { // the endpoints respond in any order
 			log := w.newLog()
 			log.Warn = warn
 			s, err := log.Begin(t.Context(), "", Entry{})
@@ -482,13 +612,14 @@ func TestSlowEtcdIsUsedWithoutFloodingIt(t *testing.T) {
 	inWorld(t, 3, func(t *testing.T, w *world) {
 		const late = 2 * time.Second
 		s := w.mustBegin()
+		before := w.requests("/v3/kv/txn")
 		w.script(func(c *call, serve func()) { time.Sleep(late); serve() })
 		mustTake(t, late, late, func() { mustAppend(t, s, "a", 1, "one") })
 		ctx, cancel := context.WithCancel(t.Context())
 		mustTake(t, late, late, func() { follow(ctx, s).mustRead(t, "a/1=one") })
 		cancel()
 		time.Sleep(late) // until the members have served all requests
-		if n, most := w.requests("/v3/kv/txn"), 1+2*(1+int(late/slowAfter)); n > most {
+		if n, most := w.requests("/v3/kv/txn")-before, 2*(1+int(late/slowAfter)); n > most {
 			t.Errorf("asked %d times, want at most %d", n, most)
 		}
 	})

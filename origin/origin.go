@@ -2,18 +2,20 @@
 //
 // Any web page can make a browser send requests to any server, and a page whose domain resolves to
 // 127.0.0.1 (DNS rebinding) can even read the responses. Two checks prevent both: the request's
-// [Host] must be the server's, and if a page makes the request, it must be the server's own page
-// ([IsCrossOrigin]). Programs other than browsers send neither Sec-Fetch-Site nor Origin, and are
-// accepted.
+// [Host] must be the server's ([Check]), and if a page makes the request, it must be the server's
+// own page ([IsCrossOrigin]). Programs other than browsers send neither Sec-Fetch-Site nor Origin,
+// and are accepted.
 package origin
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -34,12 +36,6 @@ func (h Host) IsLoopback() bool {
 		ip.Is4() && ip.IsLoopback() || ip == netip.IPv6Loopback()
 }
 
-// IsAddress reports whether h is an IP address and not a name.
-func (h Host) IsAddress() bool {
-	_, err := netip.ParseAddr(string(h))
-	return err == nil
-}
-
 // ParseHost parses a host name or address, with or without a port. Errors say what to write
 // instead.
 func ParseHost(s string) (Host, error) {
@@ -47,6 +43,7 @@ func ParseHost(s string) (Host, error) {
 	if colon := strings.LastIndexByte(s, ':'); colon > strings.LastIndexByte(s, ']') {
 		name, port = s[:colon], s[colon+1:]
 	}
+	_, portErr := strconv.ParseUint(port, 10, 16)
 	isLabel := func(c rune) bool {
 		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
 			c == '-' || c == '_'
@@ -56,7 +53,7 @@ func ParseHost(s string) (Host, error) {
 		return "", errors.New("wildcards are not supported; give each name its own flag")
 	case strings.ContainsFunc(s, func(c rune) bool { return c > '~' }):
 		return "", errors.New("it is not ASCII; use the punycode form, which starts with xn--")
-	case !isPort(port):
+	case portErr != nil:
 		return "", fmt.Errorf("%q is not a port; "+
 			"write a name such as chat.example, or an IPv6 address in brackets", port)
 	case strings.HasPrefix(name, "["):
@@ -75,9 +72,16 @@ func ParseHost(s string) (Host, error) {
 	return HostOf(s), nil
 }
 
-func isPort(s string) bool {
-	_, err := strconv.ParseUint(s, 10, 16)
-	return err == nil
+// Check returns a function that reports whether a server that listens at addr, and for which these
+// Hosts are allowed, answers to a Host.
+func Check(addr net.Addr, allowed []Host) func(Host) bool {
+	isLocal := HostOf(addr.String()).IsLoopback()
+	return func(host Host) bool {
+		_, err := netip.ParseAddr(string(host))
+		return host.IsLoopback() || slices.Contains(allowed, host) ||
+			// With an IP address, no name is involved, so DNS rebinding is impossible.
+			!isLocal && (len(allowed) == 0 || err == nil)
+	}
 }
 
 // IsCrossOrigin reports whether the request comes from a page of another origin (scheme, host and

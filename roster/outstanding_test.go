@@ -232,7 +232,7 @@ func TestSendersThatNeverFinishRetainBoundedMemory(t *testing.T) {
 func TestListsWithoutSendersAreNotRetained(t *testing.T) {
 	r := rosterOf(40_000, 1000)
 	take := func() weak.Pointer[List] {
-		r.Remove(numbered(r.Len()-1, 1000))
+		r.Remove(numbered(r.total.names-1, 1000))
 		return weak.Make(r.Take(Text))
 	}
 	returned, kept, current := take(), take(), take()

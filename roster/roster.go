@@ -44,9 +44,6 @@ const (
 	listMemory  = 256  // of a List, in addition to its chunks
 )
 
-// Len returns the number of names.
-func (r *Roster) Len() int { return r.total.names }
-
 // Take returns the current List in the given form: the same List until the next change. Call the
 // List's Return once it has been sent. Take returns nil if too many Lists are being sent.
 func (r *Roster) Take(form Form) *List {
@@ -76,16 +73,13 @@ func (r *Roster) NamesAfter(name string) iter.Seq[string] {
 		if names := r.chunks[first].names; at < len(names) && names[at] == name {
 			at++
 		}
-		for i, c := range r.chunks[first:] {
-			names := c.names
-			if i == 0 {
-				names = names[at:]
-			}
-			for _, name := range names {
+		for _, c := range r.chunks[first:] {
+			for _, name := range c.names[at:] {
 				if !yield(name) {
 					return
 				}
 			}
+			at = 0
 		}
 	}
 }

@@ -76,8 +76,8 @@ func testRoster(t *testing.T, random *rand.Rand, every int, padding string) {
 			r.Remove(names[at])
 			names = slices.Delete(names, at, at+1)
 		}
-		if r.Len() != len(names) {
-			t.Fatalf("Len() = %d, want %d", r.Len(), len(names))
+		if r.total.names != len(names) {
+			t.Fatalf("there are %d names, want %d", r.total.names, len(names))
 		}
 		if i%every == 0 {
 			checkChunks(t, &r)
@@ -133,8 +133,8 @@ func TestEmptyChunkIsRemoved(t *testing.T) {
 			r.Remove(left[0])
 			checkChunks(t, &r)
 		}
-		if len(r.chunks) != 2 || r.Len() != 2*maxChunk {
-			t.Errorf("%d names in %d chunks are left", r.Len(), len(r.chunks))
+		if len(r.chunks) != 2 || r.total.names != 2*maxChunk {
+			t.Errorf("%d names in %d chunks are left", r.total.names, len(r.chunks))
 		}
 	}
 }

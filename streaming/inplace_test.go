@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -236,4 +238,28 @@ func TestCanSendOnlyWhereSomethingFlushes(t *testing.T) {
 			t.Errorf("%T: got %v", c.w, got)
 		}
 	}
+}
+
+// deadlines is a ResponseWriter that counts how often its write deadline is set.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	count atomic.Int64
+}
+
+func (d *deadlines) SetWriteDeadline(time.Time) error { d.count.Add(1); return nil }
+
+// A body that is abandoned after it was sent must not end the next response on its connection.
+func TestSentPiecesNoLongerSetDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		abandoned := make(chan struct{})
+		SendPieces(w, nil, slices.Values([][]byte{[]byte("one"), []byte("two")}), abandoned)
+		before := w.count.Load()
+		close(abandoned)
+		synctest.Wait()
+		if after := w.count.Load(); before != 2 || after != before {
+			t.Errorf("the deadline was set %d times while the body was sent, and then %d times more, "+
+				"want 2 and 0", before, after-before)
+		}
+	})
 }

@@ -7,7 +7,7 @@
 // halves the memory per idle client, and each piece of the body needs one writev(2).
 //
 // Where nobody may hijack the connection, over HTTP/2 and under middleware, the handler sends the
-// body itself.
+// body itself. It also does that with [SendPieces], for a body that is long but ready.
 package streaming
 
 import (
@@ -34,14 +34,14 @@ const (
 	slowWrite = 100 * time.Millisecond
 )
 
-// Body is the source of a response body. Send calls its methods from one goroutine at a time. A
-// Body may also have the method More(limit int) []byte, which returns further bytes without
-// waiting, or nil if none are ready or there are more than limit. Send writes them together with
-// those of Next.
+// Body is the source of a response body. Send calls its methods from one goroutine at a time.
 type Body interface {
 	// Next waits for the next bytes and returns them. The slice must not be modified afterwards. An
 	// error ends the body cleanly.
 	Next(ctx context.Context) ([]byte, error)
+	// More returns further bytes without waiting, or nil if none are ready or there are more than
+	// limit. They are sent together with those of Next.
+	More(limit int) []byte
 	// Close is called once, when the body has ended or its client has disconnected.
 	Close()
 }
@@ -80,17 +80,15 @@ func Send(w http.ResponseWriter, r *http.Request, body Body) {
 		sendInPlace(w, r, body)
 		return
 	}
-	s := &sender{conn: conn, chunked: r.ProtoAtLeast(1, 1), received: buffered.Reader.Buffered()}
-	if body, ok := body.(interface{ More(limit int) []byte }); ok {
-		s.more = body.More
-	}
-	go s.sendAll(body)
+	s := &sender{body: body, conn: conn, chunked: r.ProtoAtLeast(1, 1),
+		received: buffered.Reader.Buffered()}
+	go s.sendAll()
 }
 
 // sender sends one body.
 type sender struct {
+	body      Body
 	conn      net.Conn
-	more      func(limit int) []byte // the body's; may be nil
 	chunked   bool
 	received  int       // bytes that the client has sent
 	deadline  time.Time // of the next write
@@ -102,9 +100,9 @@ type sender struct {
 	unsent net.Buffers
 }
 
-// sendAll sends body and closes the connection.
-func (s *sender) sendAll(body Body) {
-	defer body.Close()
+// sendAll sends the body and closes the connection.
+func (s *sender) sendAll() {
+	defer s.body.Close()
 	defer s.conn.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -113,7 +111,7 @@ func (s *sender) sendAll(body Body) {
 		s.awaitLeave()
 	}()
 	for {
-		data, err := body.Next(ctx)
+		data, err := s.body.Next(ctx)
 		if s.send(data) != nil || err != nil { // with an error, data is empty, which ends the body
 			return
 		}
@@ -142,7 +140,7 @@ func (s *sender) send(data []byte) error {
 	begun := time.Now()
 	s.extendDeadline(begun)
 	if err := s.write(data); err != nil {
-		s.enableUserTimeout(true) // for the data that the kernel still has to send
+		enableUserTimeout(s.conn, true) // for the data that the kernel still has to send
 		return err
 	}
 	// The kernel would reset the connection of a client that reads slowly but steadily, even with a
@@ -151,11 +149,11 @@ func (s *sender) send(data []byte) error {
 	case time.Since(begun) > slowWrite:
 		s.slowUntil = begun.Add(writeTimeout)
 		if isOn {
-			s.enableUserTimeout(false)
+			enableUserTimeout(s.conn, false)
 		}
 	case !isOn && begun.After(s.slowUntil):
 		s.slowUntil = time.Time{}
-		s.enableUserTimeout(true)
+		enableUserTimeout(s.conn, true)
 	}
 	return nil
 }
@@ -163,8 +161,8 @@ func (s *sender) send(data []byte) error {
 func (s *sender) write(data []byte) error {
 	size := len(data)
 	s.parts = append(s.parts[:0], nil, data)
-	for s.more != nil && size > 0 {
-		more := s.more(maxWrite - size)
+	for size > 0 {
+		more := s.body.More(maxWrite - size)
 		if len(more) == 0 {
 			break
 		}
@@ -194,10 +192,9 @@ func (s *sender) extendDeadline(now time.Time) {
 	}
 }
 
-// enableUserTimeout switches the connection's user timeout, if it has one. If that fails, a slow
-// client may lose its stream, and resumes.
-func (s *sender) enableUserTimeout(on bool) {
-	conn := s.conn
+// enableUserTimeout switches the user timeout of conn, if it has one. If that fails, a slow client
+// may lose its response, and asks again.
+func enableUserTimeout(conn net.Conn, on bool) {
 	if overTLS, ok := conn.(*tls.Conn); ok {
 		conn = overTLS.NetConn()
 	}

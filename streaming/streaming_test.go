@@ -39,6 +39,8 @@ func (b *body) Next(ctx context.Context) ([]byte, error) {
 	}
 }
 
+func (b *body) More(int) []byte { return nil }
+
 func (b *body) Close() { close(b.closed) }
 
 func Example() {
@@ -119,7 +121,7 @@ func TestPiecesThatAreReadyAreSentTogether(t *testing.T) {
 	} {
 		client, conn := net.Pipe()
 		e := eager{newBody()}
-		s := &sender{conn: conn, chunked: c.chunked, more: e.More}
+		s := &sender{conn: conn, chunked: c.chunked, body: e}
 		e.pieces <- " two"
 		e.pieces <- " four"
 		go func() {
@@ -247,7 +249,7 @@ func TestUserTimeoutIsOffWhileWritesAreSlow(t *testing.T) {
 		client, conn := net.Pipe()
 		defer client.Close()
 		p := &patient{Conn: conn}
-		s := &sender{conn: p}
+		s := &sender{body: newBody(), conn: p}
 		for _, c := range []struct {
 			pause, takes time.Duration
 			want         []bool // how the timeout has been switched by then
@@ -276,7 +278,7 @@ func TestUserTimeoutIsOnAfterAFailedWrite(t *testing.T) {
 	client, conn := net.Pipe()
 	client.Close()
 	p := &patient{Conn: conn}
-	s := &sender{conn: failing{p}}
+	s := &sender{body: newBody(), conn: failing{p}}
 	if err := s.send([]byte("x")); err == nil || !slices.Equal(p.switched, []bool{true}) {
 		t.Errorf("after %v it was switched %v, want on", err, p.switched)
 	}
@@ -320,7 +322,7 @@ func TestUserTimeoutIsThatOfTheConnectionUnderTLS(t *testing.T) {
 	client, conn := net.Pipe()
 	defer client.Close()
 	p := &patient{Conn: conn}
-	(&sender{conn: tls.Server(p, nil)}).enableUserTimeout(true)
+	enableUserTimeout(tls.Server(p, nil), true)
 	if !slices.Equal(p.switched, []bool{true}) {
 		t.Errorf("it was switched %v, want on", p.switched)
 	}

@@ -7,15 +7,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -131,7 +126,7 @@ func (k kind) serve(t *testing.T) *site {
 	url := "http://chat.example"
 	if k.tls {
 		url = "https://chat.example"
-		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate(t)}}
+		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}}
 		go server.ServeTLS(l, "", "")
 	} else {
 		go server.Serve(l)
@@ -157,19 +152,12 @@ func (k kind) serve(t *testing.T) *site {
 	return &site{t, &http.Client{Transport: transport}, url + k.prefix, dial, hub, stop}
 }
 
-func certificate(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().AddDate(1, 0, 0)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
+// certificate is made outside of all bubbles, because it takes a server that listens.
+var certificate = func() tls.Certificate {
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	return server.TLS.Certificates[0]
+}()
 
 // do makes a request and fails the test unless the response has this status and body.
 func (s *site) do(method, path, text string, status int, want string) {
