@@ -51,7 +51,7 @@ func TestClusterPageShowsWhatItsCommandsPrint(t *testing.T) {
 	startNodes := strings.TrimPrefix(starts[1], "go build\n")
 	fmt.Fprintf(&script, "%s\n{ %s\n} >nodes.log\n", starts[0], startNodes)
 	script.WriteString("until [ $(grep -c ^Starting nodes.log) = 3 ]; do sleep 0.1; done\n" +
-		"export ETCDCTL_API=3 ETCDCTL_ENDPOINTS=$urls\n")
+		"export ETCDCTL_ENDPOINTS=$urls\n")
 	var commands, wanted []string
 	for _, block := range blocksOf(t, clusterPage, "console") {
 		for _, entry := range strings.Split("\n"+block, "\n$ ")[1:] {

@@ -331,18 +331,18 @@ func (e *etcd) backup(t *testing.T) string {
 }
 
 // restore kills the members and restarts them with the content of a backup, which the command in
-// docs/several-machines.md writes to their folders.
+// docs/operating.md writes to their folders.
 func (e *etcd) restore(t *testing.T, backup string) {
 	t.Helper()
 	e.kill()
-	_, command, _ := strings.Cut(readFile(t, clusterPage), "\n    etcdctl snapshot restore ")
-	command, _, _ = strings.Cut(command, "\n\n")
+	_, command, _ := strings.Cut(readFile(t, operatingPage), "\n    etcdctl snapshot restore ")
+	command, _, _ = strings.Cut(command, "\ndone\n")
 	for _, m := range e.members {
 		if err := os.RemoveAll(m.dir); err != nil {
 			t.Fatal(err)
 		}
-		args := strings.NewReplacer("backup.db", backup, "e1", m.name, "$peers", e.peers(),
-			"127.0.0.1:2381", m.peer, "\\\n", "").Replace("snapshot restore " + command)
+		args := strings.NewReplacer("backup.db", backup, "e$i", m.name, "$peers", e.peers(),
+			"127.0.0.1:238$i", m.peer, "\\\n", "").Replace("snapshot restore " + command)
 		etcdctl(t, filepath.Dir(m.dir), strings.Fields(args)...)
 	}
 	e.start(t)
@@ -353,7 +353,7 @@ func etcdctl(t *testing.T, dir string, args ...string) {
 	t.Helper()
 	needs(t, "etcdctl")
 	cmd := exec.Command("etcdctl", args...)
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), "ETCDCTL_API=3")
+	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("etcdctl %s: %v\n%s", strings.Join(args, " "), err, out)
 	}

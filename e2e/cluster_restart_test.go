@@ -290,12 +290,12 @@ func TestRestoreUnderRunningNodesStartsANewEpoch(t *testing.T) {
 }
 
 // While no node is running, restoring a complete backup changes nothing. After an incomplete one,
-// the operator removes the key that docs/several-machines.md names, and the lobby starts a new
-// epoch with the users of the backup.
+// the operator removes the key that docs/operating.md names, and the lobby starts a new epoch with the
+// users of the backup.
 func TestOperatorRestoresABackupWithoutNodes(t *testing.T) {
 	t.Parallel()
-	if !strings.Contains(readFile(t, clusterPage), "`etcdctl del "+settingsKey+"`") {
-		t.Errorf("%s does not say which key to remove", clusterPage)
+	if !strings.Contains(readFile(t, operatingPage), "`etcdctl del "+settingsKey+"`") {
+		t.Errorf("%s does not say which key to remove", operatingPage)
 	}
 	e := startEtcd(t, 3)
 	nodes := startNodes(t, e, 2, longHistory...)
