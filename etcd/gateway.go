@@ -460,7 +460,8 @@ func (c *client) explain(err error) error {
 	case strings.Contains(err.Error(), `malformed HTTP response "\x00\x00`): // a frame of HTTP/2
 		return refuse("%s serves only gRPC; use the address in etcd's --listen-client-http-urls instead",
 			endpoint)
-	case hasMessage(err, "connection closed", "handshake failed", "server preface"):
+	case hasMessage(err, "handshake failed", "preface", "connection closed", "closed network connection",
+		"connection reset", "broken pipe", "EOF"): // depending on where the connection ended
 		return fmt.Errorf("the JSON gateway of %s cannot reach etcd (%w); if etcd requires client "+
 			"certificates, its own must be for clients too, not for servers only", endpoint, err)
 	case isCertificate:

@@ -173,6 +173,27 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 	}
 }
 
+// What the gateway says depends on where its connection ended.
+func TestGatewayThatCannotReachEtcdIsExplained(t *testing.T) {
+	for _, message := range []string{
+		"connection closed",
+		"use of closed network connection",
+		"write tcp 127.0.0.1:41670->127.0.0.1:2379: write: broken pipe",
+		"write tcp 127.0.0.1:41670->127.0.0.1:2379: write: connection reset by peer",
+		"EOF",
+		`connection error: desc = "transport: failed to write client preface: i/o timeout"`,
+		`connection error: desc = "transport: authentication handshake failed: i/o timeout"`,
+	} {
+		inWorld(t, 1, func(t *testing.T, w *world) {
+			w.script(func(c *call, _ func()) { c.fail(http.StatusServiceUnavailable, message) })
+			_, err := w.newLog().Begin(t.Context(), "", Entry{})
+			if err == nil || !strings.Contains(err.Error(), "not for servers only") || errors.Is(err, ErrRefused) {
+				t.Errorf("%s: got %v", message, err)
+			}
+		})
+	}
+}
+
 // A stalled endpoint delays no start: neither one of two URLs, nor one that stalls only after it
 // has said where it belongs.
 func TestStalledEndpointDelaysNoStart(t *testing.T) {
