@@ -85,6 +85,8 @@ func main() {
 			}
 		}
 	}()
+	// net/http's client says there what it did not expect of an etcd that will be explained anyway.
+	log.SetOutput(io.Discard)
 	stdout, stderr := lines.NewWriter(os.Stdout), lines.NewWriter(os.Stderr)
 	err := run(ctx, os.Args[1:], stdout, stderr)
 	status := 0

@@ -53,8 +53,10 @@ func mustNameTheFlagForHTTP(t *testing.T, e *etcd) {
 	n := newNode(t, "http://"+e.members[0].client, longHistory...)
 	n.start(t)
 	exit, ended := n.wait(startLimit)
-	if !ended || n.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(n.errs.String(), e.flags[0]) {
-		t.Errorf("the node ended: %v, with %v, and printed %q", ended, exit, n.errs)
+	printed := n.errs.String()
+	if !ended || n.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(printed, e.flags[0]) ||
+		strings.Count(printed, "\n") != 1 {
+		t.Errorf("the node ended: %v, with %v, and printed %q", ended, exit, printed)
 	}
 }
 

@@ -67,7 +67,7 @@ func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session,
 	read := []operation{get(state), get(l.key("copy")),
 		stat(l.entry(seen.Node, seen.Number)), stat(l.key("nodes/" + seen.Node))}
 	for tries := 1; ; tries++ {
-		c, response, err := l.first(ctx, transaction{
+		c, response, err := l.askAll(ctx, transaction{
 			Compare: []compare{versionIs(lobby, 0)},
 			Success: append(read, put(lobby, []byte(settings))),
 			Failure: append(read, get(lobby)),
@@ -107,10 +107,10 @@ func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session,
 	}
 }
 
-// first sends a transaction to all endpoints, once at least half of them are known to belong to one
+// askAll sends a transaction to all endpoints, once at least half of them are known to belong to one
 // cluster or all have responded or failed. It returns the first response, and a client at the same
 // cluster: not at the same endpoint, because the leader is the first to respond to all nodes.
-func (l *Log) first(ctx context.Context, t transaction) (*client, transactionResponse, error) {
+func (l *Log) askAll(ctx context.Context, t transaction) (*client, transactionResponse, error) {
 	type answer struct {
 		client   *client
 		response transactionResponse
