@@ -18,7 +18,7 @@ type clusterPlan struct {
 	users  int           // in the lobby that a new node joins
 	starts int           // of new nodes in each round
 	kills  int           // of etcd's leader in each round
-	full   time.Duration // of the load after which memory is measured, in the last round only
+	full   time.Duration // of each load after which memory is measured, in the last round only
 }
 
 var (
@@ -92,14 +92,15 @@ func benchCluster(ctx context.Context, p clusterPlan, out string) error {
 // run takes each measurement in each round, with a new lobby each time.
 func (b *clusterBench) run() error {
 	type measurement struct {
-		name string
-		do   func(round int, c *cluster) error
+		name  string
+		do    func(round int, c *cluster) error
+		flags []string // of the nodes
 	}
 	all := []measurement{
-		{"requests", b.requests},
-		{"a node is killed", b.killNode},
-		{"etcd's leader is killed", b.killLeaders},
-		{"a new node", b.startNodes},
+		{name: "requests", do: b.requests},
+		{name: "a node is killed", do: b.killNode},
+		{name: "etcd's leader is killed", do: b.killLeaders},
+		{name: "a new node", do: b.startNodes},
 	}
 	var failures []error
 	measure := func(round int, m measurement) {
@@ -107,7 +108,7 @@ func (b *clusterBench) run() error {
 			return
 		}
 		fmt.Printf("round %d of %d: %s\n", round+1, b.rounds, m.name)
-		c, err := startCluster(b.dir)
+		c, err := startCluster(b.dir, m.flags...)
 		if err == nil {
 			err = m.do(round, c)
 			c.stop()
@@ -123,7 +124,10 @@ func (b *clusterBench) run() error {
 			measure(round, m)
 		}
 	}
-	measure(b.rounds-1, measurement{"memory", b.memory})
+	for _, load := range memoryLoads {
+		do := func(_ int, c *cluster) error { return b.memory(load, c) }
+		measure(b.rounds-1, measurement{"memory", do, load.flags})
+	}
 	return errors.Join(failures...)
 }
 

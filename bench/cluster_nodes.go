@@ -31,14 +31,15 @@ const (
 
 // A cluster is one lobby on three nodes with three etcd servers.
 type cluster struct {
-	dir   string // where the lobby's program is
+	dir   string   // where the lobby's program is
+	flags []string // of each node, in addition to those about addresses
 	etcds []*etcdServer
 	nodes []*process
 }
 
 // startCluster starts a lobby with an empty log, and returns once all nodes serve.
-func startCluster(dir string) (*cluster, error) {
-	c := &cluster{dir: dir}
+func startCluster(dir string, flags ...string) (*cluster, error) {
+	c := &cluster{dir: dir, flags: flags}
 	err := c.startEtcds()
 	for len(c.nodes) < clusterSize && err == nil {
 		var node *process
@@ -59,7 +60,7 @@ func (c *cluster) startNode() (*process, error) {
 	for _, e := range c.etcds {
 		urls = append(urls, "http://"+e.addr.String())
 	}
-	lobby := lobbyServer("-etcd", strings.Join(urls, ","))
+	lobby := lobbyServer(append([]string{"-etcd", strings.Join(urls, ",")}, c.flags...)...)
 	return startProcess(&lobby, c.dir, false)
 }
 

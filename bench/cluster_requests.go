@@ -178,28 +178,43 @@ const (
 	etcdDisk  = "largest etcd database on disk, MB"
 	askedRSS  = "memory of the node that receives the requests, MB"
 	followRSS = "memory of a node that receives no requests, MB"
-
-	// fullClients is a number of clients beyond which the rate does not rise.
-	fullClients = 500
 )
 
-func memoryTitle(full time.Duration) string {
-	return fmt.Sprintf("After %v of POST /chat/%s, %d clients through one of three nodes",
-		strings.Replace(full.String(), "m0s", "m", 1), speaker, fullClients)
+// A memoryLoad is what clients say for a long time, as fast as it is accepted.
+type memoryLoad struct {
+	what    string // they say
+	clients int    // more of them would not raise the rate
+	text    string
+	flags   []string // of the nodes
 }
 
-// memory records how much memory everything uses after a long time at full load.
-func (b *clusterBench) memory(_ int, c *cluster) error {
+var (
+	longText    = strings.Repeat("x", 4000)
+	memoryLoads = []memoryLoad{
+		{"", 500, "hello", nil},
+		{", texts of 4,000 bytes", 60, longText, nil},
+		{", texts of 4,000 bytes, -history 20000", 60, longText, []string{"-history", "20000"}},
+	}
+)
+
+func (l memoryLoad) title(full time.Duration) string {
+	return fmt.Sprintf("After %v of POST /chat/%s%s, %d clients through one of three nodes",
+		strings.Replace(full.String(), "m0s", "m", 1), speaker, l.what, l.clients)
+}
+
+// memory records how much memory everything uses after a long time under a load.
+func (b *clusterBench) memory(l memoryLoad, c *cluster) error {
 	if err := askOnce(c.nodes[0], requestToJoin); err != nil {
 		return err
 	}
-	r, err := newRequester(fullClients, c.nodes[0].addr)
+	r, err := newRequester(l.clients, c.nodes[0].addr)
 	if err != nil {
 		return err
 	}
 	defer r.close()
+	request := newRequest("POST", "/chat/"+speaker, host, l.text)
 	answered, took, err := r.do(job{
-		request: func() []byte { return requestToSay },
+		request: func() []byte { return request },
 		length:  b.full,
 		stop:    b.ctx.Done(),
 	})
@@ -217,7 +232,7 @@ func (b *clusterBench) memory(_ int, c *cluster) error {
 		{askedRSS, asked.memory},
 		{followRSS, follower.memory},
 	}
-	title := memoryTitle(b.full)
+	title := l.title(b.full)
 	b.results.record(title, fullRate, figure{amount, float64(answered) / took.Seconds()})
 	for _, row := range rows {
 		bytes, err := row.of()

@@ -35,7 +35,7 @@ func main() {
 	only := flag.String("servers", "", "compare only these `servers`, separated by commas")
 	rounds := flag.Int("rounds", 0, "measure everything `n` times")
 	cluster := flag.Bool("cluster", false, "compare a lobby on three nodes with a single server; "+
-		"takes at most 40 seconds with -quick")
+		"takes at most a minute with -quick")
 	full := flag.Duration("full", 0, "with -cluster, measure etcd's memory after this `duration` "+
 		"at full load")
 	flag.Parse()

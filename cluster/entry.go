@@ -49,12 +49,24 @@ type content struct {
 // notSaved in place of a snapshot's size means that it could not be saved.
 const notSaved = -1
 
-func (r registration) appendTo(b []byte) []byte {
-	return appendRecord(b, register, strconv.Itoa(version), r.lost, r.epoch)
-}
-
-func (r removal) appendTo(b []byte) []byte {
-	return appendRecord(b, remove, r.node, strconv.Itoa(r.last))
+// appendTo appends the text of an entry that says c.
+func (c content) appendTo(b []byte) []byte {
+	if c.epoch != "" {
+		b = appendRecord(b, register, strconv.Itoa(version), c.lost, c.epoch)
+	}
+	if c.saved != 0 {
+		b = appendRecord(b, saved, strconv.Itoa(c.saved))
+	}
+	if c.damaged > 0 {
+		b = appendRecord(b, damaged, strconv.FormatInt(c.damaged, 10))
+	}
+	for _, r := range c.removals {
+		b = appendRecord(b, remove, r.node, strconv.Itoa(r.last))
+	}
+	for _, command := range c.commands {
+		b = command.AppendTo(b)
+	}
+	return b
 }
 
 func appendRecord(b []byte, fields ...string) []byte {

@@ -5,7 +5,6 @@ package cluster
 import (
 	"fmt"
 	"reflect"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -18,23 +17,6 @@ func parse(text string, number int) (content, error) {
 		return parseFirst(text)
 	}
 	return parseNext(text)
-}
-
-// appendTo appends the content as text.
-func (c content) appendTo(b []byte) []byte {
-	if c.epoch != "" {
-		b = c.registration.appendTo(b)
-	}
-	if c.saved != 0 {
-		b = appendRecord(b, saved, strconv.Itoa(c.saved))
-	}
-	for _, r := range c.removals {
-		b = r.appendTo(b)
-	}
-	for _, c := range c.commands {
-		b = c.AppendTo(b)
-	}
-	return b
 }
 
 func TestEntryIsReadAsItWasWritten(t *testing.T) {
@@ -52,8 +34,8 @@ func TestEntryIsReadAsItWasWritten(t *testing.T) {
 		{1, content{registration: registration{"", "e"}}, "register\x1f2\x1f\x1fe\x1e"},
 		{2, content{commands: []room.Command{}}, ""},
 		{2, content{commands: commands}, text},
-		{2, content{saved: 12, removals: []removal{{"a", 1}}, commands: commands},
-			"saved\x1f12\x1e" + "remove\x1fa\x1f1\x1e" + text},
+		{2, content{saved: 12, damaged: 34, removals: []removal{{"a", 1}}, commands: commands},
+			"saved\x1f12\x1e" + "damaged\x1f34\x1e" + "remove\x1fa\x1f1\x1e" + text},
 		{2, content{removals: []removal{{"a", 1}, {"b", 12}}, commands: commands},
 			"remove\x1fa\x1f1\x1e" + "remove\x1fb\x1f12\x1e" + text},
 	} {
@@ -99,7 +81,7 @@ func TestGarbageIsNotAnEntry(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, text := range append(garbage,
 		"", registered(), registrationText("lost", "epoch"), "join\x1falice\x1eleave\x1falice\x1e",
-		"saved\x1f1\x1e"+removalText("abc", 12)+said("hello\nthere")+"open\x1falice\x1erelease\x1falice\x1f12\x1esync\x1e",
+		"saved\x1f1\x1edamaged\x1f7\x1e"+removalText("abc", 12)+said("hello\nthere")+"open\x1falice\x1erelease\x1falice\x1f12\x1esync\x1e",
 	) {
 		f.Add(text)
 	}

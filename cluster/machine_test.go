@@ -116,11 +116,11 @@ func long(size int) string {
 func registered() string { return registrationText("", "unused") }
 
 func registrationText(lost, epoch string) string {
-	return string(registration{lost, epoch}.appendTo(nil))
+	return string(content{registration: registration{lost, epoch}}.appendTo(nil))
 }
 
 func removalText(node string, last int) string {
-	return string(removal{node, last}.appendTo(nil))
+	return string(content{removals: []removal{{node, last}}}.appendTo(nil))
 }
 
 // said is the text of an entry in which alice sends a message, which chat.ParseText need not

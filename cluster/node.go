@@ -181,7 +181,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
 
-	first := registration{n.lost, chain.RandomEpoch()}
+	first := content{registration: registration{n.lost, chain.RandomEpoch()}}
 	n.send(ctx, sentEntry{text: first.appendTo(nil)})
 	for reason == nil || len(n.inbox) > 0 { // when the node ends, the hub still gets its steps
 		if reason == nil && n.outbox.hasNext() {

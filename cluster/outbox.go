@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"cmp"
-	"strconv"
 	"time"
 
 	"lobby/room"
@@ -41,16 +40,7 @@ func (o *outbox) hasNext() bool {
 
 // next returns the next entry, with as many commands as fit.
 func (o *outbox) next() sentEntry {
-	var text []byte
-	if o.saved != 0 {
-		text = appendRecord(text, saved, strconv.Itoa(o.saved))
-	}
-	if o.damaged > 0 {
-		text = appendRecord(text, damaged, strconv.FormatInt(o.damaged, 10))
-	}
-	for _, r := range o.removals {
-		text = r.appendTo(text)
-	}
+	text := content{saved: o.saved, damaged: o.damaged, removals: o.removals}.appendTo(nil)
 	count := 0
 	for count < len(o.commands) && len(text) < o.limit {
 		text = o.commands[count].AppendTo(text)
