@@ -238,7 +238,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, params httproute
 	w.Header().Set("Cache-Control", "no-cache, no-transform")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx passes each event on at once
 	setHead(w, id, "text/event-stream; charset=utf-8")
-	// The wrapper that counts what is written would keep Send from hijacking the connection.
+	// A Monitor's wrapper would keep Send from hijacking the connection.
 	streaming.Send(metrics.Uncounted(w), r, stream)
 }
 
@@ -294,6 +294,7 @@ func setHead(w http.ResponseWriter, id chain.ID, contentType string) {
 
 func respond(w http.ResponseWriter, status int, id chain.ID, body string) {
 	setHead(w, id, plainText)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body))) // also of long ones
 	w.WriteHeader(status)
 	io.WriteString(w, body)
 }

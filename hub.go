@@ -274,8 +274,8 @@ type expiry struct {
 const (
 	// maxExpiries bounds the queue, at 6 MB: beyond it the oldest grace period ends early.
 	maxExpiries = 1 << 17
-	// If Run notices the end of a grace period more than maxLate after its time, it assumes that
-	// the process was suspended.
+	// If Run notices the end of a grace period more than maxLate after its time, it postpones the
+	// end of all, because the process may have been suspended.
 	maxLate = 10 * time.Millisecond
 	// maxStopping is how long requests that are pending may delay the end of the streams.
 	maxStopping = time.Second
@@ -327,7 +327,8 @@ func (h *Hub) Run(ctx context.Context) {
 	for s.room.Chain.Readers > 0 {
 		select {
 		case lag := <-h.lags:
-			lag.start <- s.room.Chain.After(lag.lastEventID) // CatchUp counts, but nobody asks for that now.
+			// Not CatchUp: that also counts the lag for Figures, which nobody asks for any more.
+			lag.start <- s.room.Chain.After(lag.lastEventID)
 		case <-h.closes:
 			s.room.Chain.Readers--
 		}

@@ -48,7 +48,8 @@ const (
 	//
 	// By default a vanished client stays present for at most 51 s: 15 s until a comment is sent, 31 s
 	// of retries (the kernel may be a second late), and 5 s of grace period. With -keepalive 30s it can
-	// be 66 s. If nothing is sent for longer than that, the probes of conns.Listen end the connection.
+	// be 66 s, and with a longer one as well, because then the probes of conns.Listen end a connection
+	// on which nothing was sent for 30 s.
 	vanishTimeout = 30 * time.Second
 
 	// The kernel accepts at most unsentLimit beyond what it can send, so a client that does not read
@@ -85,7 +86,7 @@ func main() {
 			}
 		}
 	}()
-	// net/http's client says there what it did not expect of an etcd that will be explained anyway.
+	// net/http's client logs when etcd sends what is not HTTP. Package etcd explains that anyway.
 	log.SetOutput(io.Discard)
 	stdout, stderr := lines.NewWriter(os.Stdout), lines.NewWriter(os.Stderr)
 	err := run(ctx, os.Args[1:], stdout, stderr)
@@ -455,6 +456,7 @@ func serveNode(
 		err = h.serve(serving, s, stdout, stderr)
 	case <-serving.Done():
 		h.stop()
+		<-h.done
 	}
 	stopNode()
 	return <-ended, err

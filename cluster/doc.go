@@ -8,9 +8,9 @@
 //	another hub ──▶ another Node ────────▶ └─────┘ ────────────▶ another Node ──▶ the other hub
 //
 // A [Node] connects a hub with the log. It gathers the hub's commands in entries, and appends one
-// entry after another. Everything that it reads from the log, its own entries and those of other
-// nodes, it gives to its hub as steps (package room). All hubs get the same steps in the same
-// order, so they have the same users, events and ids.
+// entry after another. What it reads from the log about users, from its own entries and those of
+// other nodes, it gives to its hub as steps (package room). All hubs apply the same commands and
+// removals in the same order, so they have the same users, events and ids.
 //
 // # How a node starts and ends
 //
@@ -39,9 +39,11 @@
 // To keep the log short, a node saves a snapshot of its hub's state whenever the log has grown by
 // 4 MiB, or by the size of the last snapshot if that is more. It removes entries that no node needs
 // any more. The node whose entry reaches that size saves the snapshot, and no other node saves one
-// until that node's next entry says how large it is, or the node is removed. So all nodes agree
-// when another one is due. If it fails, that is when the log has grown by as much again.
+// until an entry of that node says how large it is or that it could not be saved, or the node is
+// removed. So all nodes agree when another one is due. If saving fails, the next one is due when the
+// log has grown by as much again.
 //
-// Nodes that run also read when someone changes or removes an entry by hand. They have applied it
-// already, but a node that starts could not, so they make a snapshot due at once.
+// A running node also learns that someone has changed or removed an entry by hand. It has applied
+// that entry already, but a node that starts can no longer read it. So running nodes make a snapshot
+// due at once.
 package cluster

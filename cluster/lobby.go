@@ -71,7 +71,8 @@ func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 // End remembers what a node has seen, once its Run has returned for this reason. It reports whether
 // the node was ever part of the lobby.
 func (l *Lobby) End(n *Node, reason error) (wasKnown bool) {
-	if l.incomplete = nil; errors.Is(reason, etcd.ErrIncomplete) {
+	l.incomplete = nil
+	if errors.Is(reason, etcd.ErrIncomplete) {
 		l.incomplete, l.created, l.at = reason, n.created, n.startedAt
 	}
 	if !n.isKnown {

@@ -19,8 +19,8 @@ const (
 	heartbeat  = time.Second // one tick
 	deadAfter  = 12          // heartbeats of a node after which it declares a silent node dead
 	quietAfter = 7           // ticks after which a node ends if it has read none of its entries
-	startAfter = 20          // the same before it is known; responses of etcd may take 5 s each
 	voidAfter  = 2           // the same if the log accepts no more of its entries
+	startAfter = 20          // ticks after which it ends if it is not known and has read no entry at all
 
 	maxEntry      = 128 << 10 // outbox.limit, unless etcd accepts less
 	snapshotAfter = 4 << 20   // minimum bytes of entries between two snapshots
@@ -188,7 +188,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 			n.send(ctx, n.outbox.next())
 		}
 		// A nil channel disables its case below: no entry is read until the hub has received all
-		// steps, and it gets the next step when it has finished the one before, if that has a result.
+		// steps. The hub gets a step at once after one without a result, and otherwise after that.
 		var reads chan logResult
 		var steps chan room.Step
 		var step room.Step

@@ -31,8 +31,9 @@ type sentEntry struct {
 	at          time.Time // when it was sent
 }
 
-// hasNext reports whether an entry should be sent now. Once an entry has been retracted, only one
-// is sent before it has been read: perhaps etcd has the retracted one instead.
+// hasNext reports whether an entry should be sent now. Once an entry has been retracted (limit is
+// below maxEntry), none is sent while another has not been read: perhaps etcd has the retracted one
+// in its place.
 func (o *outbox) hasNext() bool {
 	isDue := o.heartbeatDue || o.saved != 0 || o.damaged > 0 || len(o.removals) > 0 || len(o.commands) > 0
 	return isDue && !o.inFlight && !o.isVoid && (o.limit == maxEntry || len(o.sent) == 0)

@@ -39,8 +39,7 @@ func (s *schedule) note(e etcd.Entry, c content, nodes map[string]member) bool {
 }
 
 // needs reports whether nodes that start need entry e to be as it was: it counts, and no snapshot
-// that is saved, or is being saved, includes it. A node that has saved a snapshot removes entries
-// that an earlier one includes.
+// that is saved, or is being saved, includes it. Others are removed by nodes too.
 func (s *schedule) needs(e etcd.Entry, nodes map[string]member) bool {
 	last, wasMember := s.last[e.Node]
 	m, isMember := nodes[e.Node]

@@ -2,6 +2,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -23,6 +24,19 @@ func (e *etcd) entriesOf(t *testing.T, node string) []string {
 	}
 	slices.SortFunc(keys, func(a, b string) int { return number(a) - number(b) })
 	return keys
+}
+
+// newestEntry returns the key of the newest entry.
+func (e *etcd) newestEntry(t *testing.T) string {
+	t.Helper()
+	all := prefix(logKeys)
+	var answer struct{ KVs []struct{ Key []byte } }
+	if err := json.Unmarshal(e.mustAsk(t, "kv/range", map[string]any{
+		"key": all.Key, "range_end": all.RangeEnd, "limit": 1, "sort_order": "DESCEND", "sort_target": "MOD",
+	}), &answer); err != nil || len(answer.KVs) == 0 {
+		t.Fatalf("no entry, %v", err)
+	}
+	return string(answer.KVs[0].Key)
 }
 
 // names returns the names of the nodes that etcd knows.
@@ -74,8 +88,7 @@ func TestEntriesChangedByHandAreReplacedByASnapshot(t *testing.T) {
 			for _, n := range nodes {
 				n.stop(t)
 			}
-			keys, _ := e.keys(t, logKeys)
-			e.remove(t, keys[len(keys)-1])
+			e.remove(t, e.newestEntry(t))
 			last := newNode(t, e.url(), longHistory...)
 			last.start(t)
 			eventually(t, startLimit, "a line about the missing entry", func() bool {

@@ -220,6 +220,27 @@ func TestForeignEntriesAreSkipped(t *testing.T) {
 	}
 }
 
+// One of the URLs leads to a different etcd, such as a member that has lost its disk and formed a
+// cluster of its own.
+func TestURLOfAnotherClusterIsLeftOut(t *testing.T) {
+	t.Parallel()
+	e, other := startEtcd(t, 2), startEtcd(t, 1)
+	nodes := startNodes(t, e, 1)
+	for range 3 { // Each starts with a random URL.
+		nodes = append(nodes, startNode(t, other.url()+","+e.url()))
+	}
+	mustBeOneLobby(t, nodes...)
+	for _, n := range nodes[1:] {
+		want := other.url() + ": left out, as it belongs to a different etcd cluster than most URLs"
+		if got := n.errs.String(); !strings.Contains(got, want) || strings.Count(got, "\n") != 1 {
+			t.Errorf("the node at %s printed %q, want %q", n.addr, got, want)
+		}
+	}
+	if keys, _ := other.keys(t, "lobby/"); len(keys) > 0 {
+		t.Errorf("the other etcd has the keys %q", keys)
+	}
+}
+
 func TestLobbiesInOneEtcdAreSeparate(t *testing.T) {
 	t.Parallel()
 	e := startEtcd(t, 1)

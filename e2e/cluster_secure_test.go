@@ -21,8 +21,9 @@ import (
 	"time"
 )
 
-// The commands in docs/several-machines.md make a user of etcd whom a node of that lobby can be.
-// Other users and other lobbies are rejected, in one line that shows no password.
+// The commands in docs/several-machines.md make a user of etcd whom a node of that lobby can be,
+// before and after etcd requires passwords. Other users and other lobbies are rejected, in one line
+// that shows no password.
 func TestEtcdRequiresAPassword(t *testing.T) {
 	t.Parallel()
 	e := startEtcd(t, 1)
@@ -32,13 +33,18 @@ func TestEtcdRequiresAPassword(t *testing.T) {
 		t.Fatalf("%s does not say how to enable passwords", clusterPage)
 	}
 	needs(t, "etcdctl")
-	cmd := exec.Command("bash", "-ec", "etcdctl user add root:"+commands)
-	cmd.Env = append(os.Environ(), "ETCDCTL_API=3", "ETCDCTL_ENDPOINTS="+e.url())
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", commands, err, out)
+	run := func(commands string) {
+		t.Helper()
+		cmd := exec.Command("bash", "-ec", commands)
+		cmd.Env = append(os.Environ(), "ETCDCTL_ENDPOINTS="+e.url())
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", commands, err, out)
+		}
 	}
 	as := func(user string) string { return strings.Replace(e.url(), "//", "//"+user, 1) }
-	mustBeOneLobby(t, startNode(t, as("lobby:PASSWORD@")), startNode(t, as("root:ROOTPASSWORD@")))
+	first := startNode(t, as("lobby:PASSWORD@"))
+	run("etcdctl user add root:" + commands)
+	mustBeOneLobby(t, first, startNode(t, as("lobby:PASSWORD@")), startNode(t, as("root:ROOTPASSWORD@")))
 	for url, word := range map[string]string{
 		e.url():                         "password",
 		as("lobby:WRONG@"):              "password",
@@ -51,6 +57,9 @@ func TestEtcdRequiresAPassword(t *testing.T) {
 			t.Errorf("%q shows a password", n.errs)
 		}
 	}
+	run("etcdctl --user root:ROOTPASSWORD auth disable")
+	mustBeOneLobby(t, first, startNode(t, e.url()))
+	mustNotHaveStartedOver(t, []*node{first})
 }
 
 // authority signs certificates and writes them to files.

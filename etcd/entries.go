@@ -87,7 +87,7 @@ type entryReader struct {
 	position int64           // the revision up to which all entries were yielded
 	last     Entry           // the newest entry that was yielded, without its text; see handle
 	numbers  map[string]int  // by node, the number up to which no entry was missing
-	floor    int64           // nodes without a number that registered up to here may have any number
+	floor    int64           // a node that registered up to here and is not in numbers may have any
 	acked    acknowledgement // the latest one from Append
 }
 
@@ -169,8 +169,8 @@ func (r *entryReader) parse(key []byte) (node string, number int, ok bool) {
 	return node, number, ok
 }
 
-// handle yields the entry in kv, which is not a valid entry if it was removed. It skips what was
-// yielded already, and keys that are not entries.
+// handle yields the entry in kv, as a damaged one if kv says that it was changed or removed. It
+// skips what was yielded already, and keys that are not entries.
 func (r *entryReader) handle(kv keyValue) error {
 	if kv.Modified <= r.position {
 		return nil
@@ -188,7 +188,8 @@ func (r *entryReader) handle(kv keyValue) error {
 			clear(r.numbers)
 			r.floor = r.position
 		}
-		if number > 1 { // A node has two entries soon, but a stranger's node hardly ever.
+		// A first entry may have been put by hand, and be removed again; a second one hardly ever is.
+		if number > 1 {
 			r.last = Entry{Revision: kv.Modified, Node: node, Number: number}
 		}
 	}
@@ -233,16 +234,16 @@ func (r *entryReader) checkNumbers(ctx context.Context, page transactionResponse
 		}
 	}
 	for _, node := range slices.Sorted(maps.Keys(doubts)) {
-		if err := r.checkNode(ctx, node, next[node]+1, page.Header.Revision); err != nil {
+		if err := r.checkNode(ctx, node, next[node]+1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// checkNode returns an error if entry number of node, which the log lacked in the given revision,
-// was put by its node. A number in NAME/nodes/ that someone has put says nothing about that.
-func (r *entryReader) checkNode(ctx context.Context, node string, number int, revision int64) error {
+// checkNode returns an error if entry number of node, which a page lacks, was put by its node. A
+// number in NAME/nodes/ that someone has put says nothing about that.
+func (r *entryReader) checkNode(ctx context.Context, node string, number int) error {
 	key, counter := r.session.log.entry(node, number), r.session.log.key("nodes/"+node)
 	read := transaction{Success: []operation{stat(key), get(counter)}}
 	response, err := r.client.hedge(ctx, slowAfter, same(read))
@@ -251,7 +252,7 @@ func (r *entryReader) checkNode(ctx context.Context, node string, number int, re
 	}
 	entry, count := response.find(key), response.find(counter)
 	switch {
-	case count.isForged() || count.Version < int64(number) || count.Modified > revision:
+	case count.isForged() || count.Version < int64(number):
 		return nil
 	case entry.Version > 0 && !entry.isDamaged():
 		return ErrTrimmed // The watch left it out, and a later entry was yielded already.

@@ -213,8 +213,8 @@ var (
 // needs this condition because no number in etcd tells whether it is a late retry: once the others
 // have declared the node dead and saved a snapshot, the node's key is removed.
 //
-// An entry's key must not exist before. If someone else has put it, and the node skips what it says
-// when it reads it, the node discards it; append fails with errTaken until then.
+// An entry's key must not exist before. If someone else has put that key, append fails with errTaken
+// until the node has read the foreign entry, skipped it, and discarded it.
 func (s *Session) append(ctx context.Context, node string, number int, text []byte) (int64, error) {
 	lobby, state, key := s.log.key("lobby"), s.log.key("state"), s.log.key("nodes/"+node)
 	entry, digits := s.log.entry(node, number), strconv.Itoa(number)

@@ -168,8 +168,8 @@ func (s *Session) tidy(ctx context.Context, p, old pointer, revision int64, gone
 	return ctx.Err()
 }
 
-// removeKeys removes the keys that begin with prefix, have not changed since revision, unless that
-// is 0, and for which isOld, given the rest of the key, returns true.
+// removeKeys removes the keys that begin with prefix and for which isOld, given the rest of the key,
+// returns true. Unless revision is 0, it keeps those that have changed since then.
 func (s *Session) removeKeys(
 	ctx context.Context, prefix []byte, revision int64, isOld func(rest string) bool,
 ) error {

@@ -3,8 +3,8 @@ package room
 import "lobby/chain"
 
 // Step is one item of the sequence that a node of a lobby gives to its Room: one of the types
-// below. Those that change users or events (Entry, RemoveNode and NewEpoch) are the same on all
-// nodes, and in the same order.
+// below. After Restore, those that change users or events (Entry, RemoveNode and NewEpoch) are the
+// same on all nodes, and in the same order.
 type Step interface{ isStep() }
 
 // The steps.

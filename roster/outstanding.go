@@ -89,7 +89,7 @@ func (r *Roster) retire(m memory) {
 // what was retired later is in the newer List too. And it is at most the List's own size.
 func (r *Roster) abandonOldest() {
 	r.prune()
-	bytes, newer := 0, r.retired
+	bytes, newer := 0, r.retired // r.retired as it was when the next newer List was made, or is now
 	for i, t := range slices.Backward(r.outstanding) {
 		if !isLong(t) {
 			continue

@@ -135,7 +135,9 @@ func (r *Roster) merge(i int) {
 // find returns the position of name, or the position where it belongs: the index of the chunk, and
 // the index in the chunk.
 func (r *Roster) find(name string) (i, at int) {
-	// The chunk is the last one that does not begin after name, or else the first.
+	// The chunk is the last one that does not begin after name, or else the first. The search leaves
+	// out the first, so its result is already one less than where a chunk that begins with name
+	// belongs.
 	i, found := slices.BinarySearchFunc(r.chunks[1:], name, compareFirst)
 	if found {
 		i++

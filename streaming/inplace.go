@@ -37,8 +37,9 @@ func sendInPlace(w http.ResponseWriter, r *http.Request, body Body) {
 		if err != nil {
 			return
 		}
-		for size := len(data); len(data) > 0; size += len(data) {
+		for size := 0; len(data) > 0; {
 			w.Write(data)
+			size += len(data)
 			data = body.More(maxWrite - size)
 		}
 		// After the deadline, Write may still succeed, but Flush does not.
@@ -53,7 +54,8 @@ const MinRate = 64 << 10
 
 // SendPieces sends the pieces of a long body over conn, which may be nil if it is unknown. If the
 // client reads too slowly, the connection is closed. Once abandoned is closed, SendPieces cuts the
-// connection: it ends a write that waits for the client, and panics with http.ErrAbortHandler.
+// connection: a write that waits for the client fails, and in place of the next one SendPieces
+// panics with http.ErrAbortHandler.
 func SendPieces(
 	w http.ResponseWriter, conn net.Conn, pieces iter.Seq[[]byte], abandoned <-chan struct{},
 ) {

@@ -30,7 +30,8 @@ const (
 	overrunTime = time.Second
 
 	// A write that takes longer than slowWrite shows that the client reads slowly. A fast one does
-	// not show that it has caught up, because the kernel waits until there is room for several.
+	// not show that the client has caught up: after a slow one, the kernel lets writing continue only
+	// once there is room for several, so the next few are fast.
 	slowWrite = 100 * time.Millisecond
 )
 
