@@ -73,7 +73,7 @@ export ETCDCTL_USER=root:ROOTPASSWORD`,
 // switches passwords on.
 const securityCommands = "\nSECURITY COMMANDS\n"
 
-// Each task is carried out on a lobby of its own with three nodes and three etcd servers, whose
+// Each task is carried out on its own lobby, with three nodes and three etcd servers, whose
 // commands are the page's too. Then all nodes must have the same events and users.
 func TestTasksOfOperators(t *testing.T) {
 	t.Parallel()

@@ -221,7 +221,7 @@ func TestForeignEntriesAreSkipped(t *testing.T) {
 }
 
 // One of the URLs leads to a different etcd, such as a member that has lost its disk and formed a
-// cluster of its own.
+// new cluster.
 func TestURLOfAnotherClusterIsLeftOut(t *testing.T) {
 	t.Parallel()
 	e, other := startEtcd(t, 2), startEtcd(t, 1)
