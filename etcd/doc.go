@@ -56,7 +56,8 @@
 // A stalled watch is noticed because it does not deliver what Append knows to be in the log.
 //
 // From time to time a node saves a snapshot, the state that the entries up to some revision lead
-// to. Then the entries before the previous snapshot are removed, and etcd discards their revisions:
+// to. Then the entries before the previous snapshot are removed. Before the next snapshot, etcd
+// discards what was removed:
 //
 //	curl http://127.0.0.1:2379/v3/kv/compaction -d '{"revision": 2}'
 //

@@ -83,8 +83,8 @@ func (l *Log) piece(id string, i int) []byte { return l.key("state/" + id + "/" 
 
 // SaveSnapshot saves data as a snapshot that includes all entries up to the revision at. It then
 // removes what is no longer needed: the entries included in the previous snapshot, the pieces of
-// snapshots before that one, and the keys of the nodes that are gone. It compacts etcd's history as
-// well. It has no effect if a later snapshot exists, or if another is saved at the same time. It
+// snapshots before that one, and the keys of the nodes that are gone. It compacts etcd's history up
+// to at as well. It has no effect if a later snapshot exists, or if another is saved at the same time. It
 // fails with ctx's error, ErrReplaced or ErrTooLarge, or if data is too large.
 //
 // The pieces of the previous snapshot stay, because a node that is starting may be reading them.
@@ -104,6 +104,10 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 	if previous.At >= at {
 		return nil
 	}
+	// First, etcd discards what was removed after the previous snapshot. That only saves space, and
+	// others may have done it already, so errors do not matter.
+	upTo := map[string]int64{"revision": at}
+	_ = s.saver.ask(ctx, requestTimeout, "/v3/kv/compaction", upTo, new(any))
 	p := pointer{At: at, Removed: previous.At, ID: rand.Text(), Sum: sumOf(data)}
 	for piece := range slices.Chunk(data, size) {
 		p.Pieces++
@@ -159,11 +163,6 @@ func (s *Session) tidy(ctx context.Context, p, old pointer, revision int64, gone
 	isGone := func(node string) bool { return slices.Contains(gone, node) }
 	if err := s.removeKeys(ctx, s.log.key("nodes/"), 0, isGone); err != nil {
 		return err
-	}
-	if p.Removed > 0 {
-		// This only saves space in etcd, and others may have done it already, so errors do not matter.
-		upTo := map[string]int64{"revision": p.Removed}
-		_ = s.saver.ask(ctx, requestTimeout, "/v3/kv/compaction", upTo, new(any))
 	}
 	return ctx.Err()
 }
