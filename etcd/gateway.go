@@ -458,7 +458,7 @@ func (c *client) explain(err error) error {
 		return refuse("%s has no JSON gateway; start etcd with --enable-grpc-gateway, and do not use "+
 			"the URL of a grpc-proxy", endpoint)
 	case strings.Contains(err.Error(), `malformed HTTP response "\x00\x00`), // a frame of HTTP/2
-		strings.Contains(err.Error(), "readLoopPeekFailLocked"): // the same, before the request was sent
+		strings.Contains(err.Error(), "readLoopPeekFailLocked: %!w(<nil>)"): // sent before the request
 		return refuse("%s serves only gRPC; use the address in etcd's --listen-client-http-urls instead",
 			endpoint)
 	case hasMessage(err, "handshake failed", "preface", "connection closed", "closed network connection",

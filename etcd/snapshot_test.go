@@ -354,20 +354,24 @@ func TestLatePutOfALargePieceDoesNoHarm(t *testing.T) {
 		at := mustAppend(t, s, "a", 1, "x")
 		large := strings.Repeat("0123456789", testPiece/10)
 		w.limit(testPiece/2, maxRemoved)
-		var late transaction
+		first := make(chan transaction, 1)
 		w.script(func(c *call, serve func()) {
-			if asked := decode[transaction](c.body); late.Success == nil && asked.Compare != nil {
-				late = asked
-				c.hang()
-				return
+			if asked := decode[transaction](c.body); asked.Compare != nil {
+				select {
+				case first <- asked:
+					c.hang()
+					return
+				default:
+				}
 			}
 			serve()
 		}, 0)
 		mustSave(t, s, at, large)
 		w.set(func() {
-			if !w.transact(late).Succeeded {
+			if late := <-first; !w.transact(late).Succeeded {
 				t.Error("the late put was not executed")
 			}
+			first <- transaction{} // so that nothing else is late
 		})
 		mustHave(t, w, at, large)
 		mustSave(t, s, at+1, "two")
