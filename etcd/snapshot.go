@@ -81,10 +81,10 @@ func (l *Log) readSnapshot(ctx context.Context, c *client, p pointer) (snapshot 
 // piece returns the key of piece i of the snapshot id.
 func (l *Log) piece(id string, i int) []byte { return l.key("state/" + id + "/" + strconv.Itoa(i)) }
 
-// SaveSnapshot saves data as a snapshot that includes all entries up to the revision at. It then
-// removes what is no longer needed: the entries included in the previous snapshot, the pieces of
-// snapshots before that one, and the keys of the nodes that are gone. It compacts etcd's history up
-// to at as well. It has no effect if a later snapshot exists, or if another is saved at the same time. It
+// SaveSnapshot saves data as a snapshot that includes all entries up to the revision at. Before that
+// it removes the pieces of snapshots older than the previous one, and compacts etcd's history. After
+// that it removes the entries included in the previous snapshot, and the keys of the nodes that are
+// gone. It has no effect if a later snapshot exists, or if another is saved at the same time. It
 // fails with ctx's error, ErrReplaced or ErrTooLarge, or if data is too large.
 //
 // The pieces of the previous snapshot stay, because a node that is starting may be reading them.
@@ -104,10 +104,9 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 	if previous.At >= at {
 		return nil
 	}
-	// First, etcd discards what was removed after the previous snapshot. That only saves space, and
-	// others may have done it already, so errors do not matter.
-	upTo := map[string]int64{"revision": at}
-	_ = s.saver.ask(ctx, requestTimeout, "/v3/kv/compaction", upTo, new(any))
+	if err := s.makeRoom(ctx, previous, current.Modified, at); err != nil {
+		return err
+	}
 	p := pointer{At: at, Removed: previous.At, ID: rand.Text(), Sum: sumOf(data)}
 	for piece := range slices.Chunk(data, size) {
 		p.Pieces++
@@ -131,40 +130,38 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 	if err != nil {
 		return err
 	}
-	revision := saved.Header.Revision
-	if !saved.Succeeded {
-		found := saved.find(state)
-		if parsePointer(found.Value).ID != p.ID {
-			return nil
-		}
-		revision = found.Modified // an earlier attempt succeeded
+	if !saved.Succeeded && parsePointer(saved.find(state).Value).ID != p.ID {
+		return nil // and no earlier attempt succeeded
 	}
-	return s.tidy(ctx, p, previous, revision, gone)
-}
-
-// tidy removes what is no longer needed once p, the successor of old, was put with this revision.
-func (s *Session) tidy(ctx context.Context, p, old pointer, revision int64, gone []string) error {
 	if p.Removed > 0 {
 		isOld := func(string) bool { return true }
-		if err := s.removeKeys(ctx, s.log.key("log/"), p.Removed, isOld); err != nil {
+		if err := s.removeKeys(ctx, log.key("log/"), p.Removed, isOld); err != nil {
 			return err
 		}
-	}
-	// A piece older than p belongs to p's snapshot, to the previous one, or to neither. In the last
-	// case nothing will ever point to it: the node that is saving it, if any, has read an outdated
-	// pointer, so its transaction will fail.
-	isOld := func(rest string) bool {
-		id, _, _ := strings.Cut(rest, "/")
-		return id != p.ID && id != old.ID
-	}
-	if err := s.removeKeys(ctx, s.log.key("state/"), revision, isOld); err != nil {
-		return err
 	}
 	isGone := func(node string) bool { return slices.Contains(gone, node) }
 	if err := s.removeKeys(ctx, s.log.key("nodes/"), 0, isGone); err != nil {
 		return err
 	}
 	return ctx.Err()
+}
+
+// makeRoom removes the pieces that are not needed, given the newest pointer and its revision, which
+// is 0 if there is none. Then it lets etcd discard all that was removed up to at.
+func (s *Session) makeRoom(ctx context.Context, newest pointer, revision, at int64) error {
+	// A piece older than the pointer that does not belong to its snapshot is one of the snapshot
+	// before, or nothing will ever point to it: the node that is saving it, if any, has read an
+	// outdated pointer, so its transaction will fail.
+	isOld := func(rest string) bool { return !strings.HasPrefix(rest, newest.ID+"/") }
+	if revision > 0 {
+		if err := s.removeKeys(ctx, s.log.key("state/"), revision, isOld); err != nil {
+			return err
+		}
+	}
+	// This only saves space in etcd, and others may have done it already, so errors do not matter.
+	upTo := map[string]int64{"revision": at}
+	_ = s.saver.ask(ctx, requestTimeout, "/v3/kv/compaction", upTo, new(any))
+	return nil
 }
 
 // removeKeys removes the keys that begin with prefix and for which isOld, given the rest of the key,

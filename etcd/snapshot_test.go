@@ -169,73 +169,44 @@ func TestOneOfTwoSimultaneousSnapshotsIsSaved(t *testing.T) {
 	}
 }
 
-// Pieces that no pointer names yet must survive the removal of older ones.
-func TestPiecesOfASnapshotThatIsBeingSavedStay(t *testing.T) {
-	inWorld(t, 1, func(t *testing.T, w *world) {
-		one, two, rest := w.mustBegin(), w.mustBegin(), w.mustBegin()
-		at := mustAppend(t, one, "a", 1, "x")
-		var isDone atomic.Bool
-		w.script(func(c *call, serve func()) {
-			// Session two begins after one has put its pointer, and before one lists the pieces.
-			isTidying := bytes.Contains(c.body, []byte(`"max_mod_revision"`))
-			if isTidying && !isDone.Swap(true) {
-				w.atPointer(func() { mustSaveRest(t, rest, at) })
-				mustSave(t, two, at+1, "two")
+// Session two has put a piece when session one saves a snapshot, which may be the first of all. The
+// piece stays until nothing can point to it any more.
+func TestPieceOfASnapshotThatIsBeingSavedStays(t *testing.T) {
+	for _, isFirst := range []bool{false, true} {
+		inWorld(t, 1, func(t *testing.T, w *world) {
+			one, two := w.mustBegin(), w.mustBegin()
+			at := mustAppend(t, one, "a", 1, "x")
+			if !isFirst {
+				mustSave(t, one, at, "zero")
 			}
-			serve()
-		}, 0)
-		mustSave(t, one, at, "one")
-		mustHave(t, w, at+1, "two")
-	})
-}
-
-// The same, if session one learns only from a second attempt that it has put its pointer.
-func TestPiecesStayAfterALostAnswer(t *testing.T) {
-	inWorld(t, 1, func(t *testing.T, w *world) {
-		one, two := w.mustBegin(), w.mustBegin()
-		at := mustAppend(t, one, "a", 1, "x")
-		isSaved, proceed, isDone := make(chan bool), make(chan bool), make(chan bool)
-		var pointers atomic.Int64
-		w.script(func(c *call, serve func()) {
-			if bytes.Contains(c.body, []byte(`"target":"MOD"`)) {
-				switch pointers.Add(1) {
-				case 1: // one's
-					execute(c, serve)
-					go func() {
-						defer close(isDone)
-						mustSave(t, two, at+1, "two")
-					}()
-					<-isSaved
-					c.abort()
-				case 2: // two's
-					close(isSaved)
+			isPut, proceed, isDone := make(chan bool), make(chan bool), make(chan bool)
+			w.script(func(c *call, serve func()) {
+				serve()
+				if bytes.Contains(c.body, []byte(`"request_put"`)) {
+					close(isPut)
 					<-proceed
 				}
+			}, 0)
+			go func() {
+				defer close(isDone)
+				mustSave(t, two, at+2, "two")
+			}()
+			<-isPut
+			w.script(nil, 0)
+			before := len(w.names("state/"))
+			mustSave(t, one, at+1, "one")
+			if got := w.names("state/"); len(got) != before+1 {
+				t.Errorf("the pieces are %q, want one more than %d", got, before)
 			}
-			serve()
-		}, 0)
-		mustSave(t, one, at, "one")
-		close(proceed)
-		<-isDone
-		mustHave(t, w, at+1, "two")
-	})
-}
-
-// mustSaveRest does what SaveSnapshot at the revision at does after putting its pointer.
-func mustSaveRest(t *testing.T, s *Session, at int64) {
-	t.Helper()
-	read := transaction{Success: []operation{get(s.log.key("state"))}}
-	response, err := s.saver.hedge(t.Context(), requestTimeout, same(read))
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := response.find(s.log.key("state"))
-	p := parsePointer(found.Value)
-	if p.At != at {
-		t.Fatalf("the snapshot is at %d, want %d", p.At, at)
-	}
-	if err := s.tidy(t.Context(), p, pointer{}, found.Modified, nil); err != nil {
-		t.Fatal(err)
+			close(proceed)
+			<-isDone
+			mustHave(t, w, at+1, "one") // Session two has read an outdated pointer.
+			mustSave(t, one, at+3, "three")
+			mustHave(t, w, at+3, "three")
+			if got := w.names("state/"); len(got) != 2 {
+				t.Errorf("the pieces are %q, want those of two snapshots", got)
+			}
+		})
 	}
 }
 
