@@ -47,9 +47,9 @@ const (
 	// between 15 and 30 s.
 	//
 	// By default a vanished client stays present for at most 51 s: 15 s until a comment is sent, 31 s
-	// of retries (the kernel may be a second late), and 5 s of grace period. With -keepalive 30s it can
-	// be 66 s, and with a longer one as well, because then the probes of conns.Listen end a connection
-	// on which nothing was sent for 30 s.
+	// of retries (the kernel may be a second late), and 5 s of grace period. With -keepalive 30s it
+	// can be 66 s, and with a longer one as well, because then the probes of conns.Listen end a
+	// connection on which nothing was sent for 30 s.
 	vanishTimeout = 30 * time.Second
 
 	// The kernel accepts at most unsentLimit beyond what it can send, so a client that does not read

@@ -192,8 +192,8 @@ var (
 	longText    = strings.Repeat("x", 4000)
 	memoryLoads = []memoryLoad{
 		{"", 500, "hello", nil},
-		{", texts of 4,000 bytes", 60, longText, nil},
-		{", texts of 4,000 bytes, -history 20000", 60, longText, []string{"-history", "20000"}},
+		{", 4,000 bytes", 60, longText, nil},
+		{", 4,000 bytes, -history 20000", 60, longText, []string{"-history", "20000"}},
 	}
 )
 

@@ -36,14 +36,14 @@
 //
 // # Snapshots
 //
-// To keep the log short, a node saves a snapshot of its hub's state whenever the log has grown by
-// 4 MiB, or by the size of the last snapshot if that is more. It removes entries that no node needs
+// To keep the log short, a node saves a snapshot of its hub's state whenever the log has grown by 4
+// MiB, or by the size of the last snapshot if that is more. It removes entries that no node needs
 // any more. The node whose entry reaches that size saves the snapshot, and no other node saves one
 // until an entry of that node says how large it is or that it could not be saved, or the node is
-// removed. So all nodes agree when another one is due. If saving fails, the next one is due when the
-// log has grown by as much again.
+// removed. So all nodes agree when another one is due. If saving fails, the next one is due when
+// the log has grown by as much again.
 //
 // A running node also learns that someone has changed or removed an entry by hand. It has applied
-// that entry already, but a node that starts can no longer read it. So running nodes make a snapshot
-// due at once.
+// that entry already, but a node that starts can no longer read it. So running nodes make a
+// snapshot due at once.
 package cluster

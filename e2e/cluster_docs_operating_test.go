@@ -230,8 +230,8 @@ func runBash(t *testing.T, dir, script string) (output string) {
 	return strings.ReplaceAll(stdout.String(), "\r", "")
 }
 
-// After a node's certificate was renewed with the page's commands, etcd stops trusting the authority
-// of the old one, and the node stays in the lobby.
+// After a node's certificate was renewed with the page's commands, etcd stops trusting the
+// authority of the old one, and the node stays in the lobby.
 func TestCertificateIsRenewedAsThePageSays(t *testing.T) {
 	t.Parallel()
 	needs(t, "openssl")

@@ -290,8 +290,8 @@ func TestRestoreUnderRunningNodesStartsANewEpoch(t *testing.T) {
 }
 
 // While no node is running, restoring a complete backup changes nothing. After an incomplete one,
-// the operator removes the key that docs/operating.md names, and the lobby starts a new epoch with the
-// users of the backup.
+// the operator removes the key that docs/operating.md names, and the lobby starts a new epoch with
+// the users of the backup.
 func TestOperatorRestoresABackupWithoutNodes(t *testing.T) {
 	t.Parallel()
 	if !strings.Contains(readFile(t, operatingPage), "`etcdctl del "+settingsKey+"`") {

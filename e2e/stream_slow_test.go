@@ -141,7 +141,7 @@ func (s *server) sayLastWordUntilHeard(t *testing.T, reading *sync.WaitGroup) {
 	}
 }
 
-// Each reader stalls in a batch of its own, about three batches after the one before. If a reader
+// Each reader stalls in its own batch, about three batches after the one before. If a reader
 // keeps only its batch, a third of all messages stays in memory; if it also kept what follows, all
 // would.
 func TestStalledReaderKeepsOneBatchInMemory(t *testing.T) {

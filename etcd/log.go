@@ -57,7 +57,7 @@ type acknowledgement struct {
 	took     time.Duration // by Append
 }
 
-// Begin opens the lobby's log, or creates it with these settings if there is none. If only the
+// Begin opens the lobby's log, or creates it with these settings if it does not exist. If only the
 // lobby's key was removed, it keeps everything else, because that is how an operator asks for a new
 // epoch. It fails if all endpoints do; callers retry. seen is the last entry, without its text,
 // that an earlier node of this process has read or appended, or the zero Entry. The error is one
@@ -107,9 +107,9 @@ func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session,
 	}
 }
 
-// askAll sends a transaction to all endpoints, once at least half of them are known to belong to one
-// cluster or all have responded or failed. It returns the first response, and a client at the same
-// cluster: not at the same endpoint, because the leader is the first to respond to all nodes.
+// askAll sends a transaction to all endpoints, once at least half of them are known to belong to
+// one cluster or all have responded or failed. It returns the first response, and a client at the
+// same cluster: not at the same endpoint, because the leader is the first to respond to all nodes.
 func (l *Log) askAll(ctx context.Context, t transaction) (*client, transactionResponse, error) {
 	type answer struct {
 		client   *client
@@ -213,8 +213,8 @@ var (
 // needs this condition because no number in etcd tells whether it is a late retry: once the others
 // have declared the node dead and saved a snapshot, the node's key is removed.
 //
-// An entry's key must not exist before. If someone else has put that key, append fails with errTaken
-// until the node has read the foreign entry, skipped it, and discarded it.
+// An entry's key must not exist before. If someone else has put that key, append fails with
+// errTaken until the node has read the foreign entry, skipped it, and discarded it.
 func (s *Session) append(ctx context.Context, node string, number int, text []byte) (int64, error) {
 	lobby, state, key := s.log.key("lobby"), s.log.key("state"), s.log.key("nodes/"+node)
 	entry, digits := s.log.entry(node, number), strconv.Itoa(number)

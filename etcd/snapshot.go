@@ -81,11 +81,11 @@ func (l *Log) readSnapshot(ctx context.Context, c *client, p pointer) (snapshot 
 // piece returns the key of piece i of the snapshot id.
 func (l *Log) piece(id string, i int) []byte { return l.key("state/" + id + "/" + strconv.Itoa(i)) }
 
-// SaveSnapshot saves data as a snapshot that includes all entries up to the revision at. Before that
-// it removes the pieces of snapshots older than the previous one, and compacts etcd's history. After
-// that it removes the entries included in the previous snapshot, and the keys of the nodes that are
-// gone. It has no effect if a later snapshot exists, or if another is saved at the same time. It
-// fails with ctx's error, ErrReplaced or ErrTooLarge, or if data is too large.
+// SaveSnapshot saves data as a snapshot that includes all entries up to the revision at. Before
+// that it removes the pieces of snapshots older than the previous one, and compacts etcd's history.
+// After that it removes the entries included in the previous snapshot, and the keys of the nodes
+// that are gone. It has no effect if a later snapshot exists, or if another is saved at the same
+// time. It fails with ctx's error, ErrReplaced or ErrTooLarge, or if data is too large.
 //
 // The pieces of the previous snapshot stay, because a node that is starting may be reading them.
 func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone []string) error {
@@ -147,7 +147,7 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 }
 
 // makeRoom removes the pieces that are not needed, given the newest pointer and its revision, which
-// is 0 if there is none. Then it lets etcd discard all that was removed up to at.
+// is 0 before the first snapshot. Then it lets etcd discard all that was removed up to at.
 func (s *Session) makeRoom(ctx context.Context, newest pointer, revision, at int64) error {
 	// A piece older than the pointer that does not belong to its snapshot is one of the snapshot
 	// before, or nothing will ever point to it: the node that is saving it, if any, has read an
@@ -164,8 +164,8 @@ func (s *Session) makeRoom(ctx context.Context, newest pointer, revision, at int
 	return nil
 }
 
-// removeKeys removes the keys that begin with prefix and for which isOld, given the rest of the key,
-// returns true. Unless revision is 0, it keeps those that have changed since then.
+// removeKeys removes the keys that begin with prefix and for which isOld, given the rest of the
+// key, returns true. Unless revision is 0, it keeps those that have changed since then.
 func (s *Session) removeKeys(
 	ctx context.Context, prefix []byte, revision int64, isOld func(rest string) bool,
 ) error {

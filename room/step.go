@@ -44,8 +44,8 @@ type StepResult struct {
 	Snapshot Snapshot // of TakeSnapshot: the page
 	Err      error    // of Restore: what is wrong with the snapshot
 
-	// Next, of RemoveNode and TakeSnapshot, is the name after which the next page starts; "" if there
-	// is none.
+	// Next, of RemoveNode and TakeSnapshot, is the name after which the next page starts; "" after the
+	// last page.
 	Next string
 }
 

@@ -14,7 +14,7 @@ const (
 	maxLong  = 32 << 20 // bytes
 	maxShort = 256      // Lists
 
-	maxSenders = 1 << 20 // of one List; the elements are empty, so the capacity takes no memory
+	maxSenders = 1 << 20 // of one List; the elements are empty, so the capacity needs no memory
 	checkEvery = 1 << 20 // maxLong is checked each time that this many more bytes are retired
 )
 
