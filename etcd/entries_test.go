@@ -504,6 +504,17 @@ func TestDamageIsReportedAndFoundAtTheStart(t *testing.T) {
 	}
 }
 
+// The snapshot says that node b was removed. The entries before its late one are not needed.
+func TestLateEntryOfARemovedNodeMissesNothing(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		mustAppend(t, s, "b", 1, "x")
+		mustSave(t, s, mustAppend(t, s, "a", 1, "y"), "snapshot")
+		mustAppend(t, s, "b", 2, "late")
+		follow(t.Context(), w.mustBegin()).mustRead(t, "b/2=late")
+	})
+}
+
 // pointerTo returns a valid pointer.
 func pointerTo(at, removed int64) string {
 	return fmt.Sprintf(`{"at":%d,"removed":%d,"id":"x","sha256":%q}`, at, removed, sumOf(nil))
