@@ -57,7 +57,7 @@ func (n *Node) warnOfEntry(format string, args ...any) {
 // noteDamage notes that an entry was changed or removed by hand. If nodes that start need it,
 // another snapshot is due.
 func (n *Node) noteDamage(e etcd.Entry) {
-	if n.isKnown && n.schedule.needs(e, n.nodes) {
+	if n.schedule.needs(e, n.nodes) {
 		n.outbox.damaged = e.Revision
 		n.warnOfEntry("entry %d of %q in the lobby's log was changed or removed by hand; "+
 			"another snapshot replaces it", e.Number, e.Node)
