@@ -13,10 +13,10 @@
 //		os.Stdout.Write(piece) // {"users":["alice","bob"]}
 //	}
 //
-// The owner writes a short List itself, at the first request for its form after a change, and all
-// later requests share the bytes. A long List is formatted by the goroutine that sends it. The List
-// refers to the roster's chunks of names, which are replaced and not modified once a List has them.
-// So taking a long List is O(1), and two Lists share every chunk that did not change between them.
+// A List refers to the roster's chunks of names, which are replaced and not modified once a List
+// has them. So taking a List is O(1), and two Lists share every chunk that did not change between
+// them. The goroutine that sends a List writes its body, the owner never does. The bytes of a short
+// List are written by its first sender and shared by all.
 //
 // Lists stay in memory while they are being sent, and a client may read slowly on purpose. So the
 // owner knows which Lists are outstanding, from Take to [List.Return], and bounds what they retain

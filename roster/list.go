@@ -28,8 +28,8 @@ var layouts = [...]struct{ opening, before, after, between, closing string }{
 type List struct {
 	form      Form
 	size      int
-	body      []byte        // of a short List
-	chunks    []*chunk      // of a long List
+	chunks    []*chunk      // of a short List: nil once body holds the bytes
+	body      chan []byte   // of a short List: holds its body, or nil until a sender has written it
 	escaped   bool          // whether a name needs escaping in this form
 	abandoned chan struct{} // of a long List
 	senders   chan struct{} // has an element for each Take that no Return has followed yet
@@ -38,19 +38,17 @@ type List struct {
 func newList(form Form, chunks []*chunk, total sums) List {
 	l := List{
 		form:    form,
+		chunks:  chunks,
 		size:    total.bodySize(form),
 		escaped: form == JSON && total.escapes > 0,
 		senders: make(chan struct{}, maxSenders),
 	}
-	if l.chunks = chunks; l.Long() {
+	if l.Long() {
 		l.abandoned = make(chan struct{})
-		return l
+	} else {
+		l.body = make(chan []byte, 1)
+		l.body <- nil
 	}
-	l.write(func(piece []byte) bool {
-		l.body = piece // the only piece
-		return true
-	})
-	l.chunks = nil
 	return l
 }
 
@@ -75,7 +73,16 @@ func (l *List) Long() bool { return l.size > MaxPiece }
 func (l *List) Size() int { return l.size }
 
 // Body returns the body of a short List. It must not be modified.
-func (l *List) Body() []byte { return l.body }
+func (l *List) Body() []byte {
+	body := <-l.body // Other senders wait until it is back.
+	if body == nil {
+		for body = range l.write { // one piece
+		}
+		l.chunks = nil
+	}
+	l.body <- body
+	return body
+}
 
 // Pieces returns the body in pieces of at most MaxPiece. A piece is valid until the next one is
 // requested, and must not be modified.
@@ -84,7 +91,7 @@ func (l *List) Pieces() iter.Seq[[]byte] {
 		if l.Long() {
 			l.write(yield)
 		} else {
-			yield(l.body)
+			yield(l.Body())
 		}
 	}
 }

@@ -8,7 +8,8 @@ import "slices"
 const (
 	// MaxRetained bounds the memory, in bytes, that outstanding Lists retain in addition to the
 	// current roster: for a long List, the chunks and names that neither the roster nor a newer List
-	// has; for a short one, its body.
+	// has; for a short one, its body. Until its first sender runs, a short List retains its chunks
+	// instead.
 	MaxRetained = maxLong + maxShort*MaxPiece
 
 	maxLong  = 32 << 20 // bytes
@@ -40,9 +41,7 @@ func (r *Roster) memory() memory {
 // newOutstandingList makes a List of the roster as it is now, or returns nil if the List would be
 // short and too many short ones are outstanding.
 func (r *Roster) newOutstandingList(form Form) *outstandingList {
-	if r.total.bodySize(form) > MaxPiece {
-		r.gen++
-	} else {
+	if r.total.bodySize(form) <= MaxPiece {
 		if r.short == maxShort {
 			r.prune()
 		}
@@ -51,6 +50,7 @@ func (r *Roster) newOutstandingList(form Form) *outstandingList {
 		}
 		r.short++
 	}
+	r.gen++
 	t := &outstandingList{newList(form, r.chunks, r.total), r.memory(), r.retired}
 	r.outstanding = append(r.outstanding, t)
 	return t

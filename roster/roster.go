@@ -9,9 +9,9 @@ import (
 // Roster is the sorted set of the names of all present users. One goroutine owns it and calls its
 // methods. The zero Roster is empty and ready to use.
 //
-// The names are kept in chunks. A long List is the slice of chunks at the moment when it was made,
-// and chunks in a List are never modified: Add and Remove first copy the slice and the chunk that
-// they change, unless both were copied since the last long List was made.
+// The names are kept in chunks. A List is the slice of chunks at the moment when it was made, and
+// chunks in a List are never modified: Add and Remove first copy the slice and the chunk that they
+// change, unless both were copied since the last List was made.
 type Roster struct {
 	chunks []*chunk // sorted; none is empty, except a single one
 	total  sums
@@ -19,7 +19,7 @@ type Roster struct {
 	// By Form: what Take returns; nil from a change until the next Take.
 	current [len(layouts)]*outstandingList
 
-	gen       int // generation: how many long Lists have been made
+	gen       int // generation: how many Lists have been made
 	copiedGen int // generation in which the slice of chunks was copied
 
 	outstanding []*outstandingList // Lists that may not have been returned, the oldest first
