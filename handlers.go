@@ -28,7 +28,7 @@ import (
 	"lobby/web"
 )
 
-// server handles HTTP requests. For one about users or events it asks the hub once.
+// server handles HTTP requests. For each request about users or events, it asks the hub once.
 //
 // It does not pass the request's context on: net/http cancels it when the client closes its side of
 // the connection, and such a client (HTTP/1.0 clients, nc) may still be waiting for the response.
@@ -245,9 +245,9 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, params httproute
 // maxEventID is more than the length of any event id, in bytes.
 const maxEventID = 100
 
-// lastEventID returns the id after which a stream starts: the last header or, failing that, the
-// last query parameter that is not empty. A value longer than any id is cut off; it is still not a
-// valid id.
+// lastEventID returns the id after which a stream starts: that of the last header that is not empty
+// or, without one, of the last such query parameter. A value that is longer than any id is cut, but
+// stays too long to be one.
 func lastEventID(r *http.Request) string {
 	id := ""
 	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
@@ -335,8 +335,8 @@ func retryAfter() string {
 	return strconv.Itoa(shortest + rand.N(longest-shortest+1))
 }
 
-// turnAway writes the response for a connection beyond the limit. No request is read from it.
-func turnAway(w io.Writer) {
+// refuse writes the response for a connection beyond the limit. No request is read from it.
+func refuse(w io.Writer) {
 	const body = "There are too many connections; try again later.\n"
 	fmt.Fprintf(w, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: %s\r\nContent-Type: %s\r\n"+
 		"X-Content-Type-Options: nosniff\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
@@ -385,7 +385,7 @@ func failHead(w http.ResponseWriter, r *http.Request, sentence string) {
 	fail(w, r, http.StatusRequestHeaderFieldsTooLarge, sentence)
 }
 
-// newRouter returns a router without routes. For other paths, it suggests the given ones.
+// newRouter returns a router without routes. Its 404 response suggests these paths.
 func newRouter(paths string) *httprouter.Router {
 	router := httprouter.New()
 	router.RedirectTrailingSlash = false

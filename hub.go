@@ -75,7 +75,7 @@ var (
 //
 // If ctx is done or the hub stops before Run accepts a request, the request has no effect, and the
 // method returns a zero ID with ctx's error or ErrStopped. Once accepted, a request always gets a
-// result. On several machines, the result may be ErrUnknown: the request may still take effect.
+// result. On several machines, that of a change may be ErrUnknown: it may still take effect.
 type Hub struct {
 	config Config
 
@@ -90,11 +90,11 @@ type Hub struct {
 
 	// From open streams to Run.
 	lags   chan lag        // a stream has fallen behind and asks where to continue
-	closes chan room.Visit // a stream has closed; it kept its user present during this visit
+	closes chan room.Visit // a stream has closed, with the arrival of the user whom it kept present
 
 	stopping chan struct{} // closed when Run accepts no more requests
 
-	// To and from this hub's node, on several machines; otherwise nil.
+	// On several machines, see Connect; otherwise nil.
 	node     string // its name
 	commands chan<- room.Command
 	steps    <-chan room.Step
@@ -261,7 +261,7 @@ type state struct {
 	expiries   []expiry         // of grace periods, the earliest first
 	graceTimer <-chan time.Time // delivers at the first of expiries; nil if there are none
 
-	// On several machines: requests whose commands have not come back from the log, in order.
+	// On several machines: commands that have not come back from the log, in order.
 	pending []pending
 }
 
@@ -272,10 +272,10 @@ type expiry struct {
 }
 
 const (
-	// maxExpiries bounds the queue, at 6 MB: beyond it the oldest grace period ends early.
+	// maxExpiries bounds state.expiries, at 6 MB: beyond it the oldest grace period ends early.
 	maxExpiries = 1 << 17
-	// If Run notices the end of a grace period more than maxLate after its time, it postpones the
-	// end of all, because the process may have been suspended.
+	// If Run notices the end of a grace period more than maxLate after its time, it postpones that
+	// and those that end soon, because the process may have been suspended.
 	maxLate = 10 * time.Millisecond
 	// maxStopping is how long requests that are pending may delay the end of the streams.
 	maxStopping = time.Second
@@ -435,7 +435,7 @@ func (h *Hub) Connect(
 	h.node, h.commands, h.steps, h.results = node, commands, steps, results
 }
 
-// pending is a request whose command has not come back from the log.
+// pending is a command that has not come back from the log.
 type pending struct {
 	command room.Command
 	result  chan<- room.Result
@@ -476,8 +476,8 @@ func (s *state) finishPending() {
 	}
 }
 
-// failPending ends all pending requests with an error. The first `unknown` of them may still take
-// effect.
+// failPending ends all pending requests with an error. The first `unknown` commands are perhaps in
+// the log, so if they are changes, they may still take effect.
 func (s *state) failPending(unknown int) {
 	for i, p := range s.pending {
 		err := ErrStopped

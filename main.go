@@ -38,13 +38,13 @@ const (
 	// such as npm.
 	sameSignal = time.Second / 2
 
-	// idleTimeout is longer than load balancers (600 s), proxies and clients keep connections, so that
-	// they close first: a request that they send while the server closes is lost.
+	// idleTimeout is longer than the idle timeouts of load balancers (600 s), proxies and clients, so
+	// that they close first: a request that they send while the server closes is lost.
 	idleTimeout = 11 * time.Minute
 
 	// vanishTimeout is how long sent data may stay unacknowledged before the connection is closed. An
-	// outage of 15 s loses nothing: the time between the kernel's retries doubles, so there is one
-	// between 15 and 30 s.
+	// outage of 15 s loses nothing: the kernel waits twice as long before each retry, so one retry
+	// falls between 15 and 30 s.
 	//
 	// By default a vanished client stays present for at most 51 s: 15 s until a comment is sent, 31 s
 	// of retries (the kernel may be a second late), and 5 s of grace period. With -keepalive 30s it
@@ -55,7 +55,7 @@ const (
 	// The kernel accepts at most unsentLimit beyond what it can send, so a client that does not read
 	// costs little memory. sendBuffer, which Linux doubles, also limits what has been sent but not
 	// acknowledged: to what a client reads in writeTimeout at streaming.MinRate. Otherwise a write
-	// could be done megabytes before a client behind a slow link has the data.
+	// could return while megabytes of it are still on their way to a client behind a slow link.
 	unsentLimit = 16 << 10
 	sendBuffer  = 320 << 10
 
@@ -232,7 +232,7 @@ func (s *settings) serveMetrics(stderr io.Writer) (stop func() error, err error)
 		return nil, err
 	}
 	s.monitor = metrics.NewMonitor("connections", "users", "streams", "lists", "head", "body")
-	listener := conns.Limit(tcpListener, maxScrapes, turnAway)
+	listener := conns.Limit(tcpListener, maxScrapes, refuse)
 	handler := newMetricsServer(s.monitor, origin.Check(listener.Addr(), s.hosts), listener.Crowded)
 	server := newHTTPServer(handler, stderr)
 	go server.Serve(listener)
@@ -273,8 +273,8 @@ type runningHub struct {
 }
 
 // start calls a hub's Run. The hub has its own context, so that running requests get their results:
-// serve stops the hub only after the listener is closed. On several machines, losing the lobby
-// stops the hub earlier.
+// serve stops the hub only after the listener is closed. On several machines, the end of the
+// node stops the hub earlier.
 func start(hub *Hub, node *cluster.Node) runningHub {
 	ctx, stop := context.WithCancel(context.Background())
 	h := runningHub{hub, node, stop, make(chan struct{})}
@@ -299,7 +299,7 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 		if s.certificate != nil { // Without NextProtos, the client cannot choose HTTP/2.
 			w = tls.Server(w.(net.Conn), &tls.Config{GetCertificate: s.certificate.Get})
 		}
-		turnAway(w)
+		refuse(w)
 	})
 	addr := tcpListener.Addr().String()
 	handler := newServer(h.Hub, origin.Check(tcpListener.Addr(), s.hosts), listener.Crowded)
@@ -368,8 +368,8 @@ func (h runningHub) report(text *metrics.Text, listener *conns.Limited) {
 	text.Counter("lobby_gaps_total", "Gaps that streams were sent.", one(f.Counts.Gaps))
 }
 
-// prepareConn returns a function that sets on each new connection what net/http has no option for.
-// A connection is served even if one of them fails, since only its limits are weaker then.
+// prepareConn returns a function that sets the options of a new connection that net/http does not.
+// If that fails, the connection is served with weaker limits.
 func prepareConn(stderr io.Writer) func(context.Context, net.Conn) context.Context {
 	var warned time.Time // needs no lock: http.Server calls the function from one goroutine
 	return func(ctx context.Context, conn net.Conn) context.Context {
@@ -387,8 +387,8 @@ func prepareConn(stderr io.Writer) func(context.Context, net.Conn) context.Conte
 	}
 }
 
-// serveCluster takes part in a lobby on several machines until ctx is done. If its node loses the
-// lobby, it ends everything that is open, and comes back with another node as soon as it can.
+// serveCluster takes part in a lobby on several machines until ctx is done. If its node ends, it
+// ends everything that is open, and comes back with another node as soon as it can.
 func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) error {
 	// This listens only to see whether that is possible.
 	listener, err := listen("-addr", "127.0.0.1:8080", s.addr)
@@ -414,7 +414,7 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 			return nil
 		}
 		if errors.Is(reason, cluster.ErrSettings) || errors.Is(reason, etcd.ErrRefused) && !wasPart {
-			return reason // waiting will not help
+			return reason // Waiting will not help. Later, an operator may be changing the password.
 		}
 		if sentence := fmt.Sprintf("%v; waiting to join the lobby", reason); sentence != said {
 			said = sentence
@@ -429,7 +429,7 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 }
 
 // serveNode serves a hub that is connected to the others through node, until ctx is done or the
-// node has lost the lobby for the returned reason.
+// node ends for the returned reason.
 func serveNode(
 	ctx context.Context, node *cluster.Node, s *settings, stdout, stderr io.Writer,
 ) (reason, err error) {

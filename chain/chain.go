@@ -34,8 +34,8 @@ const (
 
 // ID identifies an event by its epoch and its number.
 type ID struct {
-	epoch string // says which history the event belongs to; the chains of one lobby share it
-	seq   uint64 // counts the events of a history from 1; 0 is before the first
+	epoch string // says which numbering seq belongs to; the chains of one lobby share it
+	seq   uint64 // counts the events of an epoch from 1; 0 is before the first
 }
 
 // String returns EPOCH-SEQ, or "" for the zero ID, which identifies no event.
@@ -99,14 +99,13 @@ type Chain struct {
 	gatherUntil time.Time   // when the events in data are sent, at the latest
 }
 
-// New returns a chain with a new epoch. Readers can resume from as many of the last events as
-// history says (1 or more). After a time of keepAlive (1 ms or more) without an event, the chain
-// sends a comment.
+// New returns a chain with a new epoch. It keeps the last events for resuming, at most as many as
+// history says (at least 1), and sends a comment after keepAlive (at least 1 ms) without an event.
 func New(history int, keepAlive time.Duration) *Chain {
 	return NewEpoch(RandomEpoch(), history, keepAlive)
 }
 
-// NewEpoch is New with the given epoch. No other history may have it.
+// NewEpoch is New with the given epoch, which no other chain may have had.
 func NewEpoch(epoch string, history int, keepAlive time.Duration) *Chain {
 	return &Chain{
 		last:       ID{epoch: epoch},

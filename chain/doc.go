@@ -9,7 +9,7 @@
 //	│ 17…25  │┄┄┄┄┄▶│ 26…40  │┄┄┄┄┄▶│ 41…    │   batches of events
 //	└────────┘      └────────┘      └────────┘
 //	    ▲               ▲               ▲
-//	 a reader        a reader       all other readers, waiting until it is sealed
+//	 a reader        a reader       all other readers, waiting until it is complete
 //
 // One goroutine owns the chain and appends events to the last batch. To seal a batch, it links an
 // empty one behind it and closes one channel, which wakes every waiting reader, however many there
@@ -30,7 +30,7 @@
 // reader needs it, the reader asks the owner where to continue after the last event that it has. A
 // reconnecting client asks the same question. The answer is a Start: the position of the next
 // event. If that event has left the history, the Start is the end of the chain, and the client
-// receives a gap.
+// receives a gap. So does a reader that asks, unless the batches that are gone held only comments.
 //
 // A chain can be continued in another process: [Chain.History] returns the events of the history as
 // they appear on the streams, and [Restore] makes a chain from them.

@@ -8,9 +8,9 @@
 //	another hub ──▶ another Node ────────▶ └─────┘ ────────────▶ another Node ──▶ the other hub
 //
 // A [Node] connects a hub with the log. It gathers the hub's commands in entries, and appends one
-// entry after another. What it reads from the log about users, from its own entries and those of
-// other nodes, it gives to its hub as steps (package room). All hubs apply the same commands and
-// removals in the same order, so they have the same users, events and ids.
+// entry after another. It reads all entries, its own and those of other nodes, and gives its hub
+// what they say about users, as steps (package room). All hubs apply the same commands and removals
+// in the same order, so they have the same users, events and ids.
 //
 // # How a node starts and ends
 //
@@ -23,16 +23,16 @@
 // and no node is declared dead.
 //
 // A node ends when it reads its own removal, when its own entries do not come back, when someone
-// else writes in its name, or when the log was emptied or restored from a backup. The process then
-// starts another node; see [Lobby].
+// else writes in its name, when the log was emptied or restored from a backup, or when the node
+// cannot read the next entry or the snapshot. The process then starts another node; see [Lobby].
 //
 // # Epochs
 //
-// The first node of a lobby creates its first key in etcd, lobby/lobby, which holds the epoch of
+// The first node of a lobby puts the settings key in etcd, lobby/lobby, which holds the epoch of
 // the lobby's event ids. After etcd is restored from a backup, ids would be used again, for other
 // events. So a node whose process has seen entries that the log now lacks says so in its
 // registration, and the history starts over in a new epoch. The same happens if an operator removes
-// the first key and a node puts another one.
+// the settings key and a node puts another one.
 //
 // # Snapshots
 //

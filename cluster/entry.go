@@ -74,7 +74,7 @@ func appendRecord(b []byte, fields ...string) []byte {
 }
 
 // parseFirst parses a node's first entry. Its version must be this program's: a node of another
-// version finds that out from the lobby's first key, and never registers.
+// version finds that out from the settings key, and never registers.
 func parseFirst(text string) (content, error) {
 	record, rest, isWhole := strings.Cut(text, room.RecordEnd)
 	f := strings.Split(record, room.FieldSeparator)
@@ -123,7 +123,7 @@ type Settings struct {
 	MaxUsers int `json:"maxUsers"` // number of users at which Join rejects new ones
 }
 
-// lobbyKey is the lobby's first key in etcd.
+// lobbyKey is the content of the settings key.
 type lobbyKey struct {
 	Version int    `json:"version"`
 	Epoch   string `json:"epoch"` // of the history, until a registration starts another one
@@ -132,7 +132,7 @@ type lobbyKey struct {
 
 // snapshot is a snapshot in the log.
 type snapshot struct {
-	Lobby string         `json:"lobby"` // the epoch in the lobby's first key
+	Lobby string         `json:"lobby"` // the epoch in the settings key
 	Nodes map[string]int `json:"nodes"` // the number of each node's last entry
 	Due   int            `json:"due"`   // bytes of entries after which the next snapshot is due
 	Saver string         `json:"saver"` // the node that saves this snapshot

@@ -60,7 +60,7 @@ func TestInvalidEpochIsRejected(t *testing.T) {
 		}
 		key := fmt.Sprintf(`{"version":2,"epoch":%q,"history":10,"maxUsers":20}`, epoch)
 		if _, err := check(key, settings); err == nil {
-			t.Errorf("the first key may have the epoch %q", epoch)
+			t.Errorf("the settings key may have the epoch %q", epoch)
 		}
 	}
 }

@@ -39,7 +39,7 @@ func TestLossStartsANewEpochOnce(t *testing.T) {
 		want := []string{"restore first-0", "x: say alice one", "new epoch " + epoch}
 		c.expect(want...)
 		const said = "the history has started over in the epoch %s, " +
-			"because the log was restored from a backup or its first key was removed"
+			"because the log was restored from a backup or its settings key was removed"
 		if len(c.warnings) != 1 || c.warnings[0].what != fmt.Sprintf(said, epoch) {
 			t.Errorf("the warnings are %v", c.warnings)
 		}
@@ -93,7 +93,7 @@ func TestLossInAnotherEpochHasNoEffect(t *testing.T) {
 	})
 }
 
-// An operator has removed the lobby's first key before there was a snapshot, and a node has put
+// An operator has removed the settings key before there was a snapshot, and a node has put
 // another one.
 func TestEntriesOlderThanTheFirstKeyBelongToTheOldEpoch(t *testing.T) {
 	inLobby(t, func(l *testLobby) {

@@ -69,7 +69,7 @@ func (l *Lobby) Begin(ctx context.Context) (*Node, error) {
 }
 
 // End remembers what a node has seen, once its Run has returned for this reason. It reports whether
-// the node was ever part of the lobby.
+// the node had read its own registration.
 func (l *Lobby) End(n *Node, reason error) (wasKnown bool) {
 	l.incomplete = nil
 	if errors.Is(reason, etcd.ErrIncomplete) {
@@ -86,7 +86,7 @@ func (l *Lobby) End(n *Node, reason error) (wasKnown bool) {
 	return true
 }
 
-// check parses the lobby's first key. The error matches ErrSettings if the node does not fit it.
+// check parses the settings key. The error matches ErrSettings if the node does not fit it.
 func check(text string, settings Settings) (key lobbyKey, err error) {
 	err = json.Unmarshal([]byte(text), &key)
 	if err == nil && !room.IsEpoch(key.Epoch) {
@@ -94,7 +94,7 @@ func check(text string, settings Settings) (key lobbyKey, err error) {
 	}
 	switch {
 	case err != nil:
-		return key, fmt.Errorf("the lobby's first key is damaged: %w", err)
+		return key, fmt.Errorf("the lobby's settings key is damaged: %w", err)
 	case key.Version != version:
 		return key, fmt.Errorf("%w: the lobby has version %d, this program %d; use one on all machines",
 			ErrSettings, key.Version, version)

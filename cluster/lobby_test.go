@@ -15,7 +15,7 @@ import (
 	"lobby/etcd"
 )
 
-// emptyLog is an etcd without the lobby's first key, so that each node puts one. But it has the
+// emptyLog is an etcd without the settings key, so that each node puts one. But it has the
 // entry lobby/log/a/1, with this revision.
 type emptyLog struct{ revision atomic.Int64 }
 
@@ -51,10 +51,10 @@ func TestFirstNodePutsTheFirstKey(t *testing.T) {
 	for range 10 {
 		n := mustBegin(t, l)
 		if want := (lobbyKey{version, n.key.Epoch, settings}); n.key != want {
-			t.Errorf("the first key says %v, want %v", n.key, want)
+			t.Errorf("the settings key says %v, want %v", n.key, want)
 		}
 		if epochs[n.epoch] || len(n.epoch) < 8 || n.epoch != n.key.Epoch {
-			t.Errorf("the epoch is %q, and the first key says %q", n.epoch, n.key.Epoch)
+			t.Errorf("the epoch is %q, and the settings key says %q", n.epoch, n.key.Epoch)
 		}
 		epochs[n.epoch] = true
 	}
@@ -111,7 +111,7 @@ func TestNextNodeNoticesALoss(t *testing.T) {
 }
 
 func TestBeginSaysWhetherWaitingHelps(t *testing.T) {
-	first := strings.Replace(firstKey, `"history":10`, `"history":11`, 1)
+	first := strings.Replace(settingsKey, `"history":10`, `"history":11`, 1)
 	l := openLobby(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, `{"header":{"revision":"9"},"responses":[{"response_range":{"kvs":[`+
 			`{"key":"bG9iYnkvbG9iYnk=","value":%q,"version":"1","create_revision":"1","mod_revision":"1"}]}},{"response_range":{}}]}`,

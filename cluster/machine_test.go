@@ -22,8 +22,8 @@ import (
 
 var settings = Settings{History: 10, MaxUsers: 20}
 
-// firstKey is the lobby's first key. The tests call its epoch "first".
-const firstKey = `{"version":2,"epoch":"first","history":10,"maxUsers":20}`
+// settingsKey is the content of the settings key. The tests call its epoch "first".
+const settingsKey = `{"version":2,"epoch":"first","history":10,"maxUsers":20}`
 
 // testLobby is a lobby in a bubble of virtual time.
 type testLobby struct {
@@ -38,7 +38,7 @@ type testLobby struct {
 func inLobby(t *testing.T, test func(l *testLobby)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		l := &testLobby{T: t, log: memlog.New(firstKey), begun: time.Now()}
+		l := &testLobby{T: t, log: memlog.New(settingsKey), begun: time.Now()}
 		defer func() {
 			for _, m := range l.machines {
 				m.kill()

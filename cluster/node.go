@@ -20,9 +20,9 @@ const (
 	deadAfter  = 12          // heartbeats of a node after which it declares a silent node dead
 	quietAfter = 7           // ticks after which a node ends if it has read none of its entries
 	voidAfter  = 2           // the same if the log accepts no more of its entries
-	startAfter = 20          // ticks after which it ends if it is not known and has read no entry at all
+	startAfter = 20          // ticks without any entry after which a node that is not known yet ends
 
-	maxEntry      = 128 << 10 // outbox.limit, unless etcd accepts less
+	maxEntry      = 128 << 10 // bytes of an entry, not counting its last command; see outbox.retract
 	snapshotAfter = 4 << 20   // minimum bytes of entries between two snapshots
 	entryCost     = 1 << 10   // bytes added to the size of each entry's text
 
@@ -47,9 +47,8 @@ var (
 
 // Node connects a hub with the log of its lobby.
 //
-// It goes through three stages. It is restored when its hub has applied the snapshot from which it
-// starts, then known when it has read its own registration, and then ready when its hub has
-// applied all steps up to there.
+// First its hub applies the snapshot from which it starts. A node is known when it has read its own
+// registration, and ready when its hub has received all steps up to there.
 type Node struct {
 	name     string
 	log      Log
@@ -64,7 +63,7 @@ type Node struct {
 	ended    chan struct{} // closed when Run returns
 
 	key       lobbyKey
-	created   int64             // revision of the lobby's first key
+	created   int64             // revision of the settings key
 	startedAt int64             // revision up to which the first snapshot includes all entries
 	lost      string            // for the registration
 	explain   func(error) error // adds what the servers of the log have said; see etcd.Log
@@ -82,7 +81,7 @@ type Node struct {
 	// What the entries read so far lead to; see receive.
 	nodes    map[string]member // the nodes that are not removed, by name, including this one
 	epoch    string            // of the history
-	isOld    bool              // whether the last entry is from before the lobby's first key
+	isOld    bool              // whether the last entry is older than the settings key; see receive
 	schedule schedule          // of snapshots
 	removed  []string          // nodes that were removed since this one last saved a snapshot
 	snapshot *pendingSnapshot  // nil if this node neither takes nor saves one
@@ -188,7 +187,7 @@ func (n *Node) Run(ctx context.Context) (reason error) {
 			n.send(ctx, n.outbox.next())
 		}
 		// A nil channel disables its case below: no entry is read until the hub has received all
-		// steps. The hub gets a step at once after one without a result, and otherwise after that.
+		// steps. If a step has a result, the next one waits for it.
 		var reads chan logResult
 		var steps chan room.Step
 		var step room.Step

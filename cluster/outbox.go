@@ -32,8 +32,8 @@ type sentEntry struct {
 }
 
 // hasNext reports whether an entry should be sent now. Once an entry has been retracted (limit is
-// below maxEntry), none is sent while another has not been read: perhaps etcd has the retracted one
-// in its place.
+// below maxEntry), none is sent until the last one has been read: etcd may have accepted the
+// retracted one after all, with the same number.
 func (o *outbox) hasNext() bool {
 	isDue := o.heartbeatDue || o.saved != 0 || o.damaged > 0 || len(o.removals) > 0 || len(o.commands) > 0
 	return isDue && !o.inFlight && !o.isVoid && (o.limit == maxEntry || len(o.sent) == 0)
@@ -57,7 +57,7 @@ func (o *outbox) next() sentEntry {
 func (o *outbox) retract() bool {
 	last := len(o.sent) - 1
 	if last < 0 {
-		return true // it has been read, because etcd had accepted it as well
+		return true // another etcd server had accepted it, and it has been read since
 	}
 	entry := o.sent[last]
 	c, err := parseNext(string(entry.text))

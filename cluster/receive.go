@@ -27,8 +27,8 @@ func (n *Node) receive(ctx context.Context, e etcd.Entry) error {
 	if !n.isKnown { // there may be much to read before this node's registration
 		n.quiet = 0
 	}
-	// If an operator has removed the lobby's first key, a node puts a new one with a new epoch. That
-	// epoch starts at the first entry newer than the new key.
+	// If an operator has removed the settings key, a node puts a new one with a new epoch. That epoch
+	// starts at the first entry newer than the new key.
 	isOld := e.Revision < n.created
 	if n.isOld && !isOld {
 		n.startEpoch(e, n.key.Epoch)
@@ -41,7 +41,7 @@ func (n *Node) receive(ctx context.Context, e etcd.Entry) error {
 	}
 	n.warnOfEntry("skipped entry %d of %q in the lobby's log: %v", e.Number, e.Node, err)
 	if e.Node == n.name {
-		go n.log.Discard(ctx, e) // because this node's own entry may need the key
+		go n.log.Discard(ctx, e) // Until then, Append cannot put this node's entry with that key.
 	}
 	return nil
 }
@@ -133,7 +133,7 @@ func (n *Node) see(e etcd.Entry) {
 func (n *Node) startEpoch(e etcd.Entry, epoch string) {
 	if e.Node == n.name {
 		n.warn(fmt.Sprintf("the history has started over in the epoch %s, "+
-			"because the log was restored from a backup or its first key was removed", epoch))
+			"because the log was restored from a backup or its settings key was removed", epoch))
 	}
 	n.epoch = epoch
 	n.inbox = append(n.inbox, room.NewEpoch{Epoch: epoch})

@@ -10,7 +10,7 @@ type schedule struct {
 	due       int            // size at which the next one is due
 	isDamaged bool           // whether the next one is due because an entry was changed or removed
 	saver     string         // the node that saves a snapshot now, or ""
-	last      map[string]int // the number of each node's last entry when the last one became due
+	last      map[string]int // by node, its last entry when the latest one became due
 	at        int64          // the revision of the entry that made it due
 }
 
@@ -39,7 +39,8 @@ func (s *schedule) note(e etcd.Entry, c content, nodes map[string]member) bool {
 }
 
 // needs reports whether nodes that start need entry e to be as it was: it counts, and no snapshot
-// that is saved, or is being saved, includes it. Others are removed by nodes too.
+// that is saved, or is being saved, includes it. Other entries may be missing, because nodes remove
+// what a snapshot includes.
 func (s *schedule) needs(e etcd.Entry, nodes map[string]member) bool {
 	last, wasMember := s.last[e.Node]
 	m, isMember := nodes[e.Node]

@@ -225,15 +225,15 @@ func TestNodeDoesNotFitTheLobby(t *testing.T) {
 		key, want string
 		isFinal   bool
 	}{
-		{key: firstKey},
-		{key: strings.Replace(firstKey, `"history":10`, `"history":11`, 1), isFinal: true,
+		{key: settingsKey},
+		{key: strings.Replace(settingsKey, `"history":10`, `"history":11`, 1), isFinal: true,
 			want: mismatch + "its first node was started with -history 11 -max-users 20; use those"},
-		{key: strings.Replace(firstKey, `"maxUsers":20`, `"maxUsers":21`, 1), isFinal: true,
+		{key: strings.Replace(settingsKey, `"maxUsers":20`, `"maxUsers":21`, 1), isFinal: true,
 			want: mismatch + "its first node was started with -history 10 -max-users 21; use those"},
-		{key: strings.Replace(firstKey, `"version":2`, `"version":3`, 1), isFinal: true,
+		{key: strings.Replace(settingsKey, `"version":2`, `"version":3`, 1), isFinal: true,
 			want: mismatch + "the lobby has version 3, this program 2; use one on all machines"},
-		{key: "garbage", want: "the lobby's first key is damaged: "},
-		{key: "", want: "the lobby's first key is damaged: "},
+		{key: "garbage", want: "the lobby's settings key is damaged: "},
+		{key: "", want: "the lobby's settings key is damaged: "},
 	} {
 		_, err := NewNode(&etcd.Session{Settings: test.key}, nil, settings, nil)
 		switch {

@@ -419,7 +419,7 @@ func TestDamagedSnapshotIsExplained(t *testing.T) {
 		`{"room":{"lastID":"first-0"},"nodes":{"a":0}}`, `{"room":{"lastID":"first-0"},"nodes":{"":1}}`,
 		`{"room":{"lastID":"first-0"},"nodes":{"a\u001fb":1}}`, // would spoil the removal's text
 	} {
-		session := &etcd.Session{Settings: firstKey, Snapshot: []byte(data), At: 1}
+		session := &etcd.Session{Settings: settingsKey, Snapshot: []byte(data), At: 1}
 		_, err := NewNode(session, nil, settings, nil)
 		const want = "the snapshot cannot be read: "
 		if err == nil || !strings.HasPrefix(err.Error(), want) || errors.Is(err, ErrSettings) {

@@ -12,5 +12,5 @@
 // When no more files can be opened, accept(2) fails. New clients then hang in the kernel's backlog
 // while idle ones occupy the server. [Limit] returns a listener that admits a limited number of
 // connections. It tells all other clients that the server is full, tells the server when idle
-// connections should go, and closes those on which the client sends nothing.
+// connections should go, and closes those on which no first byte arrives.
 package conns

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// A connection on which the client sends nothing is closed after maxSilence, or within
+	// A connection on which no first byte arrives is closed after maxSilence, or within
 	// maxCrowdedSilence while the listener is Crowded.
 	maxSilence        = 30 * time.Second
 	maxCrowdedSilence = 5 * time.Second
@@ -53,7 +53,7 @@ type listener interface {
 type Conn struct {
 	*net.TCPConn
 	places      chan struct{}
-	userTimeout time.Duration // last argument of SetUserTimeout
+	userTimeout time.Duration // as set by the latest SetUserTimeout
 	first       [1]byte       // the first byte from the client
 	unread      bool          // whether Read has yet to return first
 }
@@ -112,7 +112,7 @@ func (l *Limited) admitAll() {
 		case l.places <- struct{}{}:
 			go l.admit(&Conn{TCPConn: conn, places: l.places})
 		default:
-			l.turnAway(conn)
+			l.refuseOrClose(conn)
 		}
 	}
 }
@@ -158,8 +158,8 @@ func (l *Limited) Accept() (net.Conn, error) {
 	}
 }
 
-// turnAway refuses conn, or only closes it if too many refusals are under way.
-func (l *Limited) turnAway(conn *net.TCPConn) {
+// refuseOrClose refuses conn, or only closes it if too many refusals are under way.
+func (l *Limited) refuseOrClose(conn *net.TCPConn) {
 	select {
 	case l.refusals <- struct{}{}:
 		go func() {

@@ -8,8 +8,8 @@ import (
 )
 
 // With these probes, a vanished client is noticed after 30 s during which nothing is sent: on Linux
-// with a user timeout of 30 s, elsewhere because the last probe was not answered. An outage of half
-// that long leaves a probe to answer.
+// with a user timeout of 30 s, elsewhere because the last probe was not answered. A client that is
+// back after 15 s answers one of the later probes.
 const (
 	probeIdle     = 10 * time.Second
 	probeInterval = 2 * time.Second

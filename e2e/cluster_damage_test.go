@@ -111,7 +111,7 @@ func TestEntriesChangedByHandAreReplacedByASnapshot(t *testing.T) {
 	}
 }
 
-// A node whose number was changed starts over at once. Nothing that the node had acknowledged is
+// A node whose count was changed starts over at once. Nothing that the node had acknowledged is
 // lost, and the other node does not notice.
 func TestNodeWhoseNumberWasChangedStartsOver(t *testing.T) {
 	t.Parallel()

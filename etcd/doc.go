@@ -8,12 +8,12 @@
 // nothing is lost when etcd discards those (a compaction).
 //
 // If someone changes or removes an entry by hand, the nodes that run have read it already. A node
-// that starts compares what it reads with the numbers of the nodes, and so finds that something is
-// missing. Then it has to wait for a snapshot.
+// that starts compares what it reads with each node's count of entries, and so finds that something
+// is missing. Then it has to wait for a snapshot.
 //
-//	lobby/lobby       the settings, put by the first node; recreating this key starts a new epoch
+//	lobby/lobby       the settings key, put by the first node; recreating it starts a new epoch
 //	lobby/log/n1/7    entry 7 of the node n1
-//	lobby/nodes/n1    the number of the last entry of the node n1
+//	lobby/nodes/n1    the count of the entries that the node n1 has put
 //	lobby/state       says which snapshot is the newest, so that older entries can be removed
 //	lobby/copy        a copy of lobby/state, in case someone changes that
 //	lobby/state/ID/1  the first piece of the snapshot ID
@@ -23,13 +23,13 @@
 // that begin with lobby/log/.
 //
 // Appending is a transaction. If the node has put exactly n-1 entries so far, the transaction puts
-// entry n and the node's new number. It is therefore idempotent: if a response is lost, the same
+// entry n and the node's new count. It is therefore idempotent: if a response is lost, the same
 // transaction can be sent again, to any server, at any time. If it has been carried out before, its
 // condition now fails, it changes nothing, and the response gives the entry's revision. There are
 // two more conditions: lobby/lobby is still the key that the node has read, so the log is the same,
 // and nobody else has put the entry's key. A node's first entry also requires that lobby/state is
-// as the node has read it, because the node's key may have been removed by the time that the
-// transaction arrives again.
+// as the node has read it. Otherwise a late repetition could register a removed node again, because
+// a snapshot removes the node's count.
 //
 //	curl http://127.0.0.1:2379/v3/kv/txn -d '{
 //	  "compare": [{"target": "CREATE", "key": "bG9iYnkvbG9iYnk=", "create_revision": 2},

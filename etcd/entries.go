@@ -15,23 +15,23 @@ import (
 )
 
 const (
-	// firstPage and maxPage bound how many entries are asked for at once. The number doubles after a
-	// page of less than smallPage bytes, because etcd scans the whole log for each page. Whenever the
-	// same page has to be asked for again, the number is divided by four, because someone may have
-	// put large values into the lobby's keys.
+	// Pages have firstPage entries at first. The number doubles after a page of less than smallPage
+	// bytes, up to maxPage, because etcd scans the whole log for each page. Whenever the same page has
+	// to be asked for again, the number is divided by four, because someone may have put large values
+	// into the lobby's keys.
 	firstPage = 64
 	maxPage   = 512
 	smallPage = 1 << 20
 
 	// maxLag is how long a watch may lack an entry that Append knows to be in the log, in addition to
-	// the time that Append took: where all responses are slow, so is the beginning of a watch.
+	// the time that Append took, because where appending is slow, starting a watch is slow too.
 	maxLag = 2 * time.Second
 
 	// maxLagAlone applies instead if Append has moved to another endpoint, a sign that the watch's
 	// endpoint is failing.
 	maxLagAlone = 500 * time.Millisecond
 
-	// maxNumbers bounds how many nodes' numbers are kept. Beyond it, all are forgotten and relearned.
+	// maxNumbers bounds entryReader.numbers. Beyond it, all are forgotten and relearned.
 	maxNumbers = 10_000
 )
 
@@ -49,7 +49,7 @@ type Entry struct {
 
 var (
 	errStopped = errors.New("the caller has stopped reading entries")
-	errGap     = errors.New("the watch left out an entry, or this one is not the next of its node")
+	errOrder   = errors.New("the watch left out an entry, or this one is not the next of its node")
 )
 
 // Entries yields all entries after Session.At, in order and without gaps, and then each new one as
@@ -68,7 +68,7 @@ func (s *Session) Entries(ctx context.Context, last map[string]int) iter.Seq2[En
 				err = r.watch(ctx)
 			}
 			switch err {
-			case nil, errGap:
+			case nil, errOrder:
 			case errStopped:
 				return
 			default:
@@ -85,9 +85,9 @@ type entryReader struct {
 	client   *client
 	yield    func(Entry, error) bool
 	position int64           // the revision up to which all entries were yielded
-	last     Entry           // the newest entry that was yielded, without its text; see handle
+	last     Entry           // the newest entry that must be in the log; without its text; see handle
 	numbers  map[string]int  // by node, the number up to which no entry was missing
-	floor    int64           // a node that registered up to here and is not in numbers may have any
+	floor    int64           // numbers may lack nodes that registered up to this revision
 	acked    acknowledgement // the latest one from Append
 }
 
@@ -130,7 +130,7 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 			return ErrRestored
 		}
 		entries := page.first()
-		if err := r.checkNumbers(ctx, page); err != nil {
+		if err := r.checkCounts(ctx, page); err != nil {
 			return err
 		}
 		size := 0
@@ -199,8 +199,8 @@ func (r *entryReader) handle(kv keyValue) error {
 	return nil
 }
 
-// isGap reports whether kv is an entry that is not the next of its node.
-func (r *entryReader) isGap(kv keyValue) bool {
+// isOutOfOrder reports whether kv is an entry that is not the next of its node.
+func (r *entryReader) isOutOfOrder(kv keyValue) bool {
 	node, number, ok := r.parse(kv.Key)
 	return ok && !kv.isDamaged() && kv.Modified > r.position && number > r.numbers[node]+1
 }
@@ -209,9 +209,9 @@ func (r *entryReader) isGap(kv keyValue) bool {
 // does either, and never puts an entry whose key exists.
 func (kv keyValue) isDamaged() bool { return kv.Created != kv.Modified }
 
-// checkNumbers returns an error if a node has counted an entry that the log lacks, which then was
+// checkCounts returns an error if a node has counted an entry that the log lacks, which then was
 // changed or removed by someone: a hub that applied the rest would differ from the others.
-func (r *entryReader) checkNumbers(ctx context.Context, page transactionResponse) error {
+func (r *entryReader) checkCounts(ctx context.Context, page transactionResponse) error {
 	next, doubts := maps.Clone(r.numbers), map[string]bool{}
 	count := func(node string) keyValue { return page.find(r.session.log.key("nodes/" + node)) }
 	for _, kv := range page.first().KVs {
@@ -241,8 +241,8 @@ func (r *entryReader) checkNumbers(ctx context.Context, page transactionResponse
 	return nil
 }
 
-// checkNode returns an error if entry number of node, which a page lacks, was put by its node. A
-// number in NAME/nodes/ that someone has put says nothing about that.
+// checkNode checks whether node has put the entry with this number, which a page lacks, and returns
+// an error if so. A forged count is no proof of that.
 func (r *entryReader) checkNode(ctx context.Context, node string, number int) error {
 	key, counter := r.session.log.entry(node, number), r.session.log.key("nodes/"+node)
 	read := transaction{Success: []operation{stat(key), get(counter)}}
@@ -309,15 +309,15 @@ func (r *entryReader) watch(ctx context.Context) error {
 			return nil
 		case message, ok := <-messages:
 			for _, event := range message.Result.Events {
-				if r.isGap(event.KV) {
-					return errGap
+				if r.isOutOfOrder(event.KV) {
+					return errOrder
 				}
 				if err := r.handle(event.KV); err != nil {
 					return err
 				}
 			}
 			r.session.observe(r.position)
-			// The first message has no events, so none is read from an endpoint of another cluster.
+			// The first message has no events, so this check precedes every event.
 			cluster := message.Result.Header.Cluster
 			if !ok || message.Result.Canceled || message.Error != nil || r.client.note(cluster, nil) != nil {
 				r.client.move()

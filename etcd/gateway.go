@@ -21,7 +21,7 @@ const (
 	dialTimeout = time.Second
 
 	// slowAfter is how long an endpoint may take to respond before the next one is asked as well. It
-	// is short because a member does not respond at all until it notices that its leader has died:
+	// is short because a server does not respond at all until it notices that its leader has died:
 	// with 1.5 s the silence after such a death often exceeded 3 s.
 	slowAfter = 700 * time.Millisecond
 
@@ -341,7 +341,7 @@ func (c *client) post(ctx context.Context, path string, request any) (*http.Resp
 		return nil, err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	// A member that has no leader then says so at once, instead of waiting for one.
+	// A server that has no leader then says so at once, instead of waiting for one.
 	r.Header.Set("Grpc-Metadata-hasleader", "true")
 	if token := c.tokens[c.at]; token != "" && token != noToken {
 		r.Header.Set("Authorization", token)

@@ -10,8 +10,8 @@ import (
 )
 
 var (
-	// ErrReplaced means that the lobby's settings were removed or recreated. Perhaps the whole log
-	// was emptied.
+	// ErrReplaced means that the settings key was removed or recreated. Perhaps the whole log was
+	// emptied.
 	ErrReplaced = errors.New("the log in etcd was emptied")
 
 	// ErrRestored means that the log lacks something that this session has seen.
@@ -23,11 +23,11 @@ var (
 	// ErrIncomplete means that someone has changed or removed an entry. Another snapshot heals that.
 	ErrIncomplete = errors.New("the log in etcd lacks an entry that was changed or removed by hand")
 
-	// ErrVoid means that the node's number was removed, as after the others declared the node dead.
-	ErrVoid = errors.New("the log accepts no more entries of this node, because its number was removed")
+	// ErrVoid means that the node's count was removed, as after the others declared the node dead.
+	ErrVoid = errors.New("the log accepts no more entries of this node, because its count was removed")
 
-	// ErrForgedNumber means that someone else has put the node's number.
-	ErrForgedNumber = errors.New("this node's number in etcd was changed by hand")
+	// ErrForgedCount means that someone else has put the node's count.
+	ErrForgedCount = errors.New("this node's count of entries in etcd was changed by hand")
 )
 
 // Session gives access to a lobby's log as Begin found it. One goroutine at a time may call Append,
@@ -37,7 +37,7 @@ type Session struct {
 	Settings string // as the first node set them
 	Snapshot []byte // the newest snapshot; nil if there is none yet
 	At       int64  // the revision up to which Snapshot includes all entries
-	Created  int64  // when the lobby's key was created; older entries belong to an earlier key
+	Created  int64  // when the settings key was created; older entries belong to an earlier one
 	Restored bool   // whether the log lacks the entry that this process had seen last
 
 	log      *Log
@@ -58,8 +58,8 @@ type acknowledgement struct {
 }
 
 // Begin opens the lobby's log, or creates it with these settings if it does not exist. If only the
-// lobby's key was removed, it keeps everything else, because that is how an operator asks for a new
-// epoch. It fails if all endpoints do; callers retry. seen is the last entry, without its text,
+// settings key was removed, it keeps all else, because that is how an operator asks for a new epoch.
+// It fails if all endpoints do; callers retry. seen is the last entry, without its text,
 // that an earlier node of this process has read or appended, or the zero Entry. The error is one
 // line. It matches ErrRefused if waiting does not help.
 func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session, error) {
@@ -109,7 +109,8 @@ func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session,
 
 // askAll sends a transaction to all endpoints, once at least half of them are known to belong to
 // one cluster or all have responded or failed. It returns the first response, and a client at the
-// same cluster: not at the same endpoint, because the leader is the first to respond to all nodes.
+// same cluster. The client may be at another endpoint: the leader tends to respond first, and not
+// all nodes should use it.
 func (l *Log) askAll(ctx context.Context, t transaction) (*client, transactionResponse, error) {
 	type answer struct {
 		client   *client
@@ -171,7 +172,7 @@ func (s *Session) observe(revision int64) int64 {
 
 // Append appends text as entry number of node, once, and returns its revision. It asks one endpoint
 // after another until the result is certain or ctx is done. It fails with ctx's error, ErrReplaced,
-// ErrRestored, ErrVoid, ErrForgedNumber or ErrTooLarge. After ctx's error and, rarely, ErrTooLarge,
+// ErrRestored, ErrVoid, ErrForgedCount or ErrTooLarge. After ctx's error and, rarely, ErrTooLarge,
 // the entry may still get into the log, now or later, and Append may be called again with the same
 // number and text.
 func (s *Session) Append(ctx context.Context, node string, number int, text []byte) (int64, error) {
@@ -182,14 +183,14 @@ func (s *Session) Append(ctx context.Context, node string, number int, text []by
 			pause(ctx)
 		}
 	}
-	if err == ErrForgedNumber {
-		// Otherwise others would look for the entries that the forged number counts.
+	if err == ErrForgedCount {
+		// Otherwise other nodes would miss entries that never existed.
 		key := s.log.key("nodes/" + node)
 		_, err = s.appender.hedge(ctx, slowAfter, same(transaction{
 			Compare: []compare{createdIs(s.log.key("lobby"), s.Created)},
 			Success: []operation{remove(key)},
 		}))
-		return 0, cmp.Or(err, ErrForgedNumber)
+		return 0, cmp.Or(err, ErrForgedCount)
 	}
 	if err != nil {
 		return 0, err
@@ -209,9 +210,9 @@ var (
 )
 
 // append is one attempt of Append. A node's first entry is put only if NAME/state has not changed
-// since Begin or append last read it; otherwise append fails with errNewSnapshot. The first entry
-// needs this condition because no number in etcd tells whether it is a late retry: once the others
-// have declared the node dead and saved a snapshot, the node's key is removed.
+// since Begin or append last read it; otherwise append fails with errNewSnapshot. Without
+// this condition, a late repetition could register a removed node again: once a snapshot is saved,
+// the count of such a node is removed, as if it had never put an entry.
 //
 // An entry's key must not exist before. If someone else has put that key, append fails with
 // errTaken until the node has read the foreign entry, skipped it, and discarded it.
@@ -248,7 +249,7 @@ func (s *Session) append(ctx context.Context, node string, number int, text []by
 		return 0, ErrRestored
 	case count.isForged() || count.Version > int64(number),
 		count.Version == int64(number) && count.Modified != found.Created:
-		return 0, ErrForgedNumber
+		return 0, ErrForgedCount
 	case count.Version == int64(number): // an earlier attempt succeeded
 		return count.Modified, nil
 	case 0 < count.Version && count.Version < int64(number-1):
@@ -262,8 +263,8 @@ func (s *Session) append(ctx context.Context, node string, number int, text []by
 	return 0, ErrVoid
 }
 
-// isForged reports whether kv, the number of a node, was put by someone else. Its node puts every
-// number once, from 1.
+// isForged reports whether kv, the count of a node, was put by someone else. Its node puts every
+// count once, from 1.
 func (kv keyValue) isForged() bool {
 	return kv.Version > 0 && string(kv.Value) != strconv.FormatInt(kv.Version, 10)
 }

@@ -706,20 +706,20 @@ func TestAppendDetectsThatTheLogWasLost(t *testing.T) {
 		{"restored without the node", func(w *world) { w.restore("lobby/lobby") }, ErrRestored},
 		{"restored without others", func(w *world) { w.restore("lobby/log/a/2") }, ErrRestored},
 		{"declared dead", func(w *world) { w.remove("lobby/nodes/a") }, ErrVoid},
-		{"its number was changed", func(w *world) { w.put("lobby/nodes/a", "x") }, ErrForgedNumber},
-		{"its number was counted up", func(w *world) { w.put("lobby/nodes/a", "3") }, ErrForgedNumber},
-		{"its number was counted up twice", func(w *world) {
+		{"its count was changed", func(w *world) { w.put("lobby/nodes/a", "x") }, ErrForgedCount},
+		{"its count was counted up", func(w *world) { w.put("lobby/nodes/a", "3") }, ErrForgedCount},
+		{"its count was counted up twice", func(w *world) {
 			w.put("lobby/nodes/a", "3")
 			w.put("lobby/nodes/a", "4")
-		}, ErrForgedNumber},
-		{"its number was put again", func(w *world) {
+		}, ErrForgedCount},
+		{"its count was put again", func(w *world) {
 			w.remove("lobby/nodes/a")
 			w.put("lobby/nodes/a", "2")
-		}, ErrForgedNumber},
-		{"its number and its next entry were forged", func(w *world) {
+		}, ErrForgedCount},
+		{"its count and its next entry were forged", func(w *world) {
 			w.put("lobby/log/a/3", "x")
 			w.put("lobby/nodes/a", "3")
-		}, ErrForgedNumber},
+		}, ErrForgedCount},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inWorld(t, 1, func(t *testing.T, w *world) {
@@ -733,7 +733,7 @@ func TestAppendDetectsThatTheLogWasLost(t *testing.T) {
 				if _, err := s.Append(t.Context(), "a", 3, nil); !errors.Is(err, test.want) {
 					t.Errorf("got %v, want %v", err, test.want)
 				}
-				if errors.Is(test.want, ErrForgedNumber) && len(w.names("nodes/")) > 0 {
+				if errors.Is(test.want, ErrForgedCount) && len(w.names("nodes/")) > 0 {
 					t.Error("the forged number is still in etcd")
 				}
 			})

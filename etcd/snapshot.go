@@ -149,9 +149,8 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 // makeRoom removes the pieces that are not needed, given the newest pointer and its revision, which
 // is 0 before the first snapshot. Then it lets etcd discard all that was removed up to at.
 func (s *Session) makeRoom(ctx context.Context, newest pointer, revision, at int64) error {
-	// A piece older than the pointer that does not belong to its snapshot is one of the snapshot
-	// before, or nothing will ever point to it: the node that is saving it, if any, has read an
-	// outdated pointer, so its transaction will fail.
+	// Pieces that are older than the pointer and not of its snapshot can go. They are of an earlier
+	// snapshot, or of one whose save will fail, because the pointer has changed since it began.
 	isOld := func(rest string) bool { return !strings.HasPrefix(rest, newest.ID+"/") }
 	if revision > 0 {
 		if err := s.removeKeys(ctx, s.log.key("state/"), revision, isOld); err != nil {

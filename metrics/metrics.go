@@ -36,7 +36,7 @@ func (t *Text) Gauge(name, help string, samples ...Sample) {
 	t.figure("gauge", name, help, samples)
 }
 
-// Counter appends a figure that only grows, until the process starts over.
+// Counter appends a figure that only grows, or starts over at zero.
 func (t *Text) Counter(name, help string, samples ...Sample) {
 	t.figure("counter", name, help, samples)
 }

@@ -4,7 +4,8 @@
 // 127.0.0.1 (DNS rebinding) can even read the responses. Two checks prevent both: the request's
 // [Host] must be the server's ([Check]), and if a page makes the request, it must be the server's
 // own page ([IsCrossOrigin]). Programs other than browsers send neither Sec-Fetch-Site nor Origin,
-// and are accepted.
+// and are accepted. A server at an address that is not a loopback one must also know its Hosts, and
+// use TLS: otherwise Check accepts every Host, and browsers do not say where a GET comes from.
 package origin
 
 import (
@@ -72,14 +73,15 @@ func ParseHost(s string) (Host, error) {
 	return HostOf(s), nil
 }
 
-// Check returns a function that reports whether a server that listens at addr, and for which these
-// Hosts are allowed, answers to a Host.
+// Check returns a function that reports whether a server that listens at addr answers to a Host:
+// loopback Hosts and those that are allowed. If addr is not a loopback address, it also answers to
+// IP addresses or, if none is allowed, to every Host.
 func Check(addr net.Addr, allowed []Host) func(Host) bool {
 	isLocal := HostOf(addr.String()).IsLoopback()
 	return func(host Host) bool {
 		_, err := netip.ParseAddr(string(host))
 		return host.IsLoopback() || slices.Contains(allowed, host) ||
-			// With an IP address, no name is involved, so DNS rebinding is impossible.
+			// DNS cannot rebind an IP address.
 			!isLocal && (len(allowed) == 0 || err == nil)
 	}
 }

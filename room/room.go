@@ -64,7 +64,7 @@ type user struct {
 	stays bool // whether the user stays until Leave, because of Join
 
 	// streams is the number of streams that keep the user present, by the name of the node that they
-	// are on. A stream counts until Release. Nodes without one are left out.
+	// are on. A stream counts until Release. A node without such streams is not in the map.
 	streams map[string]int
 }
 

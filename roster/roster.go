@@ -22,7 +22,7 @@ type Roster struct {
 	gen       int // generation: how many Lists have been made
 	copiedGen int // generation in which the slice of chunks was copied
 
-	outstanding []*outstandingList // Lists that may not have been returned, the oldest first
+	outstanding []*outstandingList // Lists that some senders may still have, the oldest first
 	short       int                // number of short ones among them
 	retired     memory             // total of what left the roster but may be retained by Lists
 	nextCheck   int                // sum of retired at which to check what outstanding Lists retain
@@ -136,8 +136,7 @@ func (r *Roster) merge(i int) {
 // the index in the chunk.
 func (r *Roster) find(name string) (i, at int) {
 	// The chunk is the last one that does not begin after name, or else the first. The search leaves
-	// out the first, so its result is already one less than where a chunk that begins with name
-	// belongs.
+	// out chunk 0: if it finds name, chunk i+1 begins with it. Otherwise chunk i+1 begins after it.
 	i, found := slices.BinarySearchFunc(r.chunks[1:], name, compareFirst)
 	if found {
 		i++

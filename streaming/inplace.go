@@ -54,7 +54,7 @@ const MinRate = 64 << 10
 
 // SendPieces sends the pieces of a long body over conn, which may be nil if it is unknown. If the
 // client reads too slowly, the connection is closed. Once abandoned is closed, SendPieces cuts the
-// connection: a write that waits for the client fails, and in place of the next one SendPieces
+// connection: a write that is waiting for the client fails, and before the next piece SendPieces
 // panics with http.ErrAbortHandler.
 func SendPieces(
 	w http.ResponseWriter, conn net.Conn, pieces iter.Seq[[]byte], abandoned <-chan struct{},

@@ -7,7 +7,7 @@
 // halves the memory per idle client, and each piece of the body needs one writev(2).
 //
 // Where nobody may hijack the connection, over HTTP/2 and under middleware, the handler sends the
-// body itself. It also does that with [SendPieces], for a body that is long but ready.
+// body itself. [SendPieces] sends a long body that is ready, also from the handler's goroutine.
 package streaming
 
 import (
@@ -38,7 +38,7 @@ const (
 // Body is the source of a response body. Send calls its methods from one goroutine at a time.
 type Body interface {
 	// Next waits for the next bytes and returns them. The slice must not be modified afterwards. An
-	// error ends the body cleanly.
+	// error ends the body cleanly; the slice is empty then.
 	Next(ctx context.Context) ([]byte, error)
 	// More returns further bytes without waiting, or nil if none are ready or there are more than
 	// limit. They are sent together with those of Next.
@@ -113,7 +113,7 @@ func (s *sender) sendAll() {
 	}()
 	for {
 		data, err := s.body.Next(ctx)
-		if s.send(data) != nil || err != nil { // with an error, data is empty, which ends the body
+		if s.send(data) != nil || err != nil { // to send nothing ends the body
 			return
 		}
 	}

@@ -26,7 +26,7 @@ type contents struct {
 	grown    chan struct{}  // closed when another entry is appended
 }
 
-// New returns an empty log of a lobby whose first key is settings.
+// New returns an empty log of a lobby whose settings key is settings.
 func New(settings string) *Log {
 	l := &Log{settings, make(chan contents, 1)}
 	l.contents <- contents{numbers: make(map[string]int), grown: make(chan struct{})}
