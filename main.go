@@ -466,10 +466,10 @@ func serveNode(
 // connections for other requests. It fails if too few files may be open to serve anyone.
 func (s *settings) limitStreams() error {
 	files := conns.MaxOpenFiles()
-	// A connection that is being rejected uses a file for a moment, too.
+	// A connection that is being refused uses a file for a moment, too.
 	available := files - conns.OpenFiles() - reservedFiles - min(files/8, conns.MaxRefusals)
 	if s.metricsAddr != "" {
-		available -= 2 * maxScrapes // and as many that are being rejected
+		available -= 2 * maxScrapes // and as many that are being refused
 	}
 	if available < 2 {
 		return fmt.Errorf("only %d files may be open, which is too few to serve anyone; "+
