@@ -384,6 +384,11 @@ func TestDamageIsHealedByASnapshot(t *testing.T) {
 		l.log.Damage("x", 3)
 		synctest.Wait()
 		saves(2, "after more damage")
+		l.put("y", 1, registered())
+		l.put("x", 4, removalText("y", 1))
+		l.log.Damage("y", 1)
+		synctest.Wait()
+		saves(3, "after damage to an entry of a removed node that no snapshot includes")
 		d := l.mustStart("d")
 		l.mustAgree(a, d)
 		want := "entry 2 of \"x\" in the lobby's log was changed or removed by hand; another snapshot replaces it"
