@@ -47,9 +47,9 @@ const (
 	// falls between 15 and 30 s.
 	//
 	// By default a vanished client stays present for at most 51 s: 15 s until a comment is sent, 31 s
-	// of retries (the kernel may be a second late), and 5 s of grace period. With -keepalive 30s it
-	// can be 66 s, and with a longer one as well, because then the probes of conns.Listen end a
-	// connection on which nothing was sent for 30 s.
+	// of retries (the kernel may be a second late), and 5 s of grace period. With -keepalive 30s or
+	// longer it is at most 66 s: if nothing is sent for 30 s, the probes of conns.Listen end the
+	// connection.
 	vanishTimeout = 30 * time.Second
 
 	// The kernel accepts at most unsentLimit beyond what it can send, so a client that does not read
@@ -332,8 +332,7 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	defer cancel()
 	// Running requests get their responses. Then the hub ends the streams: over HTTP/1.1, Shutdown
 	// does not know them, because they are hijacked; over HTTP/2, it would wait for them.
-	stopping := time.AfterFunc(requestTimeout, h.stop)
-	defer stopping.Stop()
+	time.AfterFunc(requestTimeout, h.stop)
 	server.Shutdown(ctx)
 	h.stop()
 	select {
@@ -414,7 +413,7 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 			return nil
 		}
 		if errors.Is(reason, cluster.ErrSettings) || errors.Is(reason, etcd.ErrRefused) && !wasPart {
-			return reason // Waiting will not help. Later, an operator may be changing the password.
+			return reason // Waiting will not help. Once part of the lobby, a node waits for its operator.
 		}
 		if sentence := fmt.Sprintf("%v; waiting to join the lobby", reason); sentence != said {
 			said = sentence

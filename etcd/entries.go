@@ -42,8 +42,8 @@ type Entry struct {
 	Number   int
 	Text     []byte
 
-	// Damaged means that someone has changed or removed the entry after it had been appended. Then
-	// Revision is that of the damage, and Text is nil.
+	// Damaged means that the entry was changed or removed after it had been appended: by someone, or
+	// by a node because a snapshot includes it. Then Revision is that of the change, and Text is nil.
 	Damaged bool
 }
 
@@ -52,11 +52,12 @@ var (
 	errOrder   = errors.New("the watch left out an entry, or this one is not the next of its node")
 )
 
-// Entries yields all entries after Session.At, in order and without gaps, and then each new one as
-// it arrives. It survives endpoints that fail. It ends with ctx's error, or with ErrReplaced,
-// ErrRestored, ErrTrimmed or ErrIncomplete. It looks for these when it starts a watch, and when an
-// entry is not the next of its node. While a watch is running, Append detects ErrReplaced and
-// ErrRestored first. last has the number of each node's last entry up to Session.At.
+// Entries yields all entries after Session.At in order, without leaving one out, and then each new
+// one as it arrives. It survives endpoints that fail. It ends with ctx's error, or with
+// ErrReplaced, ErrRestored, ErrTrimmed or ErrIncomplete. It looks for these when it starts a watch,
+// and when an entry is not the next of its node. While a watch is running, Append detects
+// ErrReplaced and ErrRestored first. last has the number of each node's last entry up to
+// Session.At.
 func (s *Session) Entries(ctx context.Context, last map[string]int) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		r := &entryReader{session: s, client: s.began.clone(), yield: yield, position: s.At, floor: s.At,
@@ -100,7 +101,7 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 		last := log.entry(r.last.Node, r.last.Number)
 		seen := s.observe(0)
 		isFirst := true
-		page, err := r.client.hedge(ctx, slowAfter, func() transaction {
+		page, err := r.client.hedge(ctx, slowAfter, func() transaction { // called for each attempt
 			if !isFirst {
 				limit = max(1, limit/4)
 			}
@@ -317,7 +318,7 @@ func (r *entryReader) watch(ctx context.Context) error {
 				}
 			}
 			r.session.observe(r.position)
-			// The first message has no events, so this check precedes every event.
+			// The first message has no events, so another cluster is noticed before any event.
 			cluster := message.Result.Header.Cluster
 			if !ok || message.Result.Canceled || message.Error != nil || r.client.note(cluster, nil) != nil {
 				r.client.move()

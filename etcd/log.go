@@ -58,8 +58,8 @@ type acknowledgement struct {
 }
 
 // Begin opens the lobby's log, or creates it with these settings if it does not exist. If only the
-// settings key was removed, it keeps all else, because that is how an operator asks for a new epoch.
-// It fails if all endpoints do; callers retry. seen is the last entry, without its text,
+// settings key was removed, it keeps all else, because that is how an operator asks for a new
+// epoch. It fails if all endpoints do; callers retry. seen is the last entry, without its text,
 // that an earlier node of this process has read or appended, or the zero Entry. The error is one
 // line. It matches ErrRefused if waiting does not help.
 func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session, error) {
@@ -95,7 +95,7 @@ func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session,
 			s.Settings, s.Created = string(response.find(lobby).Value), response.find(lobby).Created
 		}
 		s.Snapshot, err = l.readSnapshot(ctx, c, p)
-		// The endpoint may be failing, or the snapshot was removed as two were saved meanwhile.
+		// The endpoint may be failing, or two other snapshots were saved, which removes this one.
 		if err != nil && p != (pointer{}) && tries < 3 {
 			c.note("", err)
 			continue
@@ -129,6 +129,7 @@ func (l *Log) askAll(ctx context.Context, t transaction) (*client, transactionRe
 			a.client.note(a.response.Header.Cluster, err)
 			statuses <- a
 			<-areKnown
+			// The endpoint must not belong to another cluster than most.
 			if a.err = a.client.note("", nil); a.err == nil {
 				err = a.client.ask(trying, requestTimeout, "/v3/kv/txn", t, &a.response)
 				a.err = a.client.note("", err)
@@ -184,7 +185,7 @@ func (s *Session) Append(ctx context.Context, node string, number int, text []by
 		}
 	}
 	if err == ErrForgedCount {
-		// Otherwise other nodes would miss entries that never existed.
+		// Otherwise nodes that start would look for entries that never existed.
 		key := s.log.key("nodes/" + node)
 		_, err = s.appender.hedge(ctx, slowAfter, same(transaction{
 			Compare: []compare{createdIs(s.log.key("lobby"), s.Created)},
