@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -127,8 +128,11 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 			return ErrRestored
 		case removed > r.position:
 			return ErrTrimmed
-		case r.last.Revision > removed && page.lacks(log, r.last):
-			return ErrRestored
+		}
+		if r.last.Revision > removed {
+			if lost, err := r.client.lacks(ctx, page, r.last); lost || err != nil {
+				return cmp.Or(err, ErrRestored)
+			}
 		}
 		entries := page.first()
 		if err := r.checkCounts(ctx, page); err != nil {
@@ -152,12 +156,22 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 	}
 }
 
-// lacks reports whether the log never had e, according to a response with e's key and its node's.
-// If e's key is missing, but its node has counted e, then someone has removed it.
-func (r transactionResponse) lacks(log *Log, e Entry) bool {
-	found := r.find(log.entry(e.Node, e.Number))
-	isRemoved := found.Version == 0 && r.find(log.key("nodes/"+e.Node)).Version >= int64(e.Number)
-	return found.Created != e.Revision && !isRemoved
+// lacks reports whether the log never had e, given a response with e's key and its node's count. If
+// e's key is missing, it may have been removed: then its node has counted e or, if e was put by
+// someone else, etcd's history has it.
+func (c *client) lacks(ctx context.Context, r transactionResponse, e Entry) (bool, error) {
+	key := c.log.entry(e.Node, e.Number)
+	found, count := r.find(key), r.find(c.log.key("nodes/"+e.Node))
+	if found.Created == e.Revision || found.Version == 0 && count.Version >= int64(e.Number) {
+		return false, nil
+	}
+	read := stat(key)
+	read.Range.Revision = e.Revision
+	past, err := c.hedge(ctx, slowAfter, same(transaction{Success: []operation{read}}))
+	if hasMessage(err, noRevision) {
+		return true, nil
+	}
+	return past.find(key).Modified != e.Revision, err
 }
 
 // parse returns the node and number of an entry with this key, or false if it is not an entry.
@@ -189,10 +203,7 @@ func (r *entryReader) handle(kv keyValue) error {
 			clear(r.numbers)
 			r.floor = r.position
 		}
-		// A first entry may have been put by hand, and be removed again; a second one hardly ever is.
-		if number > 1 {
-			r.last = Entry{Revision: kv.Modified, Node: node, Number: number}
-		}
+		r.last = Entry{Revision: kv.Modified, Node: node, Number: number}
 	}
 	if !r.yield(e, nil) {
 		return errStopped

@@ -80,8 +80,6 @@ func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session,
 			Settings: settings,
 			At:       p.At,
 			Created:  response.Header.Revision,
-			// If that entry is missing, it may have been removed because a snapshot includes it.
-			Restored: response.lacks(l, seen) && p.Removed < seen.Revision,
 			log:      l,
 			began:    c,
 			appender: c.clone(),
@@ -91,6 +89,11 @@ func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session,
 			appended: make(chan acknowledgement, 1),
 		}
 		s.seen <- response.Header.Revision
+		if p.Removed < seen.Revision { // Otherwise it was removed because a snapshot includes it.
+			if s.Restored, err = c.lacks(ctx, response, seen); err != nil {
+				return nil, err
+			}
+		}
 		if !response.Succeeded {
 			s.Settings, s.Created = string(response.find(lobby).Value), response.find(lobby).Created
 		}
