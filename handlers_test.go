@@ -1,7 +1,6 @@
 package main
 
-// NewHandler in each kind of http.Server belongs here. ../../embedding_test.go runs these tests in
-// a separate module, beside what docs/embedding.md says to copy.
+// NewHandler in each kind of http.Server belongs here. What its responses are is tested in e2e/.
 
 import (
 	"bufio"
@@ -18,8 +17,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"lobby/chat"
 )
 
 // kind is a kind of server.
@@ -105,10 +102,7 @@ type site struct {
 // serve starts a hub and a server in a bubble. Both end with the test.
 func (k kind) serve(t *testing.T) *site {
 	t.Helper()
-	hub, err := NewHub(DefaultConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
+	hub := mustHub(t, DefaultConfig)
 	ctx, stop := context.WithCancel(t.Context())
 	go hub.Run(ctx)
 	handler := NewHandler(hub)
@@ -223,15 +217,6 @@ func (st *stream) expectEnd() {
 	if event, ok := <-st.events; ok || st.err != nil {
 		st.t.Fatalf("got the event %q, %v, want the end", event, st.err)
 	}
-}
-
-func mustName(t *testing.T, s string) chat.Name {
-	t.Helper()
-	name, err := chat.ParseName(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return name
 }
 
 func TestHandlerWorksInEveryServer(t *testing.T) {
@@ -376,7 +361,7 @@ func TestRejectedBodyIsNotWaitedFor(t *testing.T) {
 
 func TestHandlerWorksWithARecorder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hub, _ := NewHub(DefaultConfig)
+		hub := mustHub(t, DefaultConfig)
 		go hub.Run(t.Context())
 		handler := NewHandler(hub)
 		do := func(ctx context.Context, method, path, body, want string) {
