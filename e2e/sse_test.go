@@ -265,17 +265,6 @@ func (st *stream) block(t testing.TB) string {
 	return block
 }
 
-// mustBeCut fails the test unless the stream ends within 10 s.
-func (st *stream) mustBeCut(t testing.TB) {
-	t.Helper()
-	const limit = 10 * time.Second
-	inTime := st.closeAfter(limit)
-	_, err := io.Copy(io.Discard, st.r)
-	if !inTime() {
-		t.Errorf("the stream is still open after %v: %v", limit, err)
-	}
-}
-
 // slowly is a Reader that reads at most size bytes at once, after a pause, until enough is closed.
 type slowly struct {
 	io.Reader
