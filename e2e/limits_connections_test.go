@@ -46,7 +46,8 @@ func (s *server) mustHaveWarned(t *testing.T, lines int) string {
 func TestConnectionsAreLimited(t *testing.T) {
 	t.Parallel()
 	const files = 256
-	s := startWithFiles(t, files)
+	addr := reserve(t)
+	s := startWithFiles(t, files, "-metrics", addr)
 	var occupied []*net.TCPConn
 	for len(occupied) < files {
 		conn := s.dial(t)
@@ -75,6 +76,8 @@ func TestConnectionsAreLimited(t *testing.T) {
 		t.Errorf("there may be %d connections with %d files, want half as many or more",
 			limit, files)
 	}
+	mustShow(t, addr, fmt.Sprintf("lobby_connections %d", limit),
+		`lobby_rejections_total{limit="connections"} 1`, `lobby_responses_total{class="5xx"} 1`)
 	leave := func(n int) { // leaves n connections occupied
 		for _, conn := range occupied[n:] {
 			conn.Close()

@@ -201,11 +201,7 @@ func (st *stream) mustNext(t testing.TB) event {
 // takes more than 10 s.
 func (st *stream) expect(t testing.TB, data string) event {
 	t.Helper()
-	defer st.closeAfter(10 * time.Second)()
-	e, err := st.next()
-	if err != nil {
-		t.Fatalf("waiting for %q: %v", data, err)
-	}
+	e := st.mustNext(t)
 	if e.name != "message" || e.data != data {
 		t.Fatalf("got the event %q with %q, want a message with %q", e.name, e.data, data)
 	}
