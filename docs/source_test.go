@@ -178,6 +178,13 @@ func TestOnlyTestsLock(t *testing.T) {
 	}
 }
 
+// An image from scratch has no C library.
+func TestProgramOfTheImageNeedsNoLibrary(t *testing.T) {
+	if build := "RUN CGO_ENABLED=0 go build "; !strings.Contains(mustRead(t, "Dockerfile"), build) {
+		t.Errorf("Dockerfile has no %q", build)
+	}
+}
+
 // TestDocumentsQuoteTheSource looks for each block of code that names a file ("```go hub.go") in
 // that file.
 func TestDocumentsQuoteTheSource(t *testing.T) {
