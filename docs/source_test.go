@@ -217,7 +217,8 @@ func TestDiagramShowsTheChannels(t *testing.T) {
 	_, hub, _ := strings.Cut(mustRead(t, "../hub.go"), "\ntype Hub struct {\n")
 	hub, _, _ = strings.Cut(hub, "\n}\n")
 	shown := 0
-	for _, channel := range regexp.MustCompile(`(?m)^\t(\w+) +(<-)?chan`).FindAllStringSubmatch(hub, -1) {
+	channels := regexp.MustCompile(`(?m)^\t(\w+) +(<-)?chan`)
+	for _, channel := range channels.FindAllStringSubmatch(hub, -1) {
 		if name := channel[1]; !slices.Contains(notShown, name) {
 			shown++
 			if !slices.Contains(strings.Fields(diagram), name) {

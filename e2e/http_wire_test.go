@@ -118,7 +118,7 @@ func (s *server) askHalfClosed(text string) (response, error) {
 	conn.SetDeadline(time.Now().Add(10 * time.Second))
 	io.WriteString(conn, text)
 	conn.(*net.TCPConn).CloseWrite()
-	return readAnswer(bufio.NewReader(conn))
+	return readAnswer(bufio.NewReader(conn), "POST")
 }
 
 func TestBrokenBodyChangesNothing(t *testing.T) {

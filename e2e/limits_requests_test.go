@@ -134,7 +134,7 @@ func (c slowRequest) makeOn(conn net.Conn) error {
 	responses := bufio.NewReader(conn)
 	if c.before != "" {
 		io.WriteString(conn, c.before)
-		if r, err := readAnswer(responses); err != nil || r.status != 200 {
+		if r, err := readAnswer(responses, "GET"); err != nil || r.status != 200 {
 			return fmt.Errorf("the request before got %d, %v", r.status, err)
 		}
 	}
