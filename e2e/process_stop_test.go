@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"slices"
 	"sync"
 	"syscall"
@@ -19,15 +20,18 @@ import (
 // was.
 func TestServerStopsAtOnceIfNothingIsStuck(t *testing.T) {
 	t.Parallel()
-	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
-		t.Run(signal.String(), func(t *testing.T) {
+	for _, end := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(end.String(), func(t *testing.T) {
 			t.Parallel()
+			if signal.Ignored(end) {
+				t.Skip("this process ignores the signal, and so do those that it starts")
+			}
 			s := startForMinutes(t)
 			st := s.subscribe(t, "/chat/alice")
 			st.expect(t, arrives("alice"))
 			time.Sleep(12 * time.Second) // longer than a write may take, shorter than the keep-alive
 			begin := time.Now()
-			s.cmd.Process.Signal(signal)
+			s.cmd.Process.Signal(end)
 			if e, err := st.next(); err != io.EOF {
 				t.Errorf("got %+v, %v, want the body's proper end", e, err)
 			}

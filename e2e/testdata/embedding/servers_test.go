@@ -1,6 +1,7 @@
 package main
 
-// NewHandler in each kind of http.Server belongs here. What its responses are is tested in e2e/.
+// NewHandler in each kind of http.Server belongs here. ../../embedding_test.go runs these tests in
+// a separate module, beside what docs/embedding.md says to copy.
 
 import (
 	"bufio"
@@ -17,6 +18,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"lobby/chat"
 )
 
 // kind is a kind of server.
@@ -102,7 +105,10 @@ type site struct {
 // serve starts a hub and a server in a bubble. Both end with the test.
 func (k kind) serve(t *testing.T) *site {
 	t.Helper()
-	hub := mustHub(t, DefaultConfig)
+	hub, err := NewHub(DefaultConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	go hub.Run(ctx)
 	handler := NewHandler(hub)
@@ -219,6 +225,15 @@ func (st *stream) expectEnd() {
 	}
 }
 
+func mustName(t *testing.T, s string) chat.Name {
+	t.Helper()
+	name, err := chat.ParseName(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
 func TestHandlerWorksInEveryServer(t *testing.T) {
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
@@ -254,7 +269,7 @@ func TestHandlerWorksInEveryServer(t *testing.T) {
 				if f, _ := s.hub.Figures(); f.Streams != 1 || f.Users != 3 {
 					t.Errorf("there are %d streams and %d users, want 1 and 3", f.Streams, f.Users)
 				}
-				time.Sleep(time.Nanosecond)
+				time.Sleep(1)
 				st.expect("User 127.0.0.1:1234 disconnected from the chat.")
 				s.do("DELETE", "/users/alice", "", 200, "User alice disconnected.")
 				st.expect("User alice disconnected from the chat.")
@@ -361,7 +376,7 @@ func TestRejectedBodyIsNotWaitedFor(t *testing.T) {
 
 func TestHandlerWorksWithARecorder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hub := mustHub(t, DefaultConfig)
+		hub, _ := NewHub(DefaultConfig)
 		go hub.Run(t.Context())
 		handler := NewHandler(hub)
 		do := func(ctx context.Context, method, path, body, want string) {
