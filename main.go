@@ -338,10 +338,10 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	select {
 	case <-h.done:
 	case <-ctx.Done():
-		// This closes the remaining requests. A hijacked stream whose client is stalled ends at its
-		// write timeout, or with the process.
-		server.Close()
 	}
+	// This closes the remaining requests. A hijacked stream whose client is stalled ends at its write
+	// timeout, or with the process.
+	server.Close()
 	return nil
 }
 
@@ -399,7 +399,9 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 	lobby := cluster.NewLobby(etcd.New(s.etcd),
 		cluster.Settings{History: s.config.History, MaxUsers: s.config.MaxUsers}, say)
 	s.monitor.Watch((*cluster.Node)(nil).Report) // until there is a node
-	for wasPart, said := false, ""; ; {
+	wasPart := false // whether a node of this process has been part of the lobby
+	said := ""       // the last sentence, which is not repeated
+	for {
 		node, reason := lobby.Begin(ctx)
 		if reason == nil {
 			if reason, err = serveNode(ctx, node, &s, stdout, stderr); err != nil {

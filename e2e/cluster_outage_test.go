@@ -3,6 +3,7 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"testing"
 	"time"
 )
@@ -75,11 +76,17 @@ func TestNodesSurviveALongOutageOfEtcd(t *testing.T) {
 
 	begin := time.Now()
 	e.kill()
+	time.Sleep(time.Until(begin.Add(9 * time.Second / 2)))
+	unfinished := nodes[0].dial(t)
+	io.WriteString(unfinished, nodes[0].text("POST /users/unfinished", "", "Content-Length", "1"))
 	for i, f := range followers {
 		f.mustLoseStream(t, nodes[i], begin)
 		mustBeClosed(t, nodes[i], slack)
 	}
 	time.Sleep(time.Until(begin.Add(15 * time.Second)))
+	if got, _ := io.ReadAll(unfinished); len(got) > 0 {
+		t.Errorf("a request that its node has not survived got %q", got)
+	}
 	mustNotHaveStartedOver(t, nodes)
 	for _, n := range nodes {
 		n.mustHaveWarnedOnce(t)
