@@ -19,7 +19,9 @@ type schedule struct {
 func (s *schedule) note(e etcd.Entry, c content, nodes map[string]member) bool {
 	if e.Node == s.saver && c.saved != 0 {
 		s.saver = ""
-		if c.saved != notSaved {
+		if c.saved == notSaved {
+			s.last = nil // Nodes that start still need all entries.
+		} else {
 			s.due = max(c.saved, snapshotAfter)
 		}
 	}

@@ -398,6 +398,25 @@ func TestDamageIsHealedByASnapshot(t *testing.T) {
 	})
 }
 
+func TestDamageIsHealedAfterASnapshotCouldNotBeSaved(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		a := l.mustStart("a")
+		l.put("x", 1, registered())
+		l.put("x", 2, said("hello"))
+		a.refuseSnapshot = func() error { return etcd.ErrTooLarge }
+		l.fill(3, almost)
+		a.say("makes a snapshot due")
+		l.sleepUntil(3 * time.Second / 2)
+		a.refuseSnapshot = nil
+		l.log.Damage("x", 2)
+		l.sleepUntil(5 * time.Second / 2)
+		if data, _ := l.log.Snapshot(); data == nil {
+			t.Error("no snapshot was saved after damage to an entry that none includes")
+		}
+		l.mustAgree(a, l.mustStart("d"))
+	})
+}
+
 // Two snapshots are saved while a node reads nothing.
 func TestNodeThatLagsFarBehindEnds(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
