@@ -165,13 +165,19 @@ func (c *client) lacks(ctx context.Context, r transactionResponse, e Entry) (boo
 	if found.Created == e.Revision || found.Version == 0 && count.Version >= int64(e.Number) {
 		return false, nil
 	}
+	wasPut, err := c.wasPut(ctx, key, e.Revision)
+	return !wasPut, err
+}
+
+// wasPut reports whether etcd's history has a put of key at this revision.
+func (c *client) wasPut(ctx context.Context, key []byte, revision int64) (bool, error) {
 	read := stat(key)
-	read.Range.Revision = e.Revision
-	past, err := c.hedge(ctx, slowAfter, same(transaction{Success: []operation{read}}))
+	read.Range.Revision = revision
+	response, err := c.hedge(ctx, slowAfter, same(transaction{Success: []operation{read}}))
 	if hasMessage(err, noRevision) {
-		return true, nil
+		return false, nil
 	}
-	return past.find(key).Modified != e.Revision, err
+	return response.find(key).Modified == revision, err
 }
 
 // parse returns the node and number of an entry with this key, or false if it is not an entry.

@@ -251,11 +251,19 @@ func (s *Session) append(ctx context.Context, node string, number int, text []by
 		return 0, ErrReplaced
 	case revision < seen:
 		return 0, ErrRestored
-	case count.isForged() || count.Version > int64(number),
-		count.Version == int64(number) && count.Modified != found.Created:
+	case count.isForged() || count.Version > int64(number):
 		return 0, ErrForgedCount
-	case count.Version == int64(number): // an earlier attempt succeeded
-		return count.Modified, nil
+	case count.Version == int64(number):
+		// If an earlier attempt succeeded, it put the entry and the count at the same revision. The
+		// entry may have been removed since.
+		wasPut := found.Created == count.Modified
+		if !wasPut {
+			wasPut, err = s.appender.wasPut(ctx, entry, count.Modified)
+		}
+		if err == nil && !wasPut {
+			err = ErrForgedCount
+		}
+		return count.Modified, err
 	case 0 < count.Version && count.Version < int64(number-1):
 		return 0, ErrRestored
 	case number == 1 && newState != s.state:
