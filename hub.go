@@ -90,7 +90,7 @@ type Hub struct {
 
 	// From open streams to Run.
 	lags   chan lag        // a stream has fallen behind and asks where to continue
-	closes chan room.Visit // a stream has closed, with the arrival of the user whom it kept present
+	closes chan room.Visit // a stream has closed; its visit, or zero if it kept nobody present
 
 	stopping chan struct{} // closed when Run accepts no more requests
 

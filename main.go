@@ -48,8 +48,8 @@ const (
 	//
 	// By default a vanished client stays present for at most 51 s: 15 s until a comment is sent, 31 s
 	// of retries (the kernel may be a second late), and 5 s of grace period. With -keepalive 30s or
-	// longer it is at most 66 s: if nothing is sent for 30 s, the probes of conns.Listen end the
-	// connection.
+	// longer it is at most 66 s: 30 s until something is sent (or else the probes of conns.Listen end
+	// the connection), 31 s, and 5 s.
 	vanishTimeout = 30 * time.Second
 
 	// The kernel accepts at most unsentLimit beyond what it can send, so a client that does not read
@@ -399,8 +399,8 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 	lobby := cluster.NewLobby(etcd.New(s.etcd),
 		cluster.Settings{History: s.config.History, MaxUsers: s.config.MaxUsers}, say)
 	s.monitor.Watch((*cluster.Node)(nil).Report) // until there is a node
-	wasPart := false // whether a node of this process has been part of the lobby
-	said := ""       // the last sentence, which is not repeated
+	wasPart := false                             // whether a node of this process has been part of the lobby
+	said := ""                                   // the last sentence, which is not repeated
 	for {
 		node, reason := lobby.Begin(ctx)
 		if reason == nil {

@@ -17,10 +17,10 @@
 // Every node has a unique name. Its first entry, the registration, makes it known. From then on it
 // appends at least one entry a second, its heartbeat, which may be empty. A node declares another
 // one dead when 12 of its own heartbeats have come out of the log since the other's last entry. It
-// then appends the removal of the dead node, which counts only if that entry is still the last. The
-// entries of a removed node are ignored. So a node ends at the same place in the order for every
-// hub, and no clocks are compared. While the log cannot be reached, no heartbeats come out of it,
-// and no node is declared dead.
+// then appends the removal of the dead node. The removal counts only if the dead node has appended
+// nothing since. The entries of a removed node are ignored. So a node ends at the same place in the
+// order for every hub, and no clocks are compared. While the log cannot be reached, no heartbeats
+// come out of it, and no node is declared dead.
 //
 // A node ends when it reads its own removal, when its own entries do not come back, when someone
 // else writes in its name, when the log was emptied or restored from a backup, or when the node
@@ -38,10 +38,10 @@
 //
 // To keep the log short, a node saves a snapshot of its hub's state whenever the log has grown by 4
 // MiB, or by the size of the last snapshot if that is more. It removes entries that no node needs
-// any more. The node whose entry reaches that size saves the snapshot, and no other node saves one
-// until an entry of that node says how large it is or that it could not be saved, or the node is
-// removed. So all nodes agree when another one is due. If saving fails, the next one is due when
-// the log has grown by as much again.
+// any more. The node whose entry makes the log that large saves the snapshot. No other node saves
+// one until an entry of that node says how large the snapshot is, or that saving failed, or until
+// that node is removed. So all nodes agree when another one is due. If saving fails, the next one
+// is due when the log has grown by as much again.
 //
 // A running node also learns that someone has changed or removed an entry by hand. It has applied
 // that entry already, but a node that starts can no longer read it. So running nodes make a

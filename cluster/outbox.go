@@ -31,12 +31,15 @@ type sentEntry struct {
 	at          time.Time // when it was sent
 }
 
-// hasNext reports whether an entry should be sent now. Once an entry has been retracted (limit is
-// below maxEntry), none is sent until the last one has been read: etcd may have accepted the
-// retracted one after all, with the same number, and a later entry would repeat its commands.
+// hasRetracted reports whether an entry was ever taken back; see retract.
+func (o *outbox) hasRetracted() bool { return o.limit < maxEntry }
+
+// hasNext reports whether an entry should be sent now. Once an entry has been retracted, none is
+// sent until the last one has been read: etcd may have accepted the retracted one after all, with
+// the same number, and a later entry would repeat its commands.
 func (o *outbox) hasNext() bool {
 	isDue := o.heartbeatDue || o.saved != 0 || o.damaged > 0 || len(o.removals) > 0 || len(o.commands) > 0
-	return isDue && !o.inFlight && !o.isVoid && (o.limit == maxEntry || len(o.sent) == 0)
+	return isDue && !o.inFlight && !o.isVoid && (!o.hasRetracted() || len(o.sent) == 0)
 }
 
 // next returns the next entry, with as many commands as fit.
@@ -77,7 +80,7 @@ func (o *outbox) unknown() (count int) {
 	for _, entry := range o.sent {
 		count += entry.commands
 	}
-	if o.limit < maxEntry {
+	if o.hasRetracted() {
 		count += len(o.commands) // a retracted entry may have had them
 	}
 	return count

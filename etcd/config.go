@@ -132,7 +132,7 @@ type Log struct {
 	http        *http.Client
 	maxResponse int64        // maximum bytes of a response, or of one message of a watch
 	maxPiece    int          // maximum bytes in a piece of a snapshot
-	states      chan []state // holds that of each endpoint; see client.note
+	states      chan []state // holds the state of each endpoint; see client.note
 }
 
 // New returns the log described by config. It does not contact etcd.

@@ -227,8 +227,8 @@ func (r *entryReader) isOutOfOrder(kv keyValue) bool {
 // does either, and never puts an entry whose key exists.
 func (kv keyValue) isDamaged() bool { return kv.Created != kv.Modified }
 
-// checkCounts returns an error if a node has counted an entry that the log lacks, which then was
-// changed or removed by someone: a hub that applied the rest would differ from the others.
+// checkCounts returns an error if the log lacks an entry that its node has counted. Someone must
+// have changed or removed it, and a hub that applied only the rest would differ from the others.
 func (r *entryReader) checkCounts(ctx context.Context, page transactionResponse) error {
 	next, doubts := maps.Clone(r.numbers), map[string]bool{}
 	count := func(node string) keyValue { return page.find(r.session.log.key("nodes/" + node)) }
@@ -306,6 +306,7 @@ func (r *entryReader) watch(ctx context.Context) error {
 	late := time.NewTimer(maxLag)
 	late.Stop()
 	for {
+		// The timer waits for one acknowledged entry at a time, so that later ones do not put it off.
 		if r.position >= awaited {
 			late.Stop()
 			if awaited = r.acked.revision; r.position < awaited {

@@ -651,6 +651,7 @@ func TestEntriesWaitForEtcd(t *testing.T) {
 		f.mustRead(t, "a/2=y")
 	})
 }
+
 // A stranger has put a node's next entries, which the node discards. Then entries are read anew.
 func TestDiscardedEntriesOfAStrangerAreNotMissed(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {

@@ -211,9 +211,9 @@ func pause(ctx context.Context) {
 // hedge sends a transaction to one endpoint after another until one of them responds. It goes on to
 // the next one retryDelay after a failure, or if there is no response within the time slow. A slow
 // endpoint may still respond after that, and a stalled one delays nothing for long. Each endpoint
-// is sent what request returns at that moment. The only errors are ctx's and those that one endpoint
-// decides: a change is too large (ErrTooLarge; another endpoint may have executed it), or etcd does
-// not have the revision at which to read.
+// is sent what request returns at that moment. The only errors are ctx's and those that one
+// endpoint decides: a change is too large (ErrTooLarge; another endpoint may have executed it), or
+// etcd does not have the revision at which to read.
 func (c *client) hedge(
 	ctx context.Context, slow time.Duration, request func() transaction,
 ) (response transactionResponse, err error) {
@@ -297,8 +297,8 @@ func (c *client) send(ctx context.Context, path string, request any) (*http.Resp
 			}
 		}
 		response, err := c.post(ctx, path, request)
-		// A token expires when it has not been used for a while, or when etcd's users change. And none
-		// was needed before authentication was switched on.
+		// A token expires when it has not been used for a while, or when etcd's users change. And
+		// noToken does not do once authentication is switched on: etcd then misses a user name.
 		const invalid, old = "invalid auth token", "auth: revision in header is old"
 		if c.tokens[c.at] == "" || !hasMessage(err, invalid, old, "user name is empty") {
 			return response, err

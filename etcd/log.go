@@ -30,6 +30,8 @@ var (
 	ErrForgedCount = errors.New("this node's count of entries in etcd was changed by hand")
 )
 
+var errUnreachable = errors.New("the log cannot be reached")
+
 // Session gives access to a lobby's log as Begin found it. One goroutine at a time may call Append,
 // another SaveSnapshot, and a third may range over Entries. In this package's comments, NAME is the
 // lobby's name, with which all of its keys begin.
@@ -90,8 +92,11 @@ func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session,
 		}
 		s.seen <- response.Header.Revision
 		if p.Removed < seen.Revision { // Otherwise it was removed because a snapshot includes it.
-			if s.Restored, err = c.lacks(ctx, response, seen); err != nil {
-				return nil, err
+			asking, cancel := context.WithTimeout(ctx, requestTimeout)
+			s.Restored, err = c.lacks(asking, response, seen)
+			cancel()
+			if err != nil {
+				return nil, l.Explain(errUnreachable)
 			}
 		}
 		if !response.Succeeded {
@@ -163,7 +168,7 @@ func (l *Log) askAll(ctx context.Context, t transaction) (*client, transactionRe
 			refused = a.err
 		}
 	}
-	return nil, transactionResponse{}, cmp.Or(refused, l.Explain(errors.New("the log cannot be reached")))
+	return nil, transactionResponse{}, cmp.Or(refused, l.Explain(errUnreachable))
 }
 
 // observe records that a response had this revision, and returns the highest revision seen so far.

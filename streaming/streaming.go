@@ -113,7 +113,8 @@ func (s *sender) sendAll() {
 	}()
 	for {
 		data, err := s.body.Next(ctx)
-		if s.send(data) != nil || err != nil { // to send nothing ends the body
+		// With an error, data is empty, and to send nothing ends the body.
+		if s.send(data) != nil || err != nil {
 			return
 		}
 	}
