@@ -202,23 +202,6 @@ func TestForgedCommandsAnswerNoRequests(t *testing.T) {
 	})
 }
 
-// Reading a long log takes longer than quietAfter, and all of its entries are garbage.
-func TestNodeReadsALogThatDoesNotCount(t *testing.T) {
-	inLobby(t, func(l *testLobby) {
-		for n := range 500 {
-			l.put("x", n+1, "garbage")
-		}
-		a := l.newMachine("a")
-		a.Delay = always(20 * time.Millisecond)
-		l.start(a)
-		l.sleepUntil(time.Minute / 2)
-		l.mustRun(a)
-		if a.readyAt == 0 {
-			t.Error("the node was never ready")
-		}
-	})
-}
-
 func TestNodeDoesNotFitTheLobby(t *testing.T) {
 	const mismatch = "this node's settings do not match the lobby's: "
 	for _, test := range []struct {
