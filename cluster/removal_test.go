@@ -189,17 +189,6 @@ func TestRemovedNodeEnds(t *testing.T) {
 	})
 }
 
-func TestRemovalAfterAnotherEntryEndsNoNode(t *testing.T) {
-	inLobby(t, func(l *testLobby) {
-		a := l.mustStart("a")
-		l.put("x", 1, registered())
-		l.sleepUntil(2500 * time.Millisecond) // when entry 3 was the last
-		l.put("x", 2, removalText("a", 2)+removalText("a", 4))
-		l.sleepUntil(5 * time.Second)
-		l.mustRun(a)
-	})
-}
-
 // A node's own entries stop coming back, at various moments within a second.
 func TestQuietLogEndsTheNodeIn5To8Seconds(t *testing.T) {
 	for after := time.Duration(0); after < time.Second; after += 90 * time.Millisecond {

@@ -166,15 +166,6 @@ func TestWarningsSayWhatWasSkipped(t *testing.T) {
 	})
 }
 
-// A stranger writes in the name of a running node.
-func TestForgedEntryOfTheNodeItselfEndsIt(t *testing.T) {
-	inLobby(t, func(l *testLobby) {
-		a := l.mustStart("a")
-		l.put("a", 2, "")
-		a.mustEnd(ErrForged, 0)
-	})
-}
-
 // A stranger has put a key that the node needs for its own entry.
 func TestSkippedEntryOfTheNodeItselfIsDiscarded(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
@@ -190,9 +181,11 @@ func TestSkippedEntryOfTheNodeItselfIsDiscarded(t *testing.T) {
 }
 
 // A stranger is faster than the node, whose hub would take the stranger's commands for its own.
-func TestForgedCommandsAnswerNoRequests(t *testing.T) {
+func TestForgedEntryOfTheNodeItselfEndsIt(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
-		a := l.mustStart("a")
+		a, c := l.mustStart("a"), l.mustStart("c")
+		l.put("c", 2, "")
+		c.mustEnd(ErrForged, 0)
 		a.holdsAppends.Store(true)
 		a.say("mine")
 		synctest.Wait()
