@@ -449,20 +449,18 @@ func (c *call) say(text string) {
 	c.w.(http.Flusher).Flush()
 }
 
-type watchRequest struct {
-	Create struct {
-		Key   []byte `json:"key"`
-		End   []byte `json:"range_end"`
-		Start int64  `json:"start_revision"`
-	} `json:"create_request"`
-}
-
 // watch serves a watch until the client disconnects. The caller holds w.mu.
 func (m *member) watch(c *call) {
 	w := m.world
 	w.watches++
 	defer func() { w.watches-- }()
-	request := decode[watchRequest](c.body).Create
+	request := decode[struct {
+		Create struct {
+			Key   []byte `json:"key"`
+			End   []byte `json:"range_end"`
+			Start int64  `json:"start_revision"`
+		} `json:"create_request"`
+	}](c.body).Create
 	next := request.Start
 	line := strings.Replace(created, `{"revision"`, `{"cluster_id":"`+w.cluster+`","revision"`, 1)
 	if next <= w.compacted {
@@ -550,15 +548,6 @@ func (f follower) mustEnd(t *testing.T, want error) {
 	t.Helper()
 	if item := f.next(t); !errors.Is(item.err, want) {
 		t.Fatalf("read %v, want the end with %v", item, want)
-	}
-}
-
-// mustRest fails the test if there is another item.
-func (f follower) mustRest(t *testing.T) {
-	t.Helper()
-	synctest.Wait()
-	if len(f) > 0 {
-		t.Fatalf("also read %v", <-f)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -440,15 +441,9 @@ var failures = map[string]func(c *call, serve func()){
 func execute(c *call, serve func()) {
 	w := c.w
 	defer func() { c.w = w }()
-	c.w = discard{}
+	c.w = httptest.NewRecorder()
 	serve()
 }
-
-type discard struct{}
-
-func (discard) Header() http.Header         { return http.Header{} }
-func (discard) Write(b []byte) (int, error) { return len(b), nil }
-func (discard) WriteHeader(int)             {}
 
 func TestEntryIsAppendedOnceWhateverFails(t *testing.T) {
 	for name, fail := range failures {
