@@ -83,8 +83,11 @@ func TestGarbageIsSkippedByAll(t *testing.T) {
 	})
 }
 
-func TestEntriesOfAnUnregisteredNodeAreSkipped(t *testing.T) {
+func TestEntriesWithoutOneFirstRegistrationAreSkipped(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
+		l.put("w", 1, registered())
+		l.put("w", 2, registrationText("first", "second"))
+		l.put("w", 3, said("void"))
 		l.put("x", 1, said("without a registration"))
 		l.put("x", 2, said("more"))
 		l.put("y", 1, removalText("x", 1)+registered())
@@ -93,17 +96,6 @@ func TestEntriesOfAnUnregisteredNodeAreSkipped(t *testing.T) {
 		l.put("z", 1, "")
 		l.put("z", 2, registered()) // not the first entry
 		l.put("z", 3, said("hello"))
-		a.expect("restore first-0")
-		l.mustRun(a)
-	})
-}
-
-func TestSecondRegistrationIsSkipped(t *testing.T) {
-	inLobby(t, func(l *testLobby) {
-		a := l.mustStart("a")
-		l.put("x", 1, registered())
-		l.put("x", 2, registrationText("first", "second"))
-		l.put("x", 3, said("void"))
 		a.expect("restore first-0")
 		l.mustRun(a)
 	})
