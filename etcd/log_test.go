@@ -110,7 +110,8 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 				conn.Close()
 			}, 0)
 			w.members[1].down = true
-		}, true, "http://m0:2379 serves only gRPC; use the address in etcd's --listen-client-http-urls"},
+		}, true, "http://m0:2379 serves only gRPC; " +
+			"use the address in etcd's --listen-client-http-urls"},
 		{func(w *world, log *Log) {
 			w.password, log.config.User, log.config.Password = "right", "alice", "right"
 			w.script(func(c *call, serve func()) {
@@ -143,8 +144,9 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 			test.prepare(w, log)
 			start := time.Now()
 			_, err := log.Begin(t.Context(), "", Entry{})
-			if err == nil || !strings.Contains(err.Error(), test.want) || errors.Is(err, ErrRefused) != test.isRefused {
-				t.Fatalf("got %v (refused: %v), want %q", err, errors.Is(err, ErrRefused), test.want)
+			isRefused := errors.Is(err, ErrRefused)
+			if err == nil || !strings.Contains(err.Error(), test.want) || isRefused != test.isRefused {
+				t.Fatalf("got %v (refused: %v), want %q", err, isRefused, test.want)
 			}
 			if strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "wrong") {
 				t.Errorf("%q has several lines or contains the password", err)

@@ -309,7 +309,8 @@ func TestSnapshotThatIsTooLargeChangesNothing(t *testing.T) {
 			w.limit(most, maxRemoved)
 			revision := w.revision
 			err := s.SaveSnapshot(t.Context(), at+1, make([]byte, maxPieces*most+1), nil)
-			if want := fmt.Sprintf("at most %d can be saved", maxPieces*most); err == nil || !strings.Contains(err.Error(), want) {
+			want := fmt.Sprintf("at most %d can be saved", maxPieces*most)
+			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want %q", err, want)
 			}
 			if w.revision != revision {

@@ -22,7 +22,8 @@ func TestCommandsAreReadAsTheyWereWritten(t *testing.T) {
 	}{
 		{Command{Verb: Join, Name: alice}, "join\x1fálicé-😀\x1e"},
 		{Command{Verb: Leave, Name: alice}, "leave\x1fálicé-😀\x1e"},
-		{Command{Verb: Say, Name: alice, Text: hello}, "say\x1fálicé-😀\x1fhello\n\tthere: you\nthere\n\x1e"},
+		{Command{Verb: Say, Name: alice, Text: hello},
+			"say\x1fálicé-😀\x1fhello\n\tthere: you\nthere\n\x1e"},
 		{Command{Verb: Open, Name: alice}, "open\x1fálicé-😀\x1e"},
 		{Command{Verb: Release, Name: alice, Arrival: 12}, "release\x1fálicé-😀\x1f12\x1e"},
 		{Command{Verb: Sync}, "sync\x1e"},
