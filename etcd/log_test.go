@@ -134,6 +134,8 @@ func TestBeginTellsTheOperatorWhatToDo(t *testing.T) {
 		{rejects(503, "write tcp 127.0.0.1:41670->127.0.0.1:2379: write: connection reset by peer"),
 			false, "not for servers only"},
 		{rejects(503, "EOF"), false, "not for servers only"},
+		{rejects(503, `desc = "error reading server preface: remote error: tls: bad certificate"`),
+			false, "not for servers only"},
 		{rejects(503, `desc = "transport: failed to write client preface: i/o timeout"`),
 			false, "not for servers only"},
 		{rejects(503, `desc = "transport: authentication handshake failed: i/o timeout"`),
