@@ -275,7 +275,7 @@ func isPage(r *http.Request) bool {
 	return web.Has(r.URL.Path) && (r.Method == http.MethodGet || r.Method == http.MethodHead)
 }
 
-// options responds with the Allow header that httprouter has set.
+// options responds with 200 and the Allow header that httprouter has set.
 func options(w http.ResponseWriter, r *http.Request) { readBody(w, r) }
 
 const (
@@ -294,7 +294,7 @@ func setHead(w http.ResponseWriter, id chain.ID, contentType string) {
 
 func respond(w http.ResponseWriter, status int, id chain.ID, body string) {
 	setHead(w, id, plainText)
-	w.Header().Set("Content-Length", strconv.Itoa(len(body))) // also of long ones
+	w.Header().Set("Content-Length", strconv.Itoa(len(body))) // net/http sets only that of short ones
 	w.WriteHeader(status)
 	io.WriteString(w, body)
 }

@@ -2,8 +2,8 @@
 // everyone who is listening gets each event immediately, over Server-Sent Events.
 //
 // A [Hub] is the whole of it without HTTP. One goroutine, [Hub.Run], owns all state. Callers send
-// it a request over a channel and receive one result, so no locks are needed. All events have one
-// order: the order in which Run received the requests.
+// it a request over a channel and receive one result, so no locks are needed. The order in which
+// Run receives the requests is the order of all events. (On several machines, it is that of a log.)
 //
 //   - A user is present from Join until Leave, and also while a stream in the user's name is open,
 //     unless a Leave comes after the stream has opened.
@@ -274,8 +274,8 @@ type expiry struct {
 const (
 	// maxExpiries bounds state.expiries, at 6 MB: beyond it the oldest grace period ends early.
 	maxExpiries = 1 << 17
-	// If Run notices the end of a grace period more than maxLate after its time, it postpones that
-	// and those that end soon, because the process may have been suspended.
+	// If Run is more than maxLate late in ending a grace period, the process may have been suspended.
+	// So Run postpones that end, and those that would follow soon.
 	maxLate = 10 * time.Millisecond
 	// maxStopping is how long requests that are pending may delay the end of the streams.
 	maxStopping = time.Second
@@ -480,16 +480,11 @@ func (s *state) finishPending() {
 // the log, so if they are changes, they may still take effect.
 func (s *state) failPending(unknown int) {
 	for i, p := range s.pending {
-		err := ErrStopped
-		switch p.command.Verb {
-		case room.Open:
-			s.room.Chain.Readers--
-			fallthrough
-		case room.Join, room.Leave, room.Say:
-			if i < unknown {
-				err = ErrUnknown
-			}
-		case room.Watch:
+		err, verb := ErrStopped, p.command.Verb
+		if i < unknown && verb != room.List && verb != room.Watch { // They change nothing.
+			err = ErrUnknown
+		}
+		if verb == room.Open || verb == room.Watch {
 			s.room.Chain.Readers--
 		}
 		p.result <- room.Result{Err: err}

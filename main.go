@@ -47,9 +47,9 @@ const (
 	// falls between 15 and 30 s.
 	//
 	// By default a vanished client stays present for at most 51 s: 15 s until a comment is sent, 31 s
-	// of retries (the kernel may be a second late), and 5 s of grace period. With -keepalive 30s it
-	// can be 66 s, and with a longer one as well, because then the probes of conns.Listen end a
-	// connection on which nothing was sent for 30 s.
+	// of retries (the kernel may be a second late), and 5 s of grace period. With -keepalive 30s or
+	// longer it is at most 66 s: if nothing is sent for 30 s, the probes of conns.Listen end the
+	// connection.
 	vanishTimeout = 30 * time.Second
 
 	// The kernel accepts at most unsentLimit beyond what it can send, so a client that does not read
@@ -332,17 +332,16 @@ func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Wr
 	defer cancel()
 	// Running requests get their responses. Then the hub ends the streams: over HTTP/1.1, Shutdown
 	// does not know them, because they are hijacked; over HTTP/2, it would wait for them.
-	stopping := time.AfterFunc(requestTimeout, h.stop)
-	defer stopping.Stop()
+	time.AfterFunc(requestTimeout, h.stop)
 	server.Shutdown(ctx)
 	h.stop()
 	select {
 	case <-h.done:
 	case <-ctx.Done():
-		// This closes the remaining requests. A hijacked stream whose client is stalled ends at its
-		// write timeout, or with the process.
-		server.Close()
 	}
+	// This closes the remaining requests. A hijacked stream whose client is stalled ends at its write
+	// timeout, or with the process.
+	server.Close()
 	return nil
 }
 
@@ -400,7 +399,9 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 	lobby := cluster.NewLobby(etcd.New(s.etcd),
 		cluster.Settings{History: s.config.History, MaxUsers: s.config.MaxUsers}, say)
 	s.monitor.Watch((*cluster.Node)(nil).Report) // until there is a node
-	for wasPart, said := false, ""; ; {
+	wasPart := false // whether a node of this process has been part of the lobby
+	said := ""       // the last sentence, which is not repeated
+	for {
 		node, reason := lobby.Begin(ctx)
 		if reason == nil {
 			if reason, err = serveNode(ctx, node, &s, stdout, stderr); err != nil {
@@ -414,7 +415,7 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 			return nil
 		}
 		if errors.Is(reason, cluster.ErrSettings) || errors.Is(reason, etcd.ErrRefused) && !wasPart {
-			return reason // Waiting will not help. Later, an operator may be changing the password.
+			return reason // Waiting will not help. Once part of the lobby, a node waits for its operator.
 		}
 		if sentence := fmt.Sprintf("%v; waiting to join the lobby", reason); sentence != said {
 			said = sentence
@@ -466,10 +467,10 @@ func serveNode(
 // connections for other requests. It fails if too few files may be open to serve anyone.
 func (s *settings) limitStreams() error {
 	files := conns.MaxOpenFiles()
-	// A connection that is being rejected uses a file for a moment, too.
+	// A connection that is being refused uses a file for a moment, too.
 	available := files - conns.OpenFiles() - reservedFiles - min(files/8, conns.MaxRefusals)
 	if s.metricsAddr != "" {
-		available -= 2 * maxScrapes // and as many that are being rejected
+		available -= 2 * maxScrapes // and as many that are being refused
 	}
 	if available < 2 {
 		return fmt.Errorf("only %d files may be open, which is too few to serve anyone; "+

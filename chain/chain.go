@@ -80,7 +80,7 @@ type position struct {
 // goroutine, which calls its methods, and Tick whenever Due delivers.
 type Chain struct {
 	// Readers is the number of readers; the more there are, the longer events are gathered. The
-	// owner sets it, because readers in their own goroutines could count only under a lock.
+	// owner sets it: readers, each in its own goroutine, would need a lock to count themselves.
 	Readers int
 
 	last    ID         // the last event
@@ -105,7 +105,7 @@ func New(history int, keepAlive time.Duration) *Chain {
 	return NewEpoch(RandomEpoch(), history, keepAlive)
 }
 
-// NewEpoch is New with the given epoch, which no other chain may have had.
+// NewEpoch is New with the given epoch, in which no other events may have been numbered.
 func NewEpoch(epoch string, history int, keepAlive time.Duration) *Chain {
 	return &Chain{
 		last:       ID{epoch: epoch},

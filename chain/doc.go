@@ -30,7 +30,8 @@
 // reader needs it, the reader asks the owner where to continue after the last event that it has. A
 // reconnecting client asks the same question. The answer is a Start: the position of the next
 // event. If that event has left the history, the Start is the end of the chain, and the client
-// receives a gap. So does a reader that asks, unless the batches that are gone held only comments.
+// receives a gap. A reader that asks has usually lost its next event with the batch, and so
+// receives a gap, too. If the batches that are gone held only comments, it misses nothing.
 //
 // A chain can be continued in another process: [Chain.History] returns the events of the history as
 // they appear on the streams, and [Restore] makes a chain from them.

@@ -40,7 +40,7 @@ func Restore(last ID, events []byte, history int, keepAlive time.Duration) (*Cha
 	c := NewEpoch(last.epoch, history, keepAlive)
 	c.last.seq = last.seq - kept
 	if c.last.seq > 0 {
-		// The events below fill the whole ring, and the first of them is not at index 0.
+		// The events below fill the whole ring, and the first of them need not be at index 0.
 		c.history = c.history[:history]
 	}
 	for _, block := range blocks[uint64(len(blocks))-kept:] {

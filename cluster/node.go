@@ -130,9 +130,10 @@ func NewNode(session *etcd.Session, log Log, settings Settings, warn func(string
 		explain:   func(err error) error { return err },
 		inbox:     []room.Step{room.Restore{Snapshot: start.Room}},
 		nodes:     make(map[string]member),
-		schedule:  schedule{due: max(start.Due, snapshotAfter), saver: start.Saver, last: start.Nodes, at: session.At},
 		isOld:     start.Lobby != key.Epoch,
 	}
+	n.schedule = schedule{due: max(start.Due, snapshotAfter), saver: start.Saver, last: start.Nodes,
+		at: session.At, removed: make(map[string]int)}
 	n.epoch, _, _ = strings.Cut(start.Room.LastID, "-")
 	for name, last := range start.Nodes {
 		n.nodes[name] = member{last: last}

@@ -33,7 +33,7 @@ type sentEntry struct {
 
 // hasNext reports whether an entry should be sent now. Once an entry has been retracted (limit is
 // below maxEntry), none is sent until the last one has been read: etcd may have accepted the
-// retracted one after all, with the same number.
+// retracted one after all, with the same number, and a later entry would repeat its commands.
 func (o *outbox) hasNext() bool {
 	isDue := o.heartbeatDue || o.saved != 0 || o.damaged > 0 || len(o.removals) > 0 || len(o.commands) > 0
 	return isDue && !o.inFlight && !o.isVoid && (o.limit == maxEntry || len(o.sent) == 0)

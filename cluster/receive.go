@@ -100,6 +100,7 @@ func (n *Node) apply(e etcd.Entry, c content) error {
 			return ErrRemoved
 		}
 		delete(n.nodes, r.node)
+		n.schedule.removed[r.node] = r.last
 		n.removed = append(n.removed, r.node)
 		n.inbox = append(n.inbox, room.RemoveNode{Node: r.node})
 	}

@@ -12,13 +12,16 @@ type schedule struct {
 	saver     string         // the node that saves a snapshot now, or ""
 	last      map[string]int // by node, its last entry when the latest one became due
 	at        int64          // the revision of the entry that made it due
+	removed   map[string]int // by node removed since then, its last entry
 }
 
 // note reports whether entry e, which says c, makes a snapshot due. nodes are those after it.
 func (s *schedule) note(e etcd.Entry, c content, nodes map[string]member) bool {
 	if e.Node == s.saver && c.saved != 0 {
 		s.saver = ""
-		if c.saved != notSaved {
+		if c.saved == notSaved {
+			s.last = nil // Nodes that start still need all entries.
+		} else {
 			s.due = max(c.saved, snapshotAfter)
 		}
 	}
@@ -31,7 +34,7 @@ func (s *schedule) note(e etcd.Entry, c content, nodes map[string]member) bool {
 		return false
 	}
 	s.saver, s.size, s.isDamaged, s.at = e.Node, 0, false, e.Revision
-	s.last = make(map[string]int)
+	s.last, s.removed = make(map[string]int), make(map[string]int)
 	for name, m := range nodes {
 		s.last[name] = m.last
 	}
@@ -42,7 +45,5 @@ func (s *schedule) note(e etcd.Entry, c content, nodes map[string]member) bool {
 // that is saved, or is being saved, includes it. Other entries may be missing, because nodes remove
 // what a snapshot includes.
 func (s *schedule) needs(e etcd.Entry, nodes map[string]member) bool {
-	last, wasMember := s.last[e.Node]
-	m, isMember := nodes[e.Node]
-	return e.Number > last && (isMember && e.Number <= m.last || !isMember && wasMember)
+	return s.last[e.Node] < e.Number && e.Number <= max(nodes[e.Node].last, s.removed[e.Node])
 }

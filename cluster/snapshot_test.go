@@ -384,12 +384,36 @@ func TestDamageIsHealedByASnapshot(t *testing.T) {
 		l.log.Damage("x", 3)
 		synctest.Wait()
 		saves(2, "after more damage")
+		l.put("y", 1, registered())
+		l.put("x", 4, removalText("y", 1))
+		l.log.Damage("y", 1)
+		synctest.Wait()
+		saves(3, "after damage to an entry of a removed node that no snapshot includes")
 		d := l.mustStart("d")
 		l.mustAgree(a, d)
 		want := "entry 2 of \"x\" in the lobby's log was changed or removed by hand; another snapshot replaces it"
 		if len(a.warnings) == 0 || !slices.ContainsFunc(a.warnings, func(e event) bool { return e.what == want }) {
 			t.Errorf("the warnings are %v, want %q", a.warnings, want)
 		}
+	})
+}
+
+func TestDamageIsHealedAfterASnapshotCouldNotBeSaved(t *testing.T) {
+	inLobby(t, func(l *testLobby) {
+		a := l.mustStart("a")
+		l.put("x", 1, registered())
+		l.put("x", 2, said("hello"))
+		a.refuseSnapshot = func() error { return etcd.ErrTooLarge }
+		l.fill(3, almost)
+		a.say("makes a snapshot due")
+		l.sleepUntil(3 * time.Second / 2)
+		a.refuseSnapshot = nil
+		l.log.Damage("x", 2)
+		l.sleepUntil(5 * time.Second / 2)
+		if data, _ := l.log.Snapshot(); data == nil {
+			t.Error("no snapshot was saved after damage to an entry that none includes")
+		}
+		l.mustAgree(a, l.mustStart("d"))
 	})
 }
 

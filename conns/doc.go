@@ -11,6 +11,7 @@
 //
 // When no more files can be opened, accept(2) fails. New clients then hang in the kernel's backlog
 // while idle ones occupy the server. [Limit] returns a listener that admits a limited number of
-// connections. It tells all other clients that the server is full, tells the server when idle
-// connections should go, and closes those on which no first byte arrives.
+// connections. It tells other clients that the server is full (or only closes their connections, if
+// they are many), tells the server when idle connections should go, and closes those on which no
+// first byte arrives.
 package conns

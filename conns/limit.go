@@ -45,7 +45,7 @@ type listener interface {
 	Addr() net.Addr
 }
 
-// Conn is a connection with a place in a Limited.
+// Conn is a connection with a place in a Limited, or one that is being refused and has no place.
 //
 // It embeds *net.TCPConn rather than net.Conn so that net can use unexported methods: writev(2) for
 // net.Buffers, sendfile(2) for files. Call the Conn's own Close: the TCPConn's would not free the
@@ -222,10 +222,12 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	return io.Copy(w, struct{ io.Reader }{c})
 }
 
-// Close closes the connection and frees its place. A second Close fails and frees nothing.
+// Close closes the connection and frees its place, if it has one. A second Close fails and frees
+// nothing.
 func (c *Conn) Close() error {
 	err := c.TCPConn.Close()
-	if !errors.Is(err, net.ErrClosed) { // net reports this to all callers but the first
+	// net reports net.ErrClosed to all callers but the first.
+	if c.places != nil && !errors.Is(err, net.ErrClosed) {
 		<-c.places
 	}
 	return err

@@ -3,9 +3,7 @@ package e2e
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +25,7 @@ type task struct {
 
 	before    string // commands that run before the task's first block
 	between   string // commands that run before its second block
+	after     string // commands that run after its last block
 	etcdFlags string // of each etcd server
 
 	users    string // that are present afterwards; alice joins beforehand
@@ -56,6 +55,12 @@ for i in 1 2 3; do until grep -q "lacks an entry .*: entry .*; waiting" n$i.log;
 	{heading: "Back up and restore",
 		between: "curl -s -X POST http://127.0.0.1:8081/users/bob",
 		users:   "alice", newEpoch: true, starts: []int{2, 2, 2}},
+	{heading: "Back up and restore", name: "Back up and restore while no node runs", between: `
+curl -s -X POST http://127.0.0.1:8081/users/bob
+for i in 1 2 3; do stop n$i; done`,
+		after: removeSettings + `
+for i in 1 2 3; do start_node $i; done`,
+		users: "alice", newEpoch: true, starts: []int{2, 2, 2}},
 	{heading: "etcd is full", etcdFlags: "--quota-backend-bytes 16000000", before: `
 head -c 1000000 /dev/zero | tr '\0' x >large
 while etcdctl put other/large <large; do :; done
@@ -73,12 +78,18 @@ export ETCDCTL_USER=root:ROOTPASSWORD`,
 // switches passwords on.
 const securityCommands = "\nSECURITY COMMANDS\n"
 
+// removeSettings is the command with which an operator asks for a new epoch.
+const removeSettings = "etcdctl del " + settingsKey
+
 // Each task is carried out on its own lobby, with three nodes and three etcd servers, whose
 // commands are the page's too. Then all nodes must have the same events and users.
 func TestTasksOfOperators(t *testing.T) {
 	t.Parallel()
 	for _, program := range []string{"bash", "curl", "etcd", "etcdctl"} {
 		needs(t, program)
+	}
+	if !strings.Contains(sectionOf(t, operatingPage, "Back up and restore"), "`"+removeSettings+"`") {
+		t.Errorf("%s does not say which key to remove", operatingPage)
 	}
 	for _, task := range tasks {
 		if task.name == "" {
@@ -103,12 +114,9 @@ func sectionOf(t *testing.T, page, heading string) string {
 }
 
 // commandsOf returns the blocks of commands in a section of the page.
-func commandsOf(t *testing.T, heading string) (blocks []string) {
+func commandsOf(t *testing.T, heading string) []string {
 	t.Helper()
-	for _, block := range strings.Split(sectionOf(t, operatingPage, heading), "\n```sh\n")[1:] {
-		block, _, _ = strings.Cut(block, "```")
-		blocks = append(blocks, block)
-	}
+	blocks := blocksIn(sectionOf(t, operatingPage, heading), "sh")
 	if len(blocks) == 0 {
 		t.Fatalf("%s has no commands in %q", operatingPage, heading)
 	}
@@ -156,6 +164,7 @@ func (k *task) carryOut(t *testing.T) {
 			script.WriteString(k.between + "\n")
 		}
 	}
+	script.WriteString(k.after + "\n")
 	for i, starts := range k.starts {
 		if starts > 0 {
 			running += fmt.Sprint(" ", i+1)
@@ -228,50 +237,6 @@ func runBash(t *testing.T, dir, script string) (output string) {
 		t.Fatalf("bash: %v\nprinted:\n%.4000s\nand on standard error:\n%.4000s", err, &stdout, &stderr)
 	}
 	return strings.ReplaceAll(stdout.String(), "\r", "")
-}
-
-// After a node's certificate was renewed with the page's commands, etcd stops trusting the
-// authority of the old one, and the node stays in the lobby.
-func TestCertificateIsRenewedAsThePageSays(t *testing.T) {
-	t.Parallel()
-	needs(t, "openssl")
-	dir := t.TempDir()
-	file := func(name string) string { return filepath.Join(dir, name) }
-	former, current := newAuthority(t, dir, "former-ca"), newAuthority(t, dir, "ca")
-	former.issue(t, "lobby")
-	current.issue(t, "server")
-	trusted := readFile(t, file("former-ca.pem")) + readFile(t, file("ca.pem"))
-	if err := os.WriteFile(file("both.pem"), []byte(trusted), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	e := newEtcd(t, 3)
-	e.scheme = "https"
-	flags := []string{"--cert-file", file("server.pem"), "--key-file", file("server-key.pem"),
-		"--client-cert-auth", "--trusted-ca-file"}
-	e.flags = append(flags, file("both.pem"))
-	own, err := tls.LoadX509KeyPair(file("server.pem"), file("server-key.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{
-		InsecureSkipVerify: true, Certificates: []tls.Certificate{own},
-	}
-	e.start(t)
-	n := startNode(t, e.url(), "-etcd-ca", file("ca.pem"),
-		"-etcd-cert", file("lobby.pem"), "-etcd-key", file("lobby-key.pem"))
-	mustBeOneLobby(t, n)
-
-	runBash(t, dir, "set -e\n"+commandsOf(t, "Renew a certificate")[0])
-	e.flags = append(flags, file("ca.pem"))
-	for i := range e.members {
-		e.kill(i)
-		e.restart(t, i)
-		e.mustWork(t)
-	}
-	mustBeOneLobby(t, n)
-	if n.starts() != 1 || n.errs.String() != "" {
-		t.Errorf("the node started %d times and printed %q", n.starts(), n.errs)
-	}
 }
 
 // With the page's configuration of nginx in front of etcd, a node responds without delay and saves

@@ -2,7 +2,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -15,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -25,7 +23,12 @@ const clusterPage = "../docs/several-machines.md"
 // blocksOf returns the page's blocks of a language.
 func blocksOf(t *testing.T, page, language string) (blocks []string) {
 	t.Helper()
-	for _, block := range strings.Split(readFile(t, page), "\n```"+language+"\n")[1:] {
+	return blocksIn(readFile(t, page), language)
+}
+
+// blocksIn returns the blocks of a language in a text.
+func blocksIn(text, language string) (blocks []string) {
+	for _, block := range strings.Split(text, "\n```"+language+"\n")[1:] {
 		block, _, _ = strings.Cut(block, "```")
 		blocks = append(blocks, block)
 	}
@@ -65,28 +68,18 @@ func TestClusterPageShowsWhatItsCommandsPrint(t *testing.T) {
 	}
 	script.WriteString("kill $(jobs -p); wait\n")
 
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	ports := strings.NewReplacer("127.0.0.1:237", freePorts(t), "127.0.0.1:238", freePorts(t),
-		"127.0.0.1:808", freePorts(t))
-	cmd := exec.CommandContext(ctx, "bash", "-c", ports.Replace(script.String()))
-	cmd.Dir, cmd.Stderr, cmd.WaitDelay = t.TempDir(), t.Output(), 5*time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // all of them
-	if err := os.Symlink(binary, filepath.Join(cmd.Dir, "lobby")); err != nil {
+	dir := t.TempDir()
+	if err := os.Symlink(binary, filepath.Join(dir, "lobby")); err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.Output()
-	if err != nil {
-		t.Errorf("bash: %v", err)
-	}
-	printed := strings.Split(strings.ReplaceAll(string(out), "\r", ""), mark+"\n")[1:]
-	ids := newIDs.FindSubmatch(out)
+	out := runBash(t, dir, script.String())
+	printed := strings.Split(out, mark+"\n")[1:]
+	ids := newIDs.FindStringSubmatch(out)
 	if len(printed) != len(commands) || ids == nil {
 		t.Fatalf("%d commands printed %q", len(commands), printed)
 	}
 	for i, command := range commands {
-		want := newIDs.ReplaceAllString(wanted[i], string(ids[1])+"$2")
+		want := newIDs.ReplaceAllString(wanted[i], ids[1]+"$2")
 		if got := strings.TrimSpace(printed[i]); got != want {
 			t.Errorf("%s\nprinted\n%s\nthe page has\n%s", command, got, want)
 		}

@@ -90,7 +90,6 @@ type etcd struct {
 	members []*member
 	client  http.Client // for requests to the gateway
 	scheme  string      // http or https
-	suffix  string      // of each URL given to a node, such as the lobby's name
 }
 
 // member is one of the etcd servers. It keeps its addresses and its data when it is restarted.
@@ -322,48 +321,11 @@ func (e *etcd) compact(t *testing.T) {
 	})
 }
 
-// backup writes a backup of etcd to a file and returns its name.
-func (e *etcd) backup(t *testing.T) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "backup")
-	etcdctl(t, "", "--endpoints", "http://"+e.members[0].client, "snapshot", "save", file)
-	return file
-}
-
-// restore kills the members and restarts them with the content of a backup, which the command in
-// docs/operating.md writes to their folders.
-func (e *etcd) restore(t *testing.T, backup string) {
-	t.Helper()
-	e.kill()
-	_, command, _ := strings.Cut(readFile(t, operatingPage), "\n    etcdctl snapshot restore ")
-	command, _, _ = strings.Cut(command, "\ndone\n")
-	for _, m := range e.members {
-		if err := os.RemoveAll(m.dir); err != nil {
-			t.Fatal(err)
-		}
-		args := strings.NewReplacer("backup.db", backup, "e$i", m.name, "$peers", e.peers(),
-			"127.0.0.1:238$i", m.peer, "\\\n", "").Replace("snapshot restore " + command)
-		etcdctl(t, filepath.Dir(m.dir), strings.Fields(args)...)
-	}
-	e.start(t)
-}
-
-// etcdctl runs etcd's command-line client in a folder.
-func etcdctl(t *testing.T, dir string, args ...string) {
-	t.Helper()
-	needs(t, "etcdctl")
-	cmd := exec.Command("etcdctl", args...)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("etcdctl %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-}
-
 // url returns the value of -etcd.
 func (e *etcd) url() string {
 	var urls []string
 	for _, m := range e.members {
-		urls = append(urls, e.scheme+"://"+m.client+e.suffix)
+		urls = append(urls, e.scheme+"://"+m.client)
 	}
 	return strings.Join(urls, ",")
 }

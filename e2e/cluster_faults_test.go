@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log"
 	"net"
@@ -45,7 +44,7 @@ type link struct {
 	connections map[net.Conn]bool
 	puts        int            // transactions with an entry that were answered
 	repeating   sync.WaitGroup // puts that will be sent again
-	disturbed   int            // connections cut, and requests stalled or delayed
+	disturbed   bool           // whether a connection was cut, or a request stalled or delayed
 	lost        int            // responses
 	repeated    int            // puts
 }
@@ -110,7 +109,7 @@ func (l *link) inject(f fault) {
 	if f.cut {
 		for conn := range l.connections {
 			conn.Close()
-			l.disturbed++
+			l.disturbed = true
 		}
 	}
 }
@@ -137,18 +136,24 @@ func (l *link) trackConnection(conn net.Conn, state http.ConnState) {
 		l.connections[conn] = true
 		if l.fault.cut {
 			conn.Close()
-			l.disturbed++
+			l.disturbed = true
 		}
 	case http.StateClosed:
 		delete(l.connections, conn)
 	}
 }
 
-// noteDisturbed counts a request or a response that a fault stalls or delays.
+// noteDisturbed notes that a fault stalls or delays a request or a response.
 func (l *link) noteDisturbed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.disturbed++
+	l.disturbed = true
+}
+
+func (l *link) wasDisturbed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.disturbed
 }
 
 // wait returns when the path does not stall.
@@ -250,29 +255,12 @@ func (b *stallingBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// mustHaveDisturbed fails the test unless a fault has cut, stalled or delayed something on the
-// links.
-func mustHaveDisturbed(t *testing.T, links []*link) {
-	t.Helper()
-	disturbed := 0
-	for _, l := range links {
-		l.mu.Lock()
-		disturbed += l.disturbed
-		l.mu.Unlock()
-	}
-	if disturbed == 0 {
-		t.Error("the faults have disturbed nothing")
-	}
-}
-
 // linkedNodes returns nodes that the test has yet to start, each with its own links to etcd.
-func linkedNodes(
-	t *testing.T, e *etcd, count int, args ...string,
-) (nodes []*node, links [][]*link) {
+func linkedNodes(t *testing.T, e *etcd, count int) (nodes []*node, links [][]*link) {
 	t.Helper()
 	for range count {
 		own := newLinks(t, e)
-		nodes = append(nodes, newNode(t, urls(own), slices.Concat(longHistory, args)...))
+		nodes = append(nodes, newNode(t, urls(own), longHistory...))
 		links = append(links, own)
 	}
 	return nodes, links
@@ -332,66 +320,11 @@ func TestOneLinkToEtcdIsEnough(t *testing.T) {
 	}
 	for _, own := range links {
 		injectAll(own, fault{})
-		mustHaveDisturbed(t, own)
+		if !slices.ContainsFunc(own, (*link).wasDisturbed) {
+			t.Error("the faults of a node have disturbed nothing")
+		}
 	}
 	finish(t, nodes, crowd, followers...)
 	crowd.mustSucceedWithin(t, 5*time.Second)
 	mustNotHaveStartedOver(t, nodes)
-}
-
-// A node whose links all do half of what it needs does not hang, says nothing that is not true, and
-// recovers afterwards.
-func TestNodeRecoversFromHalfBrokenLinks(t *testing.T) {
-	t.Parallel()
-	faults := []fault{{stalls: watches}, {stalls: puts}, {delay: 400 * time.Millisecond}}
-	e := startEtcd(t, 3)
-	healthy := startNode(t, e.url(), longHistory...)
-	faulty, links := linkedNodes(t, e, len(faults))
-	startAll(t, faulty, startLimit)
-	nodes := append([]*node{healthy}, faulty...)
-	followers := []*follower{follow(t, "watcher", healthy)}
-	for i, n := range faulty {
-		followers = append(followers, follow(t, fmt.Sprint("mover-", i), n, healthy))
-	}
-	crowd := startCrowd(t, "user", nodes, 12, 10*time.Millisecond)
-	time.Sleep(time.Second)
-	for i, f := range faults {
-		injectAll(links[i], f)
-	}
-	time.Sleep(20 * time.Second)
-	for _, own := range links {
-		injectAll(own, fault{})
-		mustHaveDisturbed(t, own)
-	}
-	for _, n := range faulty {
-		n.mustAnswer(t)
-	}
-	time.Sleep(time.Second)
-	operations := mustSucceed(t, crowd.stop(), 0, 503, 504)
-	events := mustBeOneHistory(t, nodes, operations)
-	mustHaveStayed(t, events, followers...)
-	for _, o := range operations {
-		if took := o.end.Sub(o.begin); took > 14*time.Second+slack {
-			t.Errorf("%v took %v", o, took)
-		}
-	}
-}
-
-func TestNodeStartsWithASlowEtcd(t *testing.T) {
-	t.Parallel()
-	nodes, links := linkedNodes(t, startEtcd(t, 3), 1)
-	n := nodes[0]
-	const delay = 2 * time.Second
-	injectAll(links[0], fault{delay: delay})
-	n.start(t)
-	n.mustServe(t, 1, 6*delay+slack) // status, Begin, its registration, and the watch that shows it
-	stream := n.subscribe(t, "/chat/alice")
-	stream.mustOpen(t)
-	if r := n.do(t, "POST", "/chat/alice", "hello"); r.status != 200 {
-		t.Errorf("got %d %q", r.status, r.body)
-	}
-	if printed := n.errs.String(); printed != "" {
-		t.Errorf("the node printed %q on standard error", printed)
-	}
-	mustHaveDisturbed(t, links[0])
 }

@@ -1,12 +1,9 @@
-// Tests what a lobby on several machines rejects: too many users, different settings, invalid URLs,
-// and what others write into its keys.
+// Tests the limits of a lobby on several machines, its settings, and which etcd and which keys it
+// uses.
 package e2e
 
 import (
 	"fmt"
-	"net"
-	"os/exec"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -42,102 +39,56 @@ func TestMaxUsersHoldsAcrossNodes(t *testing.T) {
 		}
 		n.mustBeFull(t, "POST /users/one-more")
 	}
-	nodes[1].subscribe(t, "/chat/streamer").mustOpen(t) // a stream's own user is always admitted
-	nodes[2].do(t, "DELETE", "/users/streamer", "")
-	for _, o := range joins {
-		if o.status == 201 {
-			nodes[0].do(t, "DELETE", "/users/"+o.name, "")
-			break
-		}
-	}
-	if r := nodes[1].do(t, "POST", "/users/one-more", ""); r.status != 201 {
-		t.Errorf("got %d %q after a user had left, want 201", r.status, r.body)
-	}
 }
 
-// A node that is started with settings other than the lobby's says so and exits.
+// A node that is started with settings other than the lobby's, or without a valid URL, says so and
+// exits.
 func TestNodesWithOtherSettingsExit(t *testing.T) {
 	t.Parallel()
 	e := startEtcd(t, 1)
 	first := startNode(t, e.url(), "-history", "100", "-max-users", "20")
-	for _, c := range []struct{ flag, line string }{
-		{"history", "-history 101 -max-users 20"}, {"history", "-max-users 20"},
-		{"max-users", "-history 100 -max-users 21"}, {"max-users", "-history 100"},
-	} {
-		args := append(strings.Fields(c.line), "-etcd", e.url(), "-addr", "127.0.0.1:0")
-		mustExit(t, 1, "-"+c.flag, args...)
-	}
+	mustExit(t, 1, "-history", "-max-users", "20", "-etcd", e.url(), "-addr", "127.0.0.1:0")
+	mustExit(t, 1, "-max-users", "-history", "100", "-etcd", e.url(), "-addr", "127.0.0.1:0")
+	mustExit(t, 2, "etcd", "-etcd", "127.0.0.1:2379", "-addr", "127.0.0.1:0")
 	same := startNode(t, e.url(), "-max-users", "20", "-history", "100",
 		"-grace", "1s", "-max-streams", "5", "-keepalive", "1s") // each node has its own of these
 	mustBeOneLobby(t, first, same)
 }
 
-// An etcd, or a proxy in front of it, that accepts only small requests still gets snapshots, in
-// smaller pieces; old entries are removed, and a node that starts later has everything.
+// An etcd that accepts only small requests still gets snapshots, in smaller pieces; old entries are
+// removed, and a node that starts later has everything.
 func TestEtcdThatAcceptsOnlySmallRequests(t *testing.T) {
 	t.Parallel()
-	for name, prepare := range map[string]func(t *testing.T, e *etcd) (url string){
-		"etcd's limits": func(t *testing.T, e *etcd) string {
-			e.flags = []string{"--max-request-bytes", "131072", "--max-txn-ops", "16"}
-			e.start(t)
-			return e.url()
-		},
-		"nginx's limit": func(t *testing.T, e *etcd) string { // 1 MB
-			e.start(t)
-			etcd := *e.members[0].server
-			etcd.addr = e.members[0].client
-			immediate := nginx.with("proxy_http_version 1.1;", "proxy_http_version 1.1; proxy_buffering off;")
-			return immediate.before(t, &etcd).url
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			e := newEtcd(t, 1)
-			url := prepare(t, e)
-			settings := []string{"-history", "500"} // 2 MB
-			nodes := []*node{startNode(t, url, settings...), startNode(t, url, settings...)}
-			first, _ := e.keys(t, logKeys)
-			eventually(t, time.Minute, "the first entry to be removed", func() bool {
-				var flooding sync.WaitGroup
-				for i := range 80 { // enough for entries of 128 KiB
-					flooding.Go(func() { nodes[i%2].mustFlood(t, fmt.Sprint("flood-", i), 15) })
-				}
-				flooding.Wait()
-				keys, _ := e.keys(t, logKeys)
-				return !slices.Contains(keys, first[0])
-			})
-			mustNotHaveStartedOver(t, nodes)
-			last, list := nodes[0].lastID(t), nodes[0].do(t, "GET", "/users", "").body
-			for _, n := range nodes {
-				if printed := n.errs.String(); printed != "" {
-					t.Errorf("the node at %s printed %q", n.addr, printed)
-				}
-				n.kill()
-			}
-			late := startNode(t, url, settings...)
-			if got := late.do(t, "GET", "/users", ""); got.body != list || late.lastID(t) != last {
-				t.Errorf("after the restart the last event is %s and the list %.200q, want %s and %.200q",
-					late.lastID(t), got.body, last, list)
-			}
-			if n := len(late.blocksAfter(t, idPlus(t, last, -400), last)); n != 400 {
-				t.Errorf("the stream has %d events, want 400", n)
-			}
-		})
+	e := newEtcd(t, 1)
+	e.flags = []string{"--max-request-bytes", "131072", "--max-txn-ops", "16"}
+	e.start(t)
+	settings := []string{"-history", "500"} // 2 MB
+	nodes := startNodes(t, e, 2, settings...)
+	first, _ := e.keys(t, logKeys)
+	eventually(t, time.Minute, "the first entry to be removed", func() bool {
+		var flooding sync.WaitGroup
+		for i := range 80 { // enough for entries of 128 KiB
+			flooding.Go(func() { nodes[i%2].mustFlood(t, fmt.Sprint("flood-", i), 15) })
+		}
+		flooding.Wait()
+		keys, _ := e.keys(t, logKeys)
+		return !slices.Contains(keys, first[0])
+	})
+	mustNotHaveStartedOver(t, nodes)
+	last, list := nodes[0].lastID(t), nodes[0].do(t, "GET", "/users", "").body
+	for _, n := range nodes {
+		if printed := n.errs.String(); printed != "" {
+			t.Errorf("the node at %s printed %q", n.addr, printed)
+		}
+		n.kill()
 	}
-}
-
-func TestInvalidEtcdURLsAreRejected(t *testing.T) {
-	t.Parallel()
-	for _, urls := range []string{
-		"", ",", "nonsense", "127.0.0.1:2379", "ftp://127.0.0.1:2379", "http://", "http:///lobby",
-		"http://127.0.0.1:x", "http://127.0.0.1:2379/a,http://127.0.0.1:2380/b",
-		"http://127.0.0.1:2379/a,http://127.0.0.1:2380", "http://127.0.0.1:2379,",
-		"http://127.0.0.1:2379/a b",
-	} {
-		mustExit(t, 2, "etcd", "-addr", "127.0.0.1:0", "-etcd", urls)
+	late := startNode(t, e.url(), settings...)
+	if got := late.do(t, "GET", "/users", ""); got.body != list || late.lastID(t) != last {
+		t.Errorf("after the restart the last event is %s and the list %.200q, want %s and %.200q",
+			late.lastID(t), got.body, last, list)
 	}
-	_, stderr, _ := run(t, "-etcd", "http://joe:secret@127.0.0.1:x")
-	if strings.Contains(stderr, "secret") {
-		t.Errorf("%q shows the password", stderr)
+	if n := len(late.blocksAfter(t, idPlus(t, last, -400), last)); n != 400 {
+		t.Errorf("the stream has %d events, want 400", n)
 	}
 }
 
@@ -155,69 +106,6 @@ func TestNodeWaitsForEtcd(t *testing.T) {
 	e.start(t)
 	waiting.mustServe(t, 1, 3*time.Second+slack)
 	waiting.mustHaveWarnedOnce(t)
-}
-
-// Neither etcd's grpc-proxy nor an etcd whose JSON gateway is switched off has what a node needs.
-func TestEtcdWithoutAGateway(t *testing.T) {
-	t.Parallel()
-	e := newEtcd(t, 1)
-	e.flags = []string{"--enable-grpc-gateway=false"}
-	e.start(t)
-	newNode(t, e.url()).mustBeTurnedAway(t, "--enable-grpc-gateway")
-
-	addr := reserve(t)
-	launch(t, exec.Command(e.program, "grpc-proxy", "start",
-		"--endpoints", e.members[0].client, "--listen-addr", addr))
-	eventually(t, startLimit, "the grpc-proxy to listen", func() bool {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
-	newNode(t, "http://"+addr).mustBeTurnedAway(t, "grpc-proxy")
-}
-
-// All nodes skip what others write into the lobby's keys.
-func TestForeignEntriesAreSkipped(t *testing.T) {
-	t.Parallel()
-	e := startEtcd(t, 3)
-	nodes := startNodes(t, e, 2, longHistory...)
-	watcher := follow(t, "watcher", nodes[0])
-	crowd := startCrowd(t, "user", nodes, 6, 10*time.Millisecond)
-	entries, _ := e.keys(t, logKeys)
-	author, _, _ := strings.Cut(strings.TrimPrefix(entries[0], logKeys), "/")
-	say := strings.Join([]string{"say", "nobody", "hello"}, fieldEnd) + recordEnd
-	for _, value := range []string{
-		"", "garbage", "\x00\xff\xfe", strings.Repeat("x", 1<<20), recordEnd + fieldEnd + recordEnd,
-		author + recordEnd, say, say + say + "garbage",
-	} {
-		for _, key := range []string{
-			"lobby/", "lobby/x", logKeys, logKeys + "x", logKeys + "x/y", logKeys + "stranger/1",
-			logKeys + "stranger/7", logKeys + "STRANGER/1", logKeys + author + "/0",
-			logKeys + author + "/999999", logKeys + author + "/-1", logKeys + author + "/01",
-			logKeys + author + "/99999999999999999999", logKeys + author + "/1/2",
-			nodeKeys + "stranger", snapshotKey + "/x/0", "lobby/state/y",
-		} {
-			e.put(t, key, value)
-		}
-	}
-	e.put(t, "lobbyx/log/a/1", "another lobby's")
-	time.Sleep(time.Second)
-	nodes = append(nodes, startNode(t, e.url(), longHistory...))
-	known := regexp.MustCompile(`^(user-\S+: text \d+ of actor \d+|` +
-		`User (user-\S+|watcher|auditor) (dis)?connected [^\n]*|auditor: that is all)$`)
-	for _, event := range finish(t, nodes, crowd, watcher) {
-		if !known.MatchString(event.data) {
-			t.Errorf("the streams have %+v", event)
-		}
-	}
-	mustNotHaveStartedOver(t, nodes)
-	for i, n := range nodes {
-		if warned := strings.Count(n.errs.String(), "\n"); warned > 10 || i < 2 && warned == 0 {
-			t.Errorf("node %d printed %d lines, want at most one a second", i, warned)
-		}
-	}
 }
 
 // One of the URLs leads to a different etcd, such as a member that has lost its disk and formed a
@@ -244,41 +132,24 @@ func TestURLOfAnotherClusterIsLeftOut(t *testing.T) {
 func TestLobbiesInOneEtcdAreSeparate(t *testing.T) {
 	t.Parallel()
 	e := startEtcd(t, 1)
-	epochs, colors := map[string]bool{}, []string{"red", "blue", "green"}
-	var lobbies [][]*node
-	var crowds []*crowd
-	for i, name := range []string{"", "/blue/", "/lobbyx"} {
-		e.suffix = name
-		lobbies = append(lobbies, startNodes(t, e, 2, longHistory...))
-		crowds = append(crowds, startCrowd(t, colors[i], lobbies[i], 4, 10*time.Millisecond))
-	}
-	time.Sleep(2 * time.Second)
-	for i, nodes := range lobbies {
-		events := finish(t, nodes, crowds[i])
-		epochs[epochOf(events[0].id)] = true
-		for _, event := range events {
-			for other, color := range colors {
-				if other != i && strings.Contains(event.data, color) {
-					t.Errorf("the %s lobby has %+v", colors[i], event)
-				}
-			}
+	var nodes []*node
+	var lists []response
+	for i, name := range []string{"", "/lobbyx", "/blue/"} {
+		n := startNode(t, e.url()+name)
+		n.do(t, "POST", fmt.Sprint("/users/user-", i), "")
+		nodes, lists = append(nodes, n), append(lists, n.do(t, "GET", "/users", ""))
+		if want := fmt.Sprint("Connected users:\nUser: user-", i); lists[i].body != want {
+			t.Errorf("the list of %q is %q, want %q", name, lists[i].body, want)
 		}
-	}
-	if len(epochs) != len(lobbies) {
-		t.Errorf("the epochs are %v, want one for each lobby", epochs)
 	}
 	e.remove(t, "blue/")
-	for _, n := range lobbies[1] {
-		n.mustServe(t, 2, startLimit)
-	}
-	others := slices.Concat(lobbies[0], lobbies[2])
-	mustNotHaveStartedOver(t, others)
-	for _, n := range others {
-		if !epochs[epochOf(n.lastID(t))] {
-			t.Errorf("%s changed its epoch when another lobby was emptied", n.addr)
+	nodes[2].mustServe(t, 2, startLimit)
+	mustNotHaveStartedOver(t, nodes[:2])
+	nodes[0] = startNode(t, e.url()+"/lobby") // the default name
+	for i, n := range nodes[:2] {
+		got, want := n.do(t, "GET", "/users", ""), lists[i]
+		if got.body != want.body || n.lastID(t) != want.header.Get("Last-Event-ID") {
+			t.Errorf("the list is %q at %s, want %q as before", got.body, n.lastID(t), want.body)
 		}
 	}
-	e.suffix = "" // /lobby is the default name
-	named := startNode(t, e.url()+"/lobby", longHistory...)
-	mustBeOneLobby(t, append([]*node{named}, lobbies[0]...)...)
 }

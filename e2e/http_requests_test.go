@@ -47,12 +47,9 @@ func TestResponsesAreThoseOfTheTable(t *testing.T) {
 		{request: "POST /chat/alice", body: "hello", status: 200, want: "alice: hello", seq: "5"},
 		{request: "POST /chat/alice?lastEventId=x", body: "one\r\ntwo\rthree\n",
 			status: 200, want: "alice: one\ntwo\nthree", seq: "6"},
-		{request: "POST /chat/nobody", body: "hello",
-			status: 404, want: "User nobody is not connected.", seq: "6"},
 
 		{request: "DELETE /users/alice", status: 200, want: "User alice disconnected.", seq: "7"},
 		{request: "DELETE /users/alice", status: 404, want: noAlice, seq: "7"},
-		{request: "POST /chat/alice", body: "hello", status: 404, want: noAlice, seq: "7"},
 		{request: "POST /users/alice", status: 201, want: "User alice connected.", seq: "8"},
 		{request: "POST /users/%3Cb%3E%22", status: 201, want: `User <b>" connected.`, seq: "9"},
 		{request: "POST /chat/%3Cb%3E%22", body: "<i> ",
@@ -63,7 +60,6 @@ func TestResponsesAreThoseOfTheTable(t *testing.T) {
 		{request: "OPTIONS /chat", status: 200, has: get},
 		{request: "OPTIONS /chat/alice", status: 200, has: getPost},
 		{request: "OPTIONS /", status: 200, has: getHead},
-		{request: "OPTIONS /lobby.js", status: 200, has: getHead},
 		{request: "PUT /users", status: 405, want: some, has: getHead},
 		{request: "GET /users/alice", status: 405, want: some, has: post},
 		{request: "HEAD /chat", status: 405, has: get},
@@ -74,9 +70,7 @@ func TestResponsesAreThoseOfTheTable(t *testing.T) {
 		{request: "HEAD /nosuch", status: 404},
 		{request: "GET //users", status: 404, want: some},
 		{request: "GET /users/", status: 404, want: some},
-		{request: "GET /Users", status: 404, want: some},
 		{request: "GET /users/../users", status: 404, want: some},
-		{request: "GET /web/index.html", status: 404, want: some},
 		{request: "OPTIONS /nosuch", status: 404, want: some},
 	} {
 		r := s.send(t, c.request, c.body)
@@ -121,13 +115,11 @@ func TestListIsJSONIfTheRequestPrefersThat(t *testing.T) {
 		contentType string
 		accept      h
 	}{
-		{plain, h{}}, {plain, h{"Accept", ""}}, {plain, h{"Accept", "*/*"}},
-		{plain, h{"Accept", "text/html,application/xhtml+xml,*/*;q=0.8"}},
+		{plain, h{}}, {plain, h{"Accept", "text/html,application/xhtml+xml,*/*;q=0.8"}},
 		{plain, h{"Accept", "application/json;q=0.0, */*"}},
 		{plain, h{"Accept", "text/plain, application/json;q=0.5"}},
-		{plain, h{"Accept", "application/jsonp"}}, {plain, h{"Accept", "nonsense;;,/"}},
+		{plain, h{"Accept", "nonsense;;,/"}},
 		{"application/json", h{"Accept", "Application/JSON; charset=utf-8"}},
-		{"application/json", h{"Accept", "application/json, text/plain, */*"}},
 		{"application/json", h{"Accept", "application/json, text/plain;q=0.5, */*;q=0.1"}},
 		{"application/json", h{"Accept", "text/html", "Accept", "application/json;q=0.9"}},
 	} {
@@ -241,13 +233,9 @@ func TestNameIsPercentDecodedAndThenChecked(t *testing.T) {
 			body   string // a part of it
 		}{
 			"":                         {404, "There is nothing at"},
-			"%2F":                      {404, "There is nothing at"},
 			"a%2Fb":                    {404, "There is nothing at"},
 			"%2e%2E":                   {400, `A name cannot be "..", because`},
-			strings.Repeat("x", 65):    {400, "The name has 65 code points; at most 64"},
 			"%0D%0A%0D%0Aevent:%20gap": {400, "The name contains U+000D, which is"},
-			"%E3%85%A4":                {400, "The name contains U+3164, which is"},
-			"%FF":                      {400, "The name is not valid UTF-8"},
 			"\xff":                     {400, "The name is not valid UTF-8"},
 		} {
 			for _, request := range []string{
@@ -268,10 +256,9 @@ func TestMessageIsCheckedWhateverItsContentType(t *testing.T) {
 	s.do(t, "POST", "/users/alice", "")
 	st := s.subscribe(t, "/chat/alice")
 	st.mustOpen(t)
-	longest, lines := strings.Repeat("x", 4096), strings.Repeat("x\n", 31)+"x"
+	longest := strings.Repeat("x", 4096)
 	for body, text := range map[string]string{
 		"a=b&c=%41": "a=b&c=%41", " \ta ": " \ta ", longest + "\r\n": longest,
-		strings.Repeat("x\r\n", 32):    lines,
 		"a\r\nb\rc\u2028\u2029data: d": "a\nb\nc\n\ndata: d",
 	} {
 		form := h{"Content-Type", "application/x-www-form-urlencoded"}
@@ -287,9 +274,7 @@ func TestMessageIsCheckedWhateverItsContentType(t *testing.T) {
 			body   string
 		}{
 			longest + "x\n": {413, "The message is longer than 4096 bytes."},
-			lines + "\nx":   {400, "The message has more than 32 lines."},
 			"a\xc3":         {400, "The message is not valid UTF-8."},
-			"a\x00":         {400, "The message contains a control character other than"},
 		} {
 			r := s.mustRefuse(t, want.status, "POST /chat/alice", body)
 			if !strings.Contains(r.body, want.body) {

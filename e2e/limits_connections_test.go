@@ -1,5 +1,5 @@
-// Tests the limits on connections: how many there may be, how many files they may use, and how
-// long they may be silent.
+// Tests the limits on connections: how many there may be, and how many files they may use. How long
+// they may be silent is tested beside package conns.
 package e2e
 
 import (
@@ -15,27 +15,6 @@ import (
 	"testing"
 	"time"
 )
-
-// Browsers open connections in advance, so even one that has not sent a byte has some time: less
-// here than with few connections, which is tested beside package conns.
-func TestSilentConnectionIsClosedSoonerWhenConnectionsAreScarce(t *testing.T) {
-	t.Parallel()
-	const limit = 5 * time.Second
-	s := startWithFiles(t, 256)
-	for range 120 { // more than half of the connections that 256 files allow
-		s.ask(t, "/chat/alice")
-	}
-	eventually(t, time.Minute, "responses to tell that connections are scarce", func() bool {
-		return s.send(t, "GET /users", "").closes
-	})
-	begin := time.Now()
-	silent := s.dial(t)
-	got, err := io.ReadAll(silent)
-	isOpen := errors.Is(err, os.ErrDeadlineExceeded)
-	if took := time.Since(begin); isOpen || took < limit-time.Second || took > limit+10*time.Second {
-		t.Errorf("after %v got %q and %v, want the connection closed after %v", took, got, err, limit)
-	}
-}
 
 // startWithFiles is start for a server that may open only that many files.
 func startWithFiles(t *testing.T, files int, args ...string) *server {
@@ -67,7 +46,8 @@ func (s *server) mustHaveWarned(t *testing.T, lines int) string {
 func TestConnectionsAreLimited(t *testing.T) {
 	t.Parallel()
 	const files = 256
-	s := startWithFiles(t, files)
+	addr := reserve(t)
+	s := startWithFiles(t, files, "-metrics", addr)
 	var occupied []*net.TCPConn
 	for len(occupied) < files {
 		conn := s.dial(t)
@@ -96,6 +76,8 @@ func TestConnectionsAreLimited(t *testing.T) {
 		t.Errorf("there may be %d connections with %d files, want half as many or more",
 			limit, files)
 	}
+	mustShow(t, addr, fmt.Sprintf("lobby_connections %d", limit),
+		`lobby_rejections_total{limit="connections"} 1`, `lobby_responses_total{class="5xx"} 1`)
 	leave := func(n int) { // leaves n connections occupied
 		for _, conn := range occupied[n:] {
 			conn.Close()
@@ -120,17 +102,22 @@ func TestConnectionsAreLimited(t *testing.T) {
 func TestStreamLimitIsLoweredIfTheProcessMayNotOpenEnoughFiles(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		files, asked int
-		args         []string
+		files, inherited, asked int
+		args                    []string
 	}{
 		{files: 48, asked: 45},
 		{files: 128, asked: 128, args: []string{"-max-streams", "100000"}},
+		{files: 256, inherited: 100, asked: 200},
 		{files: 1024, asked: 1020},
 	} {
 		t.Run(fmt.Sprint(c.files, " files"), func(t *testing.T) {
 			t.Parallel()
 			needProc(t, 4096)
-			s := startWithFiles(t, c.files, append(c.args, "-grace", "0")...)
+			cmd := withFiles(c.files, append(c.args, "-grace", "0")...)
+			for range c.inherited {
+				cmd.ExtraFiles = append(cmd.ExtraFiles, os.Stdin)
+			}
+			s := startCommand(t, cmd)
 			conns := make([]*net.TCPConn, c.asked)
 			for i := range conns {
 				conns[i] = s.ask(t, fmt.Sprintf("/chat/reader-%d", i))
@@ -154,18 +141,16 @@ func TestStreamLimitIsLoweredIfTheProcessMayNotOpenEnoughFiles(t *testing.T) {
 				}
 				conn.Close()
 			}
-			if streams < c.files/4 {
-				t.Errorf("%d streams are open with %d files, want at least a quarter",
-					streams, c.files)
+			if streams < (c.files-c.inherited)/4 || streams >= c.files-c.inherited {
+				t.Errorf("%d streams are open with %d files", streams, c.files)
 			}
 			list := s.send(t, "GET /users", "")
 			if got := strings.Count(list.body, "User: "); list.status != 200 || got != streams {
 				t.Errorf("got %d and %d users, want 200 and %d", list.status, got, streams)
 			}
 			s.mustRefuse(t, 503, "GET /chat/late", "")
-			warning := s.mustHaveWarned(t, 1)
 			want := fmt.Sprintf("at most %d streams are allowed", streams)
-			if !strings.Contains(warning, want) {
+			if warning := s.mustHaveWarned(t, 1); !strings.Contains(warning, want) {
 				t.Errorf("the server warns %q, want %q", warning, want)
 			}
 		})
@@ -174,36 +159,6 @@ func TestStreamLimitIsLoweredIfTheProcessMayNotOpenEnoughFiles(t *testing.T) {
 
 func TestServerDoesNotWarnIfTheStreamsFit(t *testing.T) {
 	startWithFiles(t, 256, "-max-streams", "50").mustHaveWarned(t, 0)
-}
-
-func TestInheritedFilesCount(t *testing.T) {
-	t.Parallel()
-	needProc(t, 0)
-	const inherited, limit = 100, 256
-	cmd := withFiles(limit)
-	for range inherited {
-		f, err := os.Open(os.DevNull)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
-	}
-	s := startCommand(t, cmd)
-	streams := 0
-	for ; streams < limit; streams++ {
-		st, err := s.trySubscribe("/chat/alice")
-		if err != nil {
-			break
-		}
-		defer st.body.Close()
-	}
-	if streams < 50 || streams >= limit-inherited {
-		t.Errorf("%d streams could be opened", streams)
-	}
-	if r := s.send(t, "GET /users", ""); r.status != 200 {
-		t.Errorf("beside the streams, GET /users got %d", r.status)
-	}
 }
 
 func TestServerThatMayOpenTooFewFilesSaysSo(t *testing.T) {

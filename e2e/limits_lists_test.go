@@ -3,6 +3,7 @@ package e2e
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -10,16 +11,6 @@ import (
 	"testing"
 	"time"
 )
-
-// longName returns a name of 64 code points with 4 bytes each, a different one for each n.
-func longName(n int) string {
-	var name strings.Builder
-	for range 64 {
-		name.WriteRune('😀' + rune(n%10))
-		n /= 10
-	}
-	return name.String()
-}
 
 // Each slow client here asks for a different list of 25 MB. Together they must cost little memory
 // and nobody else's time, until they are cut off.
@@ -30,6 +21,7 @@ func TestSlowReadersOfListsCostLittle(t *testing.T) {
 		maxMemory   = 300 << 20
 		limit       = 10 * time.Second // and a little more for what is read
 	)
+	longName := func(n int) string { return fmt.Sprintf("%s%05d", strings.Repeat("😀", 59), n) }
 	needProc(t, 1000)
 	s := startForMinutes(t)
 	s.mustRepeat(t, users, func(n int) string { return s.text("POST /users/"+longName(n), "") })
@@ -41,8 +33,8 @@ func TestSlowReadersOfListsCostLittle(t *testing.T) {
 	patient.SetDeadline(time.Time{})
 	reading.Go(func() { // 2 MiB/s is fast enough, even for longer than 10 s.
 		io.WriteString(patient, s.text("GET /users", ""))
-		r, err := readAnswer(bufio.NewReaderSize(
-			&slowly{patient, 40 << 10, 20 * time.Millisecond, nil}, 64<<10))
+		slowly := &slowly{patient, 40 << 10, 20 * time.Millisecond, nil}
+		r, err := readAnswer(bufio.NewReaderSize(slowly, 64<<10), "GET")
 		if got := strings.Count(r.body, "\n"); err != nil || r.status != 200 || got < users {
 			t.Errorf("a reader of 2 MiB/s got %d with %d lines and %v", r.status, got, err)
 		}

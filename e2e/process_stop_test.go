@@ -1,4 +1,5 @@
-// Tests how the process ends: after a signal or two, under load, and by kill -9.
+// Tests how the process ends after a signal or two, and under load. What clients notice of kill -9
+// is tested in clients_test.go and proxy_test.go.
 package e2e
 
 import (
@@ -7,33 +8,38 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// stuckLimit is how long the server waits for what does not end by itself.
-const stuckLimit = 3 * time.Second
-
+// A client has as long for the end of a stream as for an event, however long ago the last event
+// was.
 func TestServerStopsAtOnceIfNothingIsStuck(t *testing.T) {
 	t.Parallel()
-	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
-		s := start(t)
-		st := s.subscribe(t, "/chat/alice")
-		s.says(t, "alice", "the end")
-		begin := time.Now()
-		s.cmd.Process.Signal(signal)
-		st.expectRun(t, arrives("alice"), "alice: the end")
-		if e, err := st.next(); err != io.EOF {
-			t.Errorf("after %v got %+v, %v, want the body's proper end", signal, e, err)
-		}
-		exit, ok := s.wait(10 * time.Second)
-		if took := time.Since(begin); !ok || exit != nil || took >= stuckLimit {
-			t.Errorf("after %v got the exit %v after %v, want 0 at once", signal, exit, took)
-		}
+	for _, end := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(end.String(), func(t *testing.T) {
+			t.Parallel()
+			if signal.Ignored(end) {
+				t.Skip("this process ignores the signal, and so do those that it starts")
+			}
+			s := startForMinutes(t)
+			st := s.subscribe(t, "/chat/alice")
+			st.expect(t, arrives("alice"))
+			time.Sleep(12 * time.Second) // longer than a write may take, shorter than the keep-alive
+			begin := time.Now()
+			s.cmd.Process.Signal(end)
+			if e, err := st.next(); err != io.EOF {
+				t.Errorf("got %+v, %v, want the body's proper end", e, err)
+			}
+			exit, ok := s.wait(10 * time.Second)
+			if took := time.Since(begin); !ok || exit != nil || took >= 3*time.Second {
+				t.Errorf("got the exit %v after %v, want 0 at once", exit, took)
+			}
+		})
 	}
 }
 
@@ -97,20 +103,6 @@ func TestServerThatStopsUnderLoadEndsAllStreamsAlike(t *testing.T) {
 	}
 }
 
-// A client has as long for the end of a stream as for an event, however long ago the last event
-// was.
-func TestServerThatStopsEndsAQuietStreamProperly(t *testing.T) {
-	t.Parallel()
-	s := startForMinutes(t)
-	st := s.subscribe(t, "/chat/alice")
-	st.expect(t, arrives("alice"))
-	time.Sleep(12 * time.Second) // longer than a write may take, shorter than the keep-alive
-	s.stop(t)
-	if e, err := st.next(); err != io.EOF {
-		t.Errorf("got %+v, %v, want the body's proper end", e, err)
-	}
-}
-
 // Without the second signal, the server would end later, with exit status 0.
 func TestSecondSignalEndsTheServerAtOnce(t *testing.T) {
 	s := start(t)
@@ -136,28 +128,4 @@ func TestSecondSignalEndsTheServerAtOnce(t *testing.T) {
 	if exit, ok := s.wait(10 * time.Second); !ok || fmt.Sprint(exit) != "exit status 1" {
 		t.Errorf("got %v, want exit status 1", exit)
 	}
-}
-
-func TestServerAfterKill9StartsOverAndSaysSo(t *testing.T) {
-	s := start(t)
-	s.do(t, "POST", "/users/alice", "")
-	st := s.subscribe(t, "/chat/bob")
-	st.expectRun(t, arrives("bob"))
-	s.kill()
-	if e, err := st.next(); err == nil || err == io.EOF {
-		t.Errorf("got %+v and %v from a server that was killed, want no proper end", e, err)
-	}
-
-	again := start(t, "-addr", s.addr)
-	list := again.do(t, "GET", "/users", "")
-	id := list.header.Get("Last-Event-ID")
-	epoch, seq, _ := strings.Cut(id, "-")
-	if epoch == epochOf(st.lastID) || seq != "0" || list.body != "Connected users:\n" {
-		t.Errorf("after %s got %s and %q, want another epoch and nobody", st.lastID, id, list.body)
-	}
-	back := again.subscribe(t, "/chat/bob", "Last-Event-ID", st.lastID)
-	if isGap := back.readOpening(t); !isGap || back.lastID != id {
-		t.Errorf("the stream begins at %s with a gap: %v, want a gap at %s", back.lastID, isGap, id)
-	}
-	back.expectRun(t, arrives("bob"))
 }

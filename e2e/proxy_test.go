@@ -3,7 +3,6 @@ package e2e
 
 import (
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -159,22 +158,42 @@ func TestProxyPassesOnHowStreamsEnd(t *testing.T) {
 	})
 }
 
-func TestProxyChangesNoResponse(t *testing.T) {
+// A request that the server rejects before it has read the body gets the server's response, not the
+// proxy's own about a server that stopped reading.
+func TestProxyChangesNeitherRequestsNorResponses(t *testing.T) {
 	behindEach(t, func(t *testing.T, p proxy) {
-		s := start(t)
+		s := start(t, "-host", "chat.example")
 		proxy := p.before(t, s)
+		want := s.do(t, "POST", "/chat/alice", strings.Repeat("x", 5000))
+		long := strings.Repeat("x", 200_000)
+		for range 50 {
+			if got := proxy.do(t, "POST", "/chat/alice", long); got.status != 413 || got.body != want.body {
+				t.Fatalf("got %d %q, want 413 %q", got.status, got.body, want.body)
+			}
+		}
+		for _, c := range []struct {
+			host, origin string
+			want         int
+		}{
+			{"chat.example:1", "http://chat.example:1", 200},
+			{"chat.example:1", "http://chat.example", 403},
+			{"evil.example:1", "", 421},
+		} {
+			headers := h{"Host", c.host, "Origin", c.origin}
+			if r := proxy.send(t, "GET /users", "", headers...); r.status != c.want {
+				t.Errorf("%q: got %d, want %d", headers, r.status, c.want)
+			}
+		}
 		for _, c := range []struct{ method, path, body string }{
 			{"GET", "/users", ""},
 			{"POST", "/users/alice", ""},
 			{"POST", "/users/100%25", ""},
-			{"POST", "/users/who%3F", ""},
 			{"POST", "/users/%E2%98%83", ""},
 			{"POST", "/users/a%2Fb", ""},
 			{"POST", "/users/a%20b", ""},
 			{"POST", "/users//", ""},
 			{"POST", "/chat/100%25", "several\nlines: ☃\n"},
 			{"POST", "/chat/alice", strings.Repeat("x", 4096)},
-			{"POST", "/chat/alice", strings.Repeat("x", 5000)},
 			{"POST", "/chat/nobody", "hello"},
 			{"PUT", "/users", ""},
 			{"OPTIONS", "/users", ""},
@@ -203,73 +222,5 @@ func TestProxyChangesNoResponse(t *testing.T) {
 				}
 			}
 		}
-	})
-}
-
-// A request that the server rejects before it has read the body must get the server's response, not
-// the proxy's own about a server that stopped reading.
-func TestProxyPassesOnRejections(t *testing.T) {
-	behindEach(t, func(t *testing.T, p proxy) {
-		s := start(t)
-		proxy := p.before(t, s)
-		want := s.do(t, "POST", "/chat/alice", strings.Repeat("x", 5000))
-		body := strings.Repeat("x", 200_000)
-		for range 50 {
-			got := proxy.do(t, "POST", "/chat/alice", body)
-			if got.status != 413 || got.body != want.body {
-				t.Fatalf("got %d %q, want 413 %q", got.status, got.body, want.body)
-			}
-		}
-	})
-}
-
-func TestServerBehindAProxyStillRejectsOtherSites(t *testing.T) {
-	behindEach(t, func(t *testing.T, p proxy) {
-		proxy := p.before(t, start(t, "-host", "chat.example"))
-		_, port, _ := net.SplitHostPort(proxy.addr)
-		host := "chat.example:" + port
-		for _, c := range []struct {
-			what, host   string
-			header, says string
-			want         int
-		}{
-			{"a program", host, "", "", 200},
-			{"its page", host, "Origin", "http://" + host, 200},
-			{"its page in a browser that says so", host, "Sec-Fetch-Site", "same-origin", 200},
-			{"its page over TLS", "chat.example", "Origin", "https://chat.example", 200},
-			{"another's page", host, "Origin", "http://evil.example", 403},
-			{"another's page on the same port", host, "Origin", "http://evil.example:" + port, 403},
-			{"a page from another port", host, "Origin", "http://chat.example", 403},
-			{"another's page in a browser that says so", host, "Sec-Fetch-Site", "cross-site", 403},
-			{"a name that is not the server's", "evil.example:" + port, "", "", 421},
-		} {
-			headers := h{"Host", c.host, "Content-Length", "0"} // lighttpd wants the latter.
-			if c.header != "" {
-				headers = append(headers, c.header, c.says)
-			}
-			for _, request := range []string{"POST /users/bob", "GET /users"} {
-				r := proxy.send(t, request, "", headers...)
-				if r.status != c.want && (r.status != 201 || c.want != 200) {
-					t.Errorf("%s, %s: got %d, want %d", c.what, request, r.status, c.want)
-				}
-			}
-		}
-	})
-}
-
-// HAProxy's health check is a request without a Host. After one that failed, only one that succeeds
-// brings the server back.
-func TestServerPassesHAProxysHealthCheck(t *testing.T) {
-	t.Parallel()
-	s := start(t)
-	relay := newRelay(t, s.addr, "\x00")
-	relay.down.Store(true)
-	relayed := &server{cmd: s.cmd, exited: s.exited, addr: strings.TrimPrefix(relay.url, "http://")}
-	proxy := haproxy.with(" check\n", " check inter 100ms fall 1 rise 1\n").before(t, relayed)
-	await(t, relay.missed, "a check that fails")
-	await(t, relay.missed, "another check, which begins when HAProxy knows the result of the first")
-	relay.down.Store(false)
-	eventually(t, time.Minute, "a check that succeeds", func() bool {
-		return proxy.do(t, "GET", "/users", "").status == 200
 	})
 }

@@ -147,20 +147,16 @@ func (s *server) ask(t testing.TB, path string) *net.TCPConn {
 // mustRead reads the response to a request with that method.
 func mustRead(t testing.TB, r *bufio.Reader, method string) response {
 	t.Helper()
-	resp, err := http.ReadResponse(r, &http.Request{Method: method})
+	whole, err := readAnswer(r, method)
 	if err != nil {
-		t.Fatalf("no response: %v", err)
-	}
-	whole, err := readWhole(resp)
-	if err != nil {
-		t.Fatalf("%s with %q and no end: %v", resp.Status, whole.body, err)
+		t.Fatalf("got %d %q and then %v", whole.status, whole.body, err)
 	}
 	return whole
 }
 
-// readAnswer reads the response to a GET or POST, from any goroutine.
-func readAnswer(r *bufio.Reader) (response, error) {
-	resp, err := http.ReadResponse(r, nil)
+// readAnswer is mustRead for any goroutine.
+func readAnswer(r *bufio.Reader, method string) (response, error) {
+	resp, err := http.ReadResponse(r, &http.Request{Method: method})
 	if err != nil {
 		return response{}, err
 	}

@@ -201,11 +201,7 @@ func (st *stream) mustNext(t testing.TB) event {
 // takes more than 10 s.
 func (st *stream) expect(t testing.TB, data string) event {
 	t.Helper()
-	defer st.closeAfter(10 * time.Second)()
-	e, err := st.next()
-	if err != nil {
-		t.Fatalf("waiting for %q: %v", data, err)
-	}
+	e := st.mustNext(t)
 	if e.name != "message" || e.data != data {
 		t.Fatalf("got the event %q with %q, want a message with %q", e.name, e.data, data)
 	}
@@ -263,17 +259,6 @@ func (st *stream) block(t testing.TB) string {
 		}
 	}
 	return block
-}
-
-// mustBeCut fails the test unless the stream ends within 10 s.
-func (st *stream) mustBeCut(t testing.TB) {
-	t.Helper()
-	const limit = 10 * time.Second
-	inTime := st.closeAfter(limit)
-	_, err := io.Copy(io.Discard, st.r)
-	if !inTime() {
-		t.Errorf("the stream is still open after %v: %v", limit, err)
-	}
 }
 
 // slowly is a Reader that reads at most size bytes at once, after a pause, until enough is closed.

@@ -60,15 +60,3 @@ func TestRetryIsRandomForEachStream(t *testing.T) {
 		t.Errorf("10 streams got the retry %v, want different ones", retries)
 	}
 }
-
-func TestStreamWithoutANameIsNamedAfterItsAddress(t *testing.T) {
-	s := start(t)
-	st := s.subscribe(t, "/chat")
-	name := st.conn.LocalAddr().String()
-	st.expect(t, arrives(name))
-	s.do(t, "POST", "/chat/"+name, "hi")
-	st.expect(t, name+": hi")
-	if r := s.do(t, "GET", "/users", ""); r.body != "Connected users:\nUser: "+name {
-		t.Errorf("got %q, want only %s", r.body, name)
-	}
-}

@@ -34,12 +34,8 @@ func TestStreamResumesFromTheHeaderOrElseTheQuery(t *testing.T) {
 		{header: h{"", ""}, query: h{"", "EPOCH-4"}, after: 4},
 
 		{header: h{"EPOCH-2"}, after: 6, isGap: true},
-		{header: h{"EPOCH-7"}, after: 6, isGap: true},
-		{header: h{"otherepoch-4"}, after: 6, isGap: true},
 		{header: h{"nonsense"}, query: h{"EPOCH-5"}, after: 6, isGap: true},
-		{header: h{"\xff\xfe"}, after: 6, isGap: true},
 		{header: h{"EPOCH-4" + strings.Repeat("0", 15_000)}, after: 6, isGap: true},
-		{query: h{"EPOCH-4%0A"}, after: 6, isGap: true},
 		{query: h{"EPOCH-4%zz"}, after: 6, isGap: true},
 	} {
 		t.Run(fmt.Sprintf("%.30q or %q", c.header, c.query), func(t *testing.T) {

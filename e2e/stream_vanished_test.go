@@ -16,16 +16,20 @@ import (
 // goneWithin is how long a user may stay whose client has vanished, the grace period included.
 const goneWithin = 60 * time.Second
 
+// everySecond returns 60 seconds.
+func everySecond() (seconds []int) {
+	for n := range 60 {
+		seconds = append(seconds, n)
+	}
+	return seconds
+}
+
 func TestUserWhoseClientHasVanishedLeavesInTime(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
 	certFile, keyFile := certify(t)
 	secure := []string{"-tls-cert", certFile, "-tls-key", keyFile}
-	everySecond := make([]int, 60)
-	for i := range everySecond {
-		everySecond[i] = i
-	}
 	for i, test := range []struct {
 		room      string
 		keepAlive string
@@ -34,8 +38,8 @@ func TestUserWhoseClientHasVanishedLeavesInTime(t *testing.T) {
 	}{
 		{"quiet", "15s", nil, nil},
 		{"quiet without comments", "10m", nil, nil},
-		{"busy", "15s", everySecond, nil},
-		{"busy without comments", "10m", everySecond, nil},
+		{"busy", "15s", everySecond(), nil},
+		{"busy without comments", "10m", everySecond(), nil},
 
 		// While a message is unacknowledged, the kernel does not probe. So a connection lasts
 		// longest if a message is sent just before the probes would have ended it.
@@ -45,7 +49,7 @@ func TestUserWhoseClientHasVanishedLeavesInTime(t *testing.T) {
 
 		// curl speaks HTTP/2 then.
 		{"quiet over https", "15s", nil, secure},
-		{"busy over https", "10m", everySecond, secure},
+		{"busy over https", "10m", everySecond(), secure},
 	} {
 		t.Run(test.room, func(t *testing.T) {
 			t.Parallel()
@@ -54,18 +58,24 @@ func TestUserWhoseClientHasVanishedLeavesInTime(t *testing.T) {
 			s, c := start(t, append(args, test.args...)...), newTLSClient(t, "HTTP/1.1")
 			c.do(t, s, "POST", "/users/bob", "")
 			phone.subscribe(t, s.url+"/chat/phone")
-			phone.wire.isDown.Store(true)
-			cut, messages := time.Now(), test.messages
-			took := eventually(t, goneWithin, "the user to leave", func() bool {
-				if len(messages) > 0 && time.Since(cut) >= time.Duration(messages[0])*time.Second {
-					c.do(t, s, "POST", "/chat/bob", "still present?")
-					messages = messages[1:]
-				}
-				return !strings.Contains(c.do(t, s, "GET", "/users", "").body, "User: phone")
-			})
-			t.Logf("it left %.1f s after the cut", took.Seconds())
+			phone.vanish(t, s, c, test.messages)
 		})
 	}
+}
+
+// vanish breaks the wire and waits until s has noticed. Bob speaks in these seconds after that.
+func (p *phone) vanish(t *testing.T, s *server, c *tlsClient, seconds []int) {
+	t.Helper()
+	p.wire.isDown.Store(true)
+	cut := time.Now()
+	took := eventually(t, goneWithin, "the user to leave", func() bool {
+		if len(seconds) > 0 && time.Since(cut) >= time.Duration(seconds[0])*time.Second {
+			c.do(t, s, "POST", "/chat/bob", "still present?")
+			seconds = seconds[1:]
+		}
+		return !strings.Contains(c.do(t, s, "GET", "/users", "").body, "User: phone")
+	})
+	t.Logf("it left %.1f s after the cut", took.Seconds())
 }
 
 // An outage of 15 s, such as a tunnel, ends no stream, and nothing is lost.

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,8 +43,8 @@ type Entry struct {
 	Number   int
 	Text     []byte
 
-	// Damaged means that someone has changed or removed the entry after it had been appended. Then
-	// Revision is that of the damage, and Text is nil.
+	// Damaged means that the entry was changed or removed after it had been appended: by someone, or
+	// by a node because a snapshot includes it. Then Revision is that of the change, and Text is nil.
 	Damaged bool
 }
 
@@ -52,11 +53,12 @@ var (
 	errOrder   = errors.New("the watch left out an entry, or this one is not the next of its node")
 )
 
-// Entries yields all entries after Session.At, in order and without gaps, and then each new one as
-// it arrives. It survives endpoints that fail. It ends with ctx's error, or with ErrReplaced,
-// ErrRestored, ErrTrimmed or ErrIncomplete. It looks for these when it starts a watch, and when an
-// entry is not the next of its node. While a watch is running, Append detects ErrReplaced and
-// ErrRestored first. last has the number of each node's last entry up to Session.At.
+// Entries yields all entries after Session.At in order, without leaving one out, and then each new
+// one as it arrives. It survives endpoints that fail. It ends with ctx's error, or with
+// ErrReplaced, ErrRestored, ErrTrimmed or ErrIncomplete. It looks for these when it starts a watch,
+// and when an entry is not the next of its node. While a watch is running, Append detects
+// ErrReplaced and ErrRestored first. last has the number of each node's last entry up to
+// Session.At.
 func (s *Session) Entries(ctx context.Context, last map[string]int) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		r := &entryReader{session: s, client: s.began.clone(), yield: yield, position: s.At, floor: s.At,
@@ -100,7 +102,7 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 		last := log.entry(r.last.Node, r.last.Number)
 		seen := s.observe(0)
 		isFirst := true
-		page, err := r.client.hedge(ctx, slowAfter, func() transaction {
+		page, err := r.client.hedge(ctx, slowAfter, func() transaction { // called for each attempt
 			if !isFirst {
 				limit = max(1, limit/4)
 			}
@@ -126,8 +128,11 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 			return ErrRestored
 		case removed > r.position:
 			return ErrTrimmed
-		case r.last.Revision > removed && page.lacks(log, r.last):
-			return ErrRestored
+		}
+		if r.last.Revision > removed {
+			if lost, err := r.client.lacks(ctx, page, r.last); lost || err != nil {
+				return cmp.Or(err, ErrRestored)
+			}
 		}
 		entries := page.first()
 		if err := r.checkCounts(ctx, page); err != nil {
@@ -151,12 +156,28 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 	}
 }
 
-// lacks reports whether the log never had e, according to a response with e's key and its node's.
-// If e's key is missing, but its node has counted e, then someone has removed it.
-func (r transactionResponse) lacks(log *Log, e Entry) bool {
-	found := r.find(log.entry(e.Node, e.Number))
-	isRemoved := found.Version == 0 && r.find(log.key("nodes/"+e.Node)).Version >= int64(e.Number)
-	return found.Created != e.Revision && !isRemoved
+// lacks reports whether the log never had e, given a response with e's key and its node's count. If
+// e's key is missing, it may have been removed: then its node has counted e or, if e was put by
+// someone else, etcd's history has it.
+func (c *client) lacks(ctx context.Context, r transactionResponse, e Entry) (bool, error) {
+	key := c.log.entry(e.Node, e.Number)
+	found, count := r.find(key), r.find(c.log.key("nodes/"+e.Node))
+	if found.Created == e.Revision || found.Version == 0 && count.Version >= int64(e.Number) {
+		return false, nil
+	}
+	wasPut, err := c.wasPut(ctx, key, e.Revision)
+	return !wasPut, err
+}
+
+// wasPut reports whether etcd's history has a put of key at this revision.
+func (c *client) wasPut(ctx context.Context, key []byte, revision int64) (bool, error) {
+	read := stat(key)
+	read.Range.Revision = revision
+	response, err := c.hedge(ctx, slowAfter, same(transaction{Success: []operation{read}}))
+	if hasMessage(err, noRevision) {
+		return false, nil
+	}
+	return response.find(key).Modified == revision, err
 }
 
 // parse returns the node and number of an entry with this key, or false if it is not an entry.
@@ -188,10 +209,7 @@ func (r *entryReader) handle(kv keyValue) error {
 			clear(r.numbers)
 			r.floor = r.position
 		}
-		// A first entry may have been put by hand, and be removed again; a second one hardly ever is.
-		if number > 1 {
-			r.last = Entry{Revision: kv.Modified, Node: node, Number: number}
-		}
+		r.last = Entry{Revision: kv.Modified, Node: node, Number: number}
 	}
 	if !r.yield(e, nil) {
 		return errStopped
@@ -317,7 +335,7 @@ func (r *entryReader) watch(ctx context.Context) error {
 				}
 			}
 			r.session.observe(r.position)
-			// The first message has no events, so this check precedes every event.
+			// The first message has no events, so another cluster is noticed before any event.
 			cluster := message.Result.Header.Cluster
 			if !ok || message.Result.Canceled || message.Error != nil || r.client.note(cluster, nil) != nil {
 				r.client.move()

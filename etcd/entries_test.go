@@ -630,3 +630,23 @@ func TestEntriesWaitForEtcd(t *testing.T) {
 		f.mustRead(t, "a/2=y")
 	})
 }
+
+// A stranger has put a node's next entries, which the node discards. Then entries are read anew.
+func TestDiscardedEntriesOfAStrangerAreNotMissed(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		mustAppend(t, s, "a", 1, "x")
+		f := follow(t.Context(), s)
+		f.mustRead(t, "a/1=x")
+		for n := 2; n <= 4; n++ {
+			strangers := w.put(fmt.Sprint("lobby/log/a/", n), "garbage")
+			f.mustRead(t, fmt.Sprintf("a/%d=garbage", n))
+			s.Discard(t.Context(), Entry{Revision: strangers, Node: "a", Number: n})
+			f.mustRead(t, fmt.Sprintf("a/%d is damaged", n))
+		}
+		w.put("lobby/log/a/999", "garbage") // out of order, so a page is read
+		f.mustRead(t, "a/999=garbage")
+		mustAppend(t, s, "a", 2, "y")
+		f.mustRead(t, "a/2=y")
+	})
+}

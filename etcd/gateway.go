@@ -57,6 +57,7 @@ type rangeRequest struct {
 	MinModified int64  `json:"min_mod_revision,omitempty"`
 	MaxModified int64  `json:"max_mod_revision,omitempty"`
 	KeysOnly    bool   `json:"keys_only,omitempty"`
+	Revision    int64  `json:"revision,omitempty"` // the one at which to read; 0 for the current one
 }
 
 type rangeResponse struct {
@@ -210,8 +211,9 @@ func pause(ctx context.Context) {
 // hedge sends a transaction to one endpoint after another until one of them responds. It goes on to
 // the next one retryDelay after a failure, or if there is no response within the time slow. A slow
 // endpoint may still respond after that, and a stalled one delays nothing for long. Each endpoint
-// is sent what request returns at that moment. The only errors are ctx's and, if one endpoint
-// rejects a change as too large, ErrTooLarge; another endpoint may have executed that change.
+// is sent what request returns at that moment. The only errors are ctx's and those that one endpoint
+// decides: a change is too large (ErrTooLarge; another endpoint may have executed it), or etcd does
+// not have the revision at which to read.
 func (c *client) hedge(
 	ctx context.Context, slow time.Duration, request func() transaction,
 ) (response transactionResponse, err error) {
@@ -248,8 +250,8 @@ func (c *client) hedge(
 			c.move()
 			next.Reset(slow)
 		case t := <-tries:
-			isChange := t.request.Compare != nil
-			if t.err == nil || isChange && errors.Is(t.err, ErrTooLarge) {
+			isTooLarge := t.request.Compare != nil && errors.Is(t.err, ErrTooLarge)
+			if t.err == nil || isTooLarge || hasMessage(t.err, noRevision) {
 				*c = *t.client
 				return t.response, t.err
 			}
@@ -359,6 +361,9 @@ func (c *client) post(ctx context.Context, path string, request any) (*http.Resp
 	failure.Message = cmp.Or(failure.Message, http.StatusText(response.StatusCode))
 	return nil, failure
 }
+
+// noRevision is in etcd's message that a revision was compacted, or is in the future.
+const noRevision = "required revision"
 
 // hasMessage reports whether err is an error response of etcd with one of these messages.
 func hasMessage(err error, messages ...string) bool {

@@ -298,7 +298,18 @@ func (w *world) wake() {
 
 // find executes a range.
 func (w *world) find(r rangeRequest) (a rangeResponse) {
-	for key, kv := range w.keys {
+	keys := w.keys
+	if r.Revision > 0 {
+		keys = map[string]keyValue{}
+		for _, change := range w.history {
+			if change.kv.Modified <= r.Revision && !change.removed {
+				keys[string(change.kv.Key)] = change.kv
+			} else if change.kv.Modified <= r.Revision {
+				delete(keys, string(change.kv.Key))
+			}
+		}
+	}
+	for key, kv := range keys {
 		isIn := key == string(r.Key) || r.End != nil && key >= string(r.Key) && key < string(r.End)
 		if isIn && kv.Modified >= r.MinModified && (r.MaxModified == 0 || kv.Modified <= r.MaxModified) {
 			if r.KeysOnly {
@@ -398,7 +409,15 @@ func (m *member) serve(c *call) {
 	var response any
 	switch c.path {
 	case "/v3/kv/txn":
-		response = w.transact(decode[transaction](c.body))
+		t := decode[transaction](c.body)
+		if len(t.Success) > 0 && t.Success[0].Range != nil {
+			at := t.Success[0].Range.Revision
+			if at > 0 && at < w.compacted || at > w.revision {
+				c.fail(http.StatusBadRequest, "etcdserver: mvcc: required revision has been compacted")
+				return
+			}
+		}
+		response = w.transact(t)
 	case "/v3/maintenance/status":
 		response = transactionResponse{Header: header{Cluster: w.cluster, Revision: w.revision}}
 	case "/v3/kv/compaction":

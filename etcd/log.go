@@ -58,8 +58,8 @@ type acknowledgement struct {
 }
 
 // Begin opens the lobby's log, or creates it with these settings if it does not exist. If only the
-// settings key was removed, it keeps all else, because that is how an operator asks for a new epoch.
-// It fails if all endpoints do; callers retry. seen is the last entry, without its text,
+// settings key was removed, it keeps all else, because that is how an operator asks for a new
+// epoch. It fails if all endpoints do; callers retry. seen is the last entry, without its text,
 // that an earlier node of this process has read or appended, or the zero Entry. The error is one
 // line. It matches ErrRefused if waiting does not help.
 func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session, error) {
@@ -80,8 +80,6 @@ func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session,
 			Settings: settings,
 			At:       p.At,
 			Created:  response.Header.Revision,
-			// If that entry is missing, it may have been removed because a snapshot includes it.
-			Restored: response.lacks(l, seen) && p.Removed < seen.Revision,
 			log:      l,
 			began:    c,
 			appender: c.clone(),
@@ -91,11 +89,16 @@ func (l *Log) Begin(ctx context.Context, settings string, seen Entry) (*Session,
 			appended: make(chan acknowledgement, 1),
 		}
 		s.seen <- response.Header.Revision
+		if p.Removed < seen.Revision { // Otherwise it was removed because a snapshot includes it.
+			if s.Restored, err = c.lacks(ctx, response, seen); err != nil {
+				return nil, err
+			}
+		}
 		if !response.Succeeded {
 			s.Settings, s.Created = string(response.find(lobby).Value), response.find(lobby).Created
 		}
 		s.Snapshot, err = l.readSnapshot(ctx, c, p)
-		// The endpoint may be failing, or the snapshot was removed as two were saved meanwhile.
+		// The endpoint may be failing, or two other snapshots were saved, which removes this one.
 		if err != nil && p != (pointer{}) && tries < 3 {
 			c.note("", err)
 			continue
@@ -129,6 +132,7 @@ func (l *Log) askAll(ctx context.Context, t transaction) (*client, transactionRe
 			a.client.note(a.response.Header.Cluster, err)
 			statuses <- a
 			<-areKnown
+			// The endpoint must not belong to another cluster than most.
 			if a.err = a.client.note("", nil); a.err == nil {
 				err = a.client.ask(trying, requestTimeout, "/v3/kv/txn", t, &a.response)
 				a.err = a.client.note("", err)
@@ -184,7 +188,7 @@ func (s *Session) Append(ctx context.Context, node string, number int, text []by
 		}
 	}
 	if err == ErrForgedCount {
-		// Otherwise other nodes would miss entries that never existed.
+		// Otherwise nodes that start would look for entries that never existed.
 		key := s.log.key("nodes/" + node)
 		_, err = s.appender.hedge(ctx, slowAfter, same(transaction{
 			Compare: []compare{createdIs(s.log.key("lobby"), s.Created)},
@@ -247,11 +251,19 @@ func (s *Session) append(ctx context.Context, node string, number int, text []by
 		return 0, ErrReplaced
 	case revision < seen:
 		return 0, ErrRestored
-	case count.isForged() || count.Version > int64(number),
-		count.Version == int64(number) && count.Modified != found.Created:
+	case count.isForged() || count.Version > int64(number):
 		return 0, ErrForgedCount
-	case count.Version == int64(number): // an earlier attempt succeeded
-		return count.Modified, nil
+	case count.Version == int64(number):
+		// If an earlier attempt succeeded, it put the entry and the count at the same revision. The
+		// entry may have been removed since.
+		wasPut := found.Created == count.Modified
+		if !wasPut {
+			wasPut, err = s.appender.wasPut(ctx, entry, count.Modified)
+		}
+		if err == nil && !wasPut {
+			err = ErrForgedCount
+		}
+		return count.Modified, err
 	case 0 < count.Version && count.Version < int64(number-1):
 		return 0, ErrRestored
 	case number == 1 && newState != s.state:

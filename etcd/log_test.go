@@ -666,11 +666,29 @@ func TestAppendDetectsThatTheLogWasLost(t *testing.T) {
 					t.Errorf("got %v, want %v", err, test.want)
 				}
 				if errors.Is(test.want, ErrForgedCount) && len(w.names("nodes/")) > 0 {
-					t.Error("the forged number is still in etcd")
+					t.Error("the forged count is still in etcd")
 				}
 			})
 		})
 	}
+}
+
+func TestEntryThatWasRemovedBeforeItsRetryIsInTheLog(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		mustAppend(t, s, "a", 1, "")
+		var put int64
+		w.script(func(c *call, serve func()) {
+			w.script(nil)
+			execute(c, serve)
+			put = w.revision
+			w.remove("lobby/log/a/2")
+			c.abort()
+		})
+		if got := mustAppend(t, s, "a", 2, ""); got != put {
+			t.Errorf("the revision is %d, want %d", got, put)
+		}
+	})
 }
 
 // A stranger has put a node's next entry. What it says has no effect, so the node removes it.

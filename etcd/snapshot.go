@@ -131,7 +131,7 @@ func (s *Session) SaveSnapshot(ctx context.Context, at int64, data []byte, gone 
 		return err
 	}
 	if !saved.Succeeded && parsePointer(saved.find(state).Value).ID != p.ID {
-		return nil // and no earlier attempt succeeded
+		return nil // Another snapshot was saved meanwhile. This one has no effect.
 	}
 	if p.Removed > 0 {
 		isOld := func(string) bool { return true }

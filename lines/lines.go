@@ -48,8 +48,8 @@ func (lw *Writer) writeAll(w io.Writer) {
 }
 
 // Write prints each line of p, or drops it if 100 lines are already waiting. Control characters
-// become spaces, and a line ends after 1,000 bytes, so that text from elsewhere cannot pretend to
-// be several lines or operate a terminal.
+// become spaces, and a line ends after 1,000 bytes, so that text from elsewhere cannot operate a
+// terminal or fill the log.
 func (lw *Writer) Write(p []byte) (n int, err error) {
 	for line := range strings.Lines(string(p)) {
 		select {

@@ -75,7 +75,7 @@ func ParseHost(s string) (Host, error) {
 
 // Check returns a function that reports whether a server that listens at addr answers to a Host:
 // loopback Hosts and those that are allowed. If addr is not a loopback address, it also answers to
-// IP addresses or, if none is allowed, to every Host.
+// IP addresses and, if allowed is empty, to every Host.
 func Check(addr net.Addr, allowed []Host) func(Host) bool {
 	isLocal := HostOf(addr.String()).IsLoopback()
 	return func(host Host) bool {

@@ -76,8 +76,7 @@ func (l *List) Size() int { return l.size }
 func (l *List) Body() []byte {
 	body := <-l.body // Other senders wait until it is back.
 	if body == nil {
-		for body = range l.write { // one piece
-		}
+		l.write(func(piece []byte) bool { body = piece; return true }) // A short List has one piece.
 		l.chunks = nil
 	}
 	l.body <- body

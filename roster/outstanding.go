@@ -89,7 +89,8 @@ func (r *Roster) retire(m memory) {
 // what was retired later is in the newer List too. And it is at most the List's own size.
 func (r *Roster) abandonOldest() {
 	r.prune()
-	bytes, newer := 0, r.retired // r.retired as it was when the next newer List was made, or is now
+	bytes := 0
+	newer := r.retired // from the second List on: as it was when the next newer one was made
 	for i, t := range slices.Backward(r.outstanding) {
 		if !isLong(t) {
 			continue

@@ -101,7 +101,7 @@ func (r *Roster) Add(name string) {
 		}
 	}
 	c.names = slices.Insert(c.names, at, name)
-	r.total.add(name)
+	r.total.count(name, 1)
 }
 
 // Remove removes a name that is in the roster.
@@ -109,7 +109,7 @@ func (r *Roster) Remove(name string) {
 	i, at := r.find(name)
 	c := r.change(i)
 	c.names = slices.Delete(c.names, at, at+1)
-	r.total.remove(name)
+	r.total.count(name, -1)
 	r.retire(memory{names: len(name) + nameMemory})
 	if i+1 < len(r.chunks) {
 		r.merge(i)
@@ -135,8 +135,8 @@ func (r *Roster) merge(i int) {
 // find returns the position of name, or the position where it belongs: the index of the chunk, and
 // the index in the chunk.
 func (r *Roster) find(name string) (i, at int) {
-	// The chunk is the last one that does not begin after name, or else the first. The search leaves
-	// out chunk 0: if it finds name, chunk i+1 begins with it. Otherwise chunk i+1 begins after it.
+	// The search leaves out chunk 0, so its result i means chunk i+1. If that chunk begins with name,
+	// name is in it. Otherwise it begins after name, so name belongs in chunk i.
 	i, found := slices.BinarySearchFunc(r.chunks[1:], name, compareFirst)
 	if found {
 		i++
@@ -175,16 +175,9 @@ type sums struct {
 	escapes int // bytes that JSON adds to the names: a backslash before each \ and "
 }
 
-func (s *sums) add(name string) {
-	s.names++
-	s.bytes += len(name)
-	s.escapes += escapes(name)
+// count adds n times the figures of name; n is -1 if name is removed.
+func (s *sums) count(name string, n int) {
+	s.names += n
+	s.bytes += n * len(name)
+	s.escapes += n * (strings.Count(name, `"`) + strings.Count(name, `\`))
 }
-
-func (s *sums) remove(name string) {
-	s.names--
-	s.bytes -= len(name)
-	s.escapes -= escapes(name)
-}
-
-func escapes(name string) int { return strings.Count(name, `"`) + strings.Count(name, `\`) }

@@ -161,7 +161,7 @@ func (s *sender) send(data []byte) error {
 
 func (s *sender) write(data []byte) error {
 	size := len(data)
-	s.parts = append(s.parts[:0], nil, data)
+	s.parts = append(s.parts[:0], nil, data) // nil is for the size of the chunk
 	for size > 0 {
 		more := s.body.More(maxWrite - size)
 		if len(more) == 0 {
