@@ -129,9 +129,7 @@ func TestClusterIsSkippedWithoutEtcd(t *testing.T) {
 	}
 }
 
-// startEtcdsFor starts etcd servers for a test.
-func startEtcdsFor(t *testing.T) *cluster {
-	t.Helper()
+func TestEtcdServersHaveAnotherLeaderAfterAKillAndLeaveNothingBehind(t *testing.T) {
 	if _, err := findEtcd(); err != nil {
 		t.Skip(err)
 	}
@@ -140,11 +138,6 @@ func startEtcdsFor(t *testing.T) *cluster {
 	if err := servers.startEtcds(); err != nil {
 		t.Fatal(err)
 	}
-	return servers
-}
-
-func TestEtcdHasAnotherLeaderAfterAKill(t *testing.T) {
-	servers := startEtcdsFor(t)
 	first, err := servers.awaitLeader()
 	if err != nil {
 		t.Fatal(err)
@@ -173,6 +166,15 @@ func TestEtcdHasAnotherLeaderAfterAKill(t *testing.T) {
 			t.Errorf("%s: got %d, %v", name, n, err)
 		}
 	}
+	servers.stop()
+	if left, err := os.ReadDir(servers.dir); err != nil || len(left) > 0 {
+		t.Errorf("%v is left, %v", left, err)
+	}
+	for _, e := range servers.etcds {
+		if e.cmd.ProcessState == nil {
+			t.Error("an etcd server was not stopped")
+		}
+	}
 }
 
 func TestEtcdThatReportsAnErrorIsNotHealthy(t *testing.T) {
@@ -181,20 +183,6 @@ func TestEtcdThatReportsAnErrorIsNotHealthy(t *testing.T) {
 	}, true))}}
 	if err := e.checkHealth(); err == nil {
 		t.Error("it counts as healthy")
-	}
-}
-
-func TestStoppedEtcdsLeaveNothingBehind(t *testing.T) {
-	servers := startEtcdsFor(t)
-	servers.stop()
-	left, err := os.ReadDir(servers.dir)
-	if err != nil || len(left) > 0 {
-		t.Errorf("%v is left, %v", left, err)
-	}
-	for _, e := range servers.etcds {
-		if e.cmd.ProcessState == nil {
-			t.Error("an etcd server was not stopped")
-		}
 	}
 }
 

@@ -143,17 +143,6 @@ func TestShortKeepAliveDelaysNeitherEventsNorComments(t *testing.T) {
 	})
 }
 
-func TestEventAfterASilenceIsSentAtOnce(t *testing.T) {
-	inBubble(t, defaultHistory, defaultKeepAlive, func(b *bubble) {
-		r := b.open("")
-		for range 3 {
-			b.append("hello")
-			b.expect(r, "hello")
-			time.Sleep(aMoment)
-		}
-	})
-}
-
 // Twice as many events add one round, and no number of them adds more than maxRounds.
 func TestGatheringTimeGrowsSlowlyWithTheNumberOfEvents(t *testing.T) {
 	const round = minRound // without readers
@@ -447,33 +436,6 @@ func FuzzAppend(f *testing.F) {
 			b.expect(r, text)
 		})
 	})
-}
-
-// BenchmarkAppend measures the time from an event until the last waiting reader runs, and how much
-// of it the owner is busy.
-func BenchmarkAppend(b *testing.B) {
-	for _, waiting := range []int{1, 1_000, 10_000} {
-		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
-			var passed sync.WaitGroup
-			c := New(defaultHistory, defaultKeepAlive)
-			var held time.Duration
-			for b.Loop() {
-				b.StopTimer()
-				sealed := c.filling.sealed
-				for range waiting {
-					passed.Go(func() { <-sealed })
-				}
-				runtime.Gosched()
-				c.gatherUntil = time.Time{}
-				b.StartTimer()
-				begin := time.Now()
-				c.Append("alice", ": ", "hello")
-				held += time.Since(begin)
-				passed.Wait()
-			}
-			b.ReportMetric(float64(held.Nanoseconds())/float64(b.N), "held-ns/op")
-		})
-	}
 }
 
 // BenchmarkDelivery measures deliveryCost, the processor time for waking one reader and writing to

@@ -58,7 +58,8 @@ const (
 	isInvisible   = ", which is not visible; leave it out"
 )
 
-// invalidNames holds the errors for invalid names.
+// invalidNames holds the errors for invalid names. Which other code points are invalid is tested by
+// means of wantName.
 var invalidNames = map[string]string{
 	"":             "the name is empty",
 	".":            `a name cannot be ".", because clients remove it from URLs`,
@@ -72,63 +73,32 @@ var invalidNames = map[string]string{
 	strings.Repeat("a\u0301", 33): "the name has 66 code points; at most 64 are allowed",
 
 	"a b":        "the name contains U+0020, which is white space" + useDash,
-	"\t":         "the name contains U+0009, which is white space" + useDash,
 	"a\n":        "the name contains U+000A, which is white space" + useDash,
-	"\r":         "the name contains U+000D, which is white space" + useDash,
 	"a\u0085":    "the name contains U+0085, which is white space" + useDash,
-	"a\u00a0b":   "the name contains U+00A0, which is white space" + useDash,
-	"a\u1680b":   "the name contains U+1680, which is white space" + useDash,
-	"a\u2007b":   "the name contains U+2007, which is white space" + useDash,
 	"a\u2028b":   "the name contains U+2028, which is white space" + useDash,
-	"a\u2029b":   "the name contains U+2029, which is white space" + useDash,
-	"a\u202fb":   "the name contains U+202F, which is white space" + useDash,
 	"a\u3000b":   "the name contains U+3000, which is white space" + useDash,
 	"\x00":       "the name contains U+0000" + isControl,
 	"a\x1b[m":    "the name contains U+001B" + isControl,
-	"a\x7f":      "the name contains U+007F" + isControl,
 	"a\u009f":    "the name contains U+009F" + isControl,
 	"a\u00ad":    "the name contains U+00AD" + isFormat,
-	"a\u180e":    "the name contains U+180E" + isFormat,
-	"a\u200b":    "the name contains U+200B" + isFormat,
-	"a\u200e":    "the name contains U+200E" + isFormat,
 	"\u202ea":    "the name contains U+202E" + isFormat,
-	"a\u2060":    "the name contains U+2060" + isFormat,
 	"\ufeffa":    "the name contains U+FEFF" + isFormat,
 	"\ue000":     "the name contains U+E000" + isPrivate,
-	"\U00100000": "the name contains U+100000" + isPrivate,
 	"\ufdd0":     "the name contains U+FDD0" + isNoCharacter,
-	"\uffff":     "the name contains U+FFFF" + isNoCharacter,
 	"\U0001fffe": "the name contains U+1FFFE" + isNoCharacter,
 
 	"a\u034f":               "the name contains U+034F" + isInvisible,
-	"\u115f":                "the name contains U+115F" + isInvisible,
-	"\u1160":                "the name contains U+1160" + isInvisible,
-	"a\u17b4":               "the name contains U+17B4" + isInvisible,
-	"a\u17b5":               "the name contains U+17B5" + isInvisible,
-	"a\u180b":               "the name contains U+180B" + isInvisible,
 	"a\u180f":               "the name contains U+180F" + isInvisible,
-	"a\u2065":               "the name contains U+2065" + isInvisible,
 	"\u2800":                "the name contains U+2800" + isInvisible,
 	"\u3164":                "the name contains U+3164" + isInvisible,
-	"\uffa0":                "the name contains U+FFA0" + isInvisible,
-	"a\ufff0":               "the name contains U+FFF0" + isInvisible,
-	"a\U000e0000":           "the name contains U+E0000" + isInvisible,
 	"a\U000e0001":           "the name contains U+E0001" + isFormat,
-	"a\U000e0002":           "the name contains U+E0002" + isInvisible,
-	"a\U000e0080":           "the name contains U+E0080" + isInvisible,
 	"alice\ufe0f\U000e0100": "the name contains U+E0100" + isInvisible,
-	"a\U000e01ef":           "the name contains U+E01EF" + isInvisible,
-	"a\U000e0fff":           "the name contains U+E0FFF" + isInvisible,
 
 	"\u0301":     "the name begins with U+0301" + onlyChanges,
-	"\u0903a":    "the name begins with U+0903" + onlyChanges,
 	"\u20e3":     "the name begins with U+20E3" + onlyChanges,
-	"\u200ca":    "the name begins with U+200C" + onlyChanges,
 	"\u200d💻":    "the name begins with U+200D" + onlyChanges,
-	"\ufe00a":    "the name begins with U+FE00" + onlyChanges,
 	"\ufe0fa":    "the name begins with U+FE0F" + onlyChanges,
 	"\U000e0020": "the name begins with U+E0020" + onlyChanges,
-	"\U000e007f": "the name begins with U+E007F" + onlyChanges,
 }
 
 func TestInvalidNamesAreRejected(t *testing.T) {

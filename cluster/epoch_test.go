@@ -67,19 +67,6 @@ func TestLossStartsANewEpochOnce(t *testing.T) {
 	})
 }
 
-func TestNewEpochStartsBeforeTheNodeIsReady(t *testing.T) {
-	inLobby(t, func(l *testLobby) {
-		c := l.newMachine("c")
-		c.lost = "first"
-		c.onStep = func(*machine, string) { time.Sleep(time.Second) }
-		l.start(c)
-		l.sleepUntil(3 * time.Second)
-		if at := c.when("new epoch " + c.hubEpoch); at != time.Second || c.readyAt != 2*time.Second {
-			t.Errorf("the epoch started after %v, and the node was ready after %v", at, c.readyAt)
-		}
-	})
-}
-
 func TestLossInAnotherEpochHasNoEffect(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
 		a := l.mustStart("a")

@@ -20,7 +20,8 @@ import (
 type emptyLog struct{ revision atomic.Int64 }
 
 func (l *emptyLog) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	fmt.Fprintf(w, `{"header":{"revision":"9"},"succeeded":true,"responses":[{},{"response_range":{}},`+
+	fmt.Fprintf(w, `{"header":{"cluster_id":"1","revision":"9"},"succeeded":true,`+
+		`"responses":[{},{"response_range":{}},`+
 		`{"response_range":{"kvs":[{"key":"bG9iYnkvbG9nL2EvMQ==","create_revision":"%d"}]}}]}`, l.revision.Load())
 }
 

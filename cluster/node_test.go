@@ -13,24 +13,6 @@ import (
 	"lobby/room"
 )
 
-func TestNodeIsReadyWhenItsRegistrationIsRead(t *testing.T) {
-	const delay = 50 * time.Millisecond
-	inLobby(t, func(l *testLobby) {
-		m := l.newMachine("a")
-		m.Delay = always(delay)
-		l.start(m)
-		l.sleepUntil(2*delay - 1) // one delay on the way into the log, one on the way out
-		if m.readyAt != 0 {
-			t.Errorf("the node was ready %v before its registration was read", 2*delay-m.readyAt)
-		}
-		l.sleepUntil(2 * delay)
-		if m.readyAt != 2*delay {
-			t.Error("the node is not ready although its registration was read")
-		}
-		m.expect("restore first-0")
-	})
-}
-
 func TestNodeIsReadyWhenItsHubHasAppliedTheWholeLog(t *testing.T) {
 	const pause = time.Second
 	inLobby(t, func(l *testLobby) {
@@ -53,58 +35,20 @@ func TestNodeIsReadyWhenItsHubHasAppliedTheWholeLog(t *testing.T) {
 	})
 }
 
+// Reading takes longer than a node waits for its registration, and nothing that is read counts.
 func TestReadingALongLogDoesNotEndTheNode(t *testing.T) {
-	const entries, delay = 500, 20 * time.Millisecond
+	const entries, delay = 1500, 20 * time.Millisecond
 	inLobby(t, func(l *testLobby) {
-		l.put("x", 1, registered())
-		for n := range entries - 1 {
-			l.put("x", n+2, said(fmt.Sprint(n)))
+		for n := range entries {
+			l.put("x", n+1, "garbage")
 		}
 		m := l.newMachine("a")
 		m.Delay = always(delay)
 		l.start(m)
-		const whole = (entries + 1) * delay // with the registration
-		l.sleepUntil(whole - 1)
-		if m.readyAt != 0 {
-			t.Errorf("the node was ready after %v", m.readyAt)
-		}
-		l.sleepUntil(whole)
-		if m.readyAt != whole || len(m.state) != entries-1 {
-			t.Errorf("the node was ready after %v, want %v, and its hub has had %d commands, want %d",
-				m.readyAt, whole, len(m.state), entries-1)
-		}
 		l.sleepUntil(time.Minute)
 		l.mustRun(m)
-	})
-}
-
-func TestCommandsComeBackToAllHubsInOneOrder(t *testing.T) {
-	inLobby(t, func(l *testLobby) {
-		a, c := l.newMachine("a"), l.newMachine("c")
-		a.Delay, c.Delay = always(30*time.Millisecond), always(7*time.Millisecond)
-		l.start(a)
-		l.start(c)
-		l.sleepUntil(100 * time.Millisecond)
-		for n := range 100 {
-			time.Sleep(3 * time.Millisecond)
-			a.say(fmt.Sprint(n))
-			c.say(fmt.Sprint(n))
-		}
-		l.sleepUntil(time.Second)
-		l.mustAgree(a, c)
-		for _, m := range []*machine{a, c} {
-			var got, want []string
-			for n := range 100 {
-				want = append(want, fmt.Sprintf("%s: say alice %d", m.name, n))
-			}
-			for _, what := range a.state {
-				if strings.HasPrefix(what, m.name) {
-					got = append(got, what)
-				}
-			}
-			if !slices.Equal(got, want) {
-				t.Errorf("the commands of node %s came back as %q", m.name, got)
-			}
+		if want := (entries + 1) * delay; m.readyAt != want { // with the registration
+			t.Errorf("the node was ready after %v, want %v", m.readyAt, want)
 		}
 	})
 }
@@ -213,30 +157,6 @@ func TestNodeReadsNoFasterThanItsHub(t *testing.T) {
 	})
 }
 
-func TestPagesOfAStepFollowEachOther(t *testing.T) {
-	inLobby(t, func(l *testLobby) {
-		a := l.newMachine("a")
-		a.pages = 30
-		a.onStep = func(_ *machine, what string) {
-			if strings.HasPrefix(what, "remove") {
-				time.Sleep(10 * time.Millisecond) // so that more comes out of the log in between
-			}
-		}
-		l.start(a)
-		l.put("x", 1, registered())
-		l.put("y", 1, registered())
-		l.put("x", 2, said("before"))
-		l.put("y", 2, removalText("x", 2)+said("with it"))
-		l.put("y", 3, said("after"))
-		want := []string{"restore first-0", "x: say alice before", "remove x"}
-		for n := range 29 {
-			want = append(want, fmt.Sprint("remove x after ", n+1))
-		}
-		l.sleepUntil(time.Second / 2)
-		a.expect(append(want, "y: say alice with it", "y: say alice after")...)
-	})
-}
-
 func TestNodeEndsWithItsContext(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
 		a := l.mustStart("a")
@@ -245,21 +165,5 @@ func TestNodeEndsWithItsContext(t *testing.T) {
 			t.Errorf("the node has ended: %v", a.reason)
 		}
 		a.expect("restore first-0") // and no end, because the hub has stopped before
-	})
-}
-
-func TestEveryNodeHasAUniqueName(t *testing.T) {
-	inLobby(t, func(l *testLobby) {
-		names := make(map[string]bool)
-		for range 100 {
-			node, err := NewNode(l.log.Open().Session, nil, settings, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if name := node.Name(); names[name] || len(name) != 13 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
-				t.Errorf("a node's name is %q", name)
-			}
-			names[node.Name()] = true
-		}
 	})
 }

@@ -88,7 +88,7 @@ func TestLongCommandAfterAShortOneIsSentAlone(t *testing.T) {
 func (m *machine) sayMuch(count int) (want []string) {
 	m.holdsAppends.Store(true)
 	m.say("first")
-	want = append(want, m.name+": say alice first")
+	want = append(want, m.Name()+": say alice first")
 	synctest.Wait()
 	for n := range count {
 		text := fmt.Sprintf("%0100d", n)

@@ -83,8 +83,11 @@ func TestGarbageIsSkippedByAll(t *testing.T) {
 	})
 }
 
-func TestEntriesOfAnUnregisteredNodeAreSkipped(t *testing.T) {
+func TestEntriesWithoutOneFirstRegistrationAreSkipped(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
+		l.put("w", 1, registered())
+		l.put("w", 2, registrationText("first", "second"))
+		l.put("w", 3, said("void"))
 		l.put("x", 1, said("without a registration"))
 		l.put("x", 2, said("more"))
 		l.put("y", 1, removalText("x", 1)+registered())
@@ -93,17 +96,6 @@ func TestEntriesOfAnUnregisteredNodeAreSkipped(t *testing.T) {
 		l.put("z", 1, "")
 		l.put("z", 2, registered()) // not the first entry
 		l.put("z", 3, said("hello"))
-		a.expect("restore first-0")
-		l.mustRun(a)
-	})
-}
-
-func TestSecondRegistrationIsSkipped(t *testing.T) {
-	inLobby(t, func(l *testLobby) {
-		a := l.mustStart("a")
-		l.put("x", 1, registered())
-		l.put("x", 2, registrationText("first", "second"))
-		l.put("x", 3, said("void"))
 		a.expect("restore first-0")
 		l.mustRun(a)
 	})
@@ -166,15 +158,6 @@ func TestWarningsSayWhatWasSkipped(t *testing.T) {
 	})
 }
 
-// A stranger writes in the name of a running node.
-func TestForgedEntryOfTheNodeItselfEndsIt(t *testing.T) {
-	inLobby(t, func(l *testLobby) {
-		a := l.mustStart("a")
-		l.put("a", 2, "")
-		a.mustEnd(ErrForged, 0)
-	})
-}
-
 // A stranger has put a key that the node needs for its own entry.
 func TestSkippedEntryOfTheNodeItselfIsDiscarded(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
@@ -190,32 +173,17 @@ func TestSkippedEntryOfTheNodeItselfIsDiscarded(t *testing.T) {
 }
 
 // A stranger is faster than the node, whose hub would take the stranger's commands for its own.
-func TestForgedCommandsAnswerNoRequests(t *testing.T) {
+func TestForgedEntryOfTheNodeItselfEndsIt(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
-		a := l.mustStart("a")
+		a, c := l.mustStart("a"), l.mustStart("c")
+		l.put("c", 2, "")
+		c.mustEnd(ErrForged, 0)
 		a.holdsAppends.Store(true)
 		a.say("mine")
 		synctest.Wait()
 		l.put("a", 2, said("forged")+said("forged, too"))
 		a.expect("restore first-0", "end 1")
 		a.mustEnd(ErrForged, 1)
-	})
-}
-
-// Reading a long log takes longer than quietAfter, and all of its entries are garbage.
-func TestNodeReadsALogThatDoesNotCount(t *testing.T) {
-	inLobby(t, func(l *testLobby) {
-		for n := range 500 {
-			l.put("x", n+1, "garbage")
-		}
-		a := l.newMachine("a")
-		a.Delay = always(20 * time.Millisecond)
-		l.start(a)
-		l.sleepUntil(time.Minute / 2)
-		l.mustRun(a)
-		if a.readyAt == 0 {
-			t.Error("the node was never ready")
-		}
 	})
 }
 

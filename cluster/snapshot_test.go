@@ -417,26 +417,6 @@ func TestDamageIsHealedAfterASnapshotCouldNotBeSaved(t *testing.T) {
 	})
 }
 
-// Two snapshots are saved while a node reads nothing.
-func TestNodeThatLagsFarBehindEnds(t *testing.T) {
-	inLobby(t, func(l *testLobby) {
-		a, c := l.mustStart("a"), l.mustStart("c")
-		l.put("x", 1, registered())
-		c.holdsEntries.Store(true)
-		for n := range 2 {
-			l.fill(n+2, almost)
-			a.say("hello")
-			l.mustHaveSnapshot()
-		}
-		l.sleepUntil(heartbeat / 2)
-		c.holdsEntries.Store(false)
-		l.sleepUntil(heartbeat)
-		c.mustEnd(etcd.ErrTrimmed, 0)
-		d := l.mustStart("d")
-		l.mustAgree(a, d)
-	})
-}
-
 func TestDamagedSnapshotIsExplained(t *testing.T) {
 	for _, data := range []string{
 		"", "null", "garbage", "{}", `{"room":{"lastID":"first"}}`, `{"nodes":{"a":"one"}}`,

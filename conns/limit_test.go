@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -204,53 +202,38 @@ func TestSilentConnectionKeepsItsPlaceUntilTheClientOrTheListenerCloses(t *testi
 	}
 }
 
-func TestSilentConnectionIsClosedSoonerWhileTheListenerIsCrowded(t *testing.T) {
+func TestFirstByteIsAwaitedForLongerUnlessTheListenerIsCrowded(t *testing.T) {
+	const never = time.Hour
 	for _, test := range []struct {
-		crowdedAfter time.Duration
-		want         time.Duration
+		sentAfter, crowdedAfter time.Duration
+		took                    time.Duration
+		arrived                 bool
 	}{
-		{time.Hour, 30 * time.Second},
-		{0, 5 * time.Second},
-		{maxCrowdedSilence + 1, 2 * maxCrowdedSilence},
-		{maxSilence - 1, maxSilence},
+		{0, never, 0, true},
+		{maxSilence - 1, never, maxSilence - 1, true},
+		{maxSilence + 1, never, 30 * time.Second, false},
+		{never, 0, 5 * time.Second, false},
+		{never, maxCrowdedSilence + 1, 2 * maxCrowdedSilence, false},
+		{never, maxSilence - 1, maxSilence, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			l := limit(nil, 1, nil)
 			client, conn := net.Pipe()
 			defer client.Close()
-			begin := time.Now()
+			begin, first := time.Now(), make([]byte, 1)
 			time.AfterFunc(test.crowdedAfter, func() { l.places <- struct{}{} })
-			if l.awaitByte(conn, make([]byte, 1)) {
-				t.Error("a byte arrived")
+			time.AfterFunc(test.sentAfter, func() { io.WriteString(client, "first") })
+			arrived := l.awaitByte(conn, first)
+			if took := time.Since(begin); took != test.took || arrived != test.arrived {
+				t.Errorf("%+v: took %v, and a byte arrived: %t", test, took, arrived)
 			}
-			if took := time.Since(begin); took != test.want {
-				t.Errorf("crowded after %v: waited %v, want %v", test.crowdedAfter, took, test.want)
-			}
-		})
-	}
-}
-
-func TestFirstByteMayBeLateButNotTooLate(t *testing.T) {
-	for _, test := range []struct {
-		after time.Duration
-		want  bool
-	}{{0, true}, {maxSilence - 1, true}, {maxSilence + 1, false}} {
-		synctest.Test(t, func(t *testing.T) {
-			client, conn := net.Pipe()
-			defer client.Close()
-			time.AfterFunc(test.after, func() { io.WriteString(client, "first") })
-			first := make([]byte, 1)
-			if got := limit(nil, 1, nil).awaitByte(conn, first); got != test.want {
-				t.Fatalf("after %v: a byte arrived: %t, want %t", test.after, got, test.want)
-			}
-			if !test.want {
-				conn.Close()
+			if !arrived {
 				return
 			}
-			time.Sleep(time.Hour)
+			time.Sleep(time.Hour) // the time limit must not apply to the rest
 			rest := make([]byte, len("irst"))
 			if _, err := conn.Read(rest); string(first)+string(rest) != "first" || err != nil {
-				t.Errorf("after %v: read %q, then %q, %v", test.after, first, rest, err)
+				t.Errorf("%+v: read %q, then %q, %v", test, first, rest, err)
 			}
 		})
 	}
@@ -450,12 +433,8 @@ func TestListenerRetriesAfterPausesThatGrow(t *testing.T) {
 		errs []error
 		want []time.Duration
 	}{
-		{errs: []error{noFile}, want: growing},
-		{errs: []error{other}, want: growing},
-		{
-			errs: []error{noFile, other, nil},
-			want: []time.Duration{5 * ms, 10 * ms, 0, 5 * ms, 10 * ms},
-		},
+		{[]error{noFile}, growing},
+		{[]error{noFile, other, nil}, []time.Duration{5 * ms, 10 * ms, 0, 5 * ms, 10 * ms}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := &scripted{test.errs, make(chan time.Time), make(chan struct{})}
@@ -503,68 +482,5 @@ func TestConnWritesAsItsTCPConnDoes(t *testing.T) {
 		if got.Op != want.Op {
 			t.Errorf("%s uses %s for a Conn, want %s as for its TCPConn", what, got.Op, want.Op)
 		}
-	}
-}
-
-func TestPlacesAreNeverExceededAndAllComeBack(t *testing.T) {
-	const places, clients, rounds = 8, 32, 50
-	l := listen(t, places, sayFull)
-	var inUse, most, received atomic.Int64
-	var servers, callers sync.WaitGroup
-	serve := func(conn net.Conn) {
-		io.WriteString(conn, "welcome")
-		if rand.N(2) == 0 {
-			io.Copy(io.Discard, conn)
-		}
-		inUse.Add(-1)
-		for range 1 + rand.N(2) {
-			conn.Close()
-		}
-	}
-	servers.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			most.Store(max(most.Load(), inUse.Add(1)))
-			servers.Go(func() { serve(conn) })
-		}
-	})
-	call := func() {
-		conn, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer conn.Close()
-		conn.Write([]byte("hello")) // fails if the server has closed at once
-		if rand.N(4) > 0 {
-			n, _ := conn.Read(make([]byte, 1))
-			received.Add(int64(n))
-		}
-	}
-	for range clients {
-		callers.Go(func() {
-			for range rounds {
-				call()
-			}
-		})
-	}
-	callers.Wait()
-	l.Close()
-	servers.Wait()
-	if got := most.Load(); got > places || got < 2 {
-		t.Errorf("%d connections at once, want several and at most %d", got, places)
-	}
-	for range places { // Connections without a byte are closed in their own goroutines.
-		select {
-		case l.places <- struct{}{}:
-		case <-time.After(10 * time.Second):
-			t.Fatal("a place is in use although all connections are closed")
-		}
-	}
-	if received.Load() == 0 {
-		t.Error("no client received anything")
 	}
 }

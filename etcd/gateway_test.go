@@ -46,7 +46,7 @@ type world struct {
 	tokens    map[string]bool
 	asked     []string      // the path of each request that was served
 	watches   int           // number of open watches
-	late      time.Duration // of all that members send over connections made from now on
+	late      time.Duration // of each response, and of each message of a watch
 }
 
 // testPiece is the size of a snapshot's pieces in the tests.
@@ -76,6 +76,16 @@ type call struct {
 
 // hang waits until the client has disconnected.
 func (c *call) hang() { <-c.r.Context().Done() }
+
+// delay waits, unless the client disconnects.
+func (c *call) delay(late time.Duration) {
+	if late > 0 {
+		select {
+		case <-time.After(late):
+		case <-c.r.Context().Done():
+		}
+	}
+}
 
 // abort closes the connection before the response is complete.
 func (c *call) abort() { panic(http.ErrAbortHandler) }
@@ -128,7 +138,7 @@ func (w *world) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	i, _ := strconv.Atoi(strings.TrimPrefix(host, "m"))
 	m := w.members[i]
 	w.mu.Lock()
-	down, gone, late := m.down, m.gone, w.late
+	down, gone := m.down, m.gone
 	w.mu.Unlock()
 	if gone {
 		select {
@@ -141,9 +151,6 @@ func (w *world) dial(ctx context.Context, _, address string) (net.Conn, error) {
 		return nil, errors.New("connection refused")
 	}
 	here, there := net.Pipe()
-	if late > 0 {
-		there = newLateConn(there, late)
-	}
 	select {
 	case m.conns <- there:
 	case <-m.closed:
@@ -152,49 +159,6 @@ func (w *world) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	}
 	w.set(func() { m.open = append(m.open, there) })
 	return here, nil
-}
-
-// lateConn is a connection over which everything that is written arrives late.
-type lateConn struct {
-	net.Conn
-	late    time.Duration
-	written chan lateBytes
-	closed  context.Context
-	cancel  context.CancelFunc
-}
-
-type lateBytes struct {
-	bytes []byte
-	due   time.Time
-}
-
-func newLateConn(conn net.Conn, late time.Duration) *lateConn {
-	c := &lateConn{Conn: conn, late: late, written: make(chan lateBytes, 100)}
-	c.closed, c.cancel = context.WithCancel(context.Background())
-	go func() {
-		for c.closed.Err() == nil {
-			select {
-			case b := <-c.written:
-				select {
-				case <-time.After(time.Until(b.due)):
-					conn.Write(b.bytes)
-				case <-c.closed.Done():
-				}
-			case <-c.closed.Done():
-			}
-		}
-	}()
-	return c
-}
-
-func (c *lateConn) Write(b []byte) (int, error) {
-	c.written <- lateBytes{bytes.Clone(b), time.Now().Add(c.late)}
-	return len(b), nil
-}
-
-func (c *lateConn) Close() error {
-	c.cancel()
-	return c.Conn.Close()
 }
 
 // newLog returns the log of the lobby called lobby, as a new process would open it.
@@ -418,13 +382,14 @@ func (m *member) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	c := &call{r.URL.Path, body, rw, r}
 	m.world.mu.Lock()
-	script := m.script
+	script, late := m.script, m.world.late
 	m.world.mu.Unlock()
 	if script != nil {
 		script(c, func() { m.serve(c) })
-		return
+	} else {
+		m.serve(c)
 	}
-	m.serve(c)
+	c.delay(late)
 }
 
 func (m *member) serve(c *call) {
@@ -503,20 +468,18 @@ func (c *call) say(text string) {
 	c.w.(http.Flusher).Flush()
 }
 
-type watchRequest struct {
-	Create struct {
-		Key   []byte `json:"key"`
-		End   []byte `json:"range_end"`
-		Start int64  `json:"start_revision"`
-	} `json:"create_request"`
-}
-
 // watch serves a watch until the client disconnects. The caller holds w.mu.
 func (m *member) watch(c *call) {
 	w := m.world
 	w.watches++
 	defer func() { w.watches-- }()
-	request := decode[watchRequest](c.body).Create
+	request := decode[struct {
+		Create struct {
+			Key   []byte `json:"key"`
+			End   []byte `json:"range_end"`
+			Start int64  `json:"start_revision"`
+		} `json:"create_request"`
+	}](c.body).Create
 	next := request.Start
 	line := strings.Replace(created, `{"revision"`, `{"cluster_id":"`+w.cluster+`","revision"`, 1)
 	if next <= w.compacted {
@@ -530,12 +493,13 @@ func (m *member) watch(c *call) {
 			}
 		}
 		next = max(next, w.revision+1)
-		changed := w.changed
+		changed, late := w.changed, w.late
 		if m.muted {
 			line = ""
 		}
 		w.mu.Unlock()
 		if line != "" {
+			c.delay(late)
 			c.say(line)
 		}
 		line = ""
@@ -603,15 +567,6 @@ func (f follower) mustEnd(t *testing.T, want error) {
 	t.Helper()
 	if item := f.next(t); !errors.Is(item.err, want) {
 		t.Fatalf("read %v, want the end with %v", item, want)
-	}
-}
-
-// mustRest fails the test if there is another item.
-func (f follower) mustRest(t *testing.T) {
-	t.Helper()
-	synctest.Wait()
-	if len(f) > 0 {
-		t.Fatalf("also read %v", <-f)
 	}
 }
 

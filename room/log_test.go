@@ -3,7 +3,6 @@ package room
 // Commands as text.
 
 import (
-	"bytes"
 	"slices"
 	"strings"
 	"testing"
@@ -12,46 +11,29 @@ import (
 	"lobby/chat"
 )
 
-func mustName(t testing.TB, s string) chat.Name {
-	t.Helper()
-	name, err := chat.ParseName(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return name
-}
-
 func TestCommandsAreReadAsTheyWereWritten(t *testing.T) {
-	alice := mustName(t, "álicé-😀")
-	hello, err := chat.ParseText("hello\r\n\tthere: you\u2028there\n\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := []Command{
-		{Verb: Join, Name: alice},
-		{Verb: Leave, Name: alice},
-		{Verb: Say, Name: alice, Text: hello},
-		{Verb: Open, Name: alice},
-		{Verb: Release, Name: alice, Arrival: 12},
-		{Verb: Sync},
-	}
-	texts := []string{
-		"join\x1fálicé-😀\x1e",
-		"leave\x1fálicé-😀\x1e",
-		"say\x1fálicé-😀\x1fhello\n\tthere: you\nthere\n\x1e",
-		"open\x1fálicé-😀\x1e",
-		"release\x1fálicé-😀\x1f12\x1e",
-		"sync\x1e",
-	}
-	var text []byte
-	for i, c := range all {
-		before := bytes.Clone(text)
-		text = c.AppendTo(text)
-		if want := string(before) + texts[i]; string(text) != want {
-			t.Fatalf("AppendTo of %s makes %q, want %q", c.Verb, text, want)
+	alice := chat.UncheckedName("álicé-😀")
+	hello := chat.UncheckedText("hello\n\tthere: you\nthere\n")
+	var all []Command
+	var written, want string
+	for _, test := range []struct {
+		command Command
+		text    string
+	}{
+		{Command{Verb: Join, Name: alice}, "join\x1fálicé-😀\x1e"},
+		{Command{Verb: Leave, Name: alice}, "leave\x1fálicé-😀\x1e"},
+		{Command{Verb: Say, Name: alice, Text: hello},
+			"say\x1fálicé-😀\x1fhello\n\tthere: you\nthere\n\x1e"},
+		{Command{Verb: Open, Name: alice}, "open\x1fálicé-😀\x1e"},
+		{Command{Verb: Release, Name: alice, Arrival: 12}, "release\x1fálicé-😀\x1f12\x1e"},
+		{Command{Verb: Sync}, "sync\x1e"},
+	} {
+		all, want = append(all, test.command), want+test.text
+		if written = string(test.command.AppendTo([]byte(written))); written != want {
+			t.Fatalf("AppendTo of %s makes %q, want %q", test.command.Verb, written, want)
 		}
-		if got, err := ParseCommands(string(text)); err != nil || !slices.Equal(got, all[:i+1]) {
-			t.Errorf("ParseCommands(%q) = %v, %v, want %v", text, got, err, all[:i+1])
+		if got, err := ParseCommands(written); err != nil || !slices.Equal(got, all) {
+			t.Errorf("ParseCommands(%q) = %v, %v, want %v", written, got, err, all)
 		}
 	}
 	for _, verb := range []Verb{Watch, List} {

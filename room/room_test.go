@@ -24,7 +24,7 @@ func (r *Room) texts() []string {
 func (r *Room) names() []string { return slices.Collect(r.Roster.NamesAfter("")) }
 
 func TestUserIsPresentWhileAJoinOrAStreamKeepsThemPresent(t *testing.T) {
-	alice := mustName(t, "alice")
+	alice := chat.UncheckedName("alice")
 	join, leave := Command{Verb: Join, Name: alice}, Command{Verb: Leave, Name: alice}
 	open, release := Command{Verb: Open, Name: alice}, Command{Verb: Release, Name: alice, Arrival: 1}
 	for _, test := range []struct {
@@ -57,8 +57,8 @@ func TestUserIsPresentWhileAJoinOrAStreamKeepsThemPresent(t *testing.T) {
 
 func TestResultsSayWhatHappened(t *testing.T) {
 	r := New(testConfig)
-	alice, bob, carol := mustName(t, "alice"), mustName(t, "bob"), mustName(t, "carol")
-	hello, _ := chat.ParseText("hello")
+	alice, bob, carol := chat.UncheckedName("alice"), chat.UncheckedName("bob"), chat.UncheckedName("carol")
+	hello := chat.UncheckedText("hello")
 	for i, test := range []struct {
 		command Command
 		seq     uint64 // of the event that the result reflects
@@ -97,7 +97,7 @@ func TestResultsSayWhatHappened(t *testing.T) {
 }
 
 func TestStreamsCountForTheNodeThatTheyAreOn(t *testing.T) {
-	r, alice := New(testConfig), mustName(t, "alice")
+	r, alice := New(testConfig), chat.UncheckedName("alice")
 	visit := Visit{alice, r.Apply("a", Command{Verb: Open, Name: alice}).Arrival}
 	release := Command{Verb: Release, Name: alice, Arrival: visit.Arrival}
 	r.Apply("b", release) // has none

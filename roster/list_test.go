@@ -95,25 +95,6 @@ func TestListHasTwoForms(t *testing.T) {
 	}
 }
 
-func TestListsOfAllSizesAreComplete(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2))
-	var r Roster
-	var names []string
-	for len(names) < 12_000 {
-		name := oddName(random)
-		if random.IntN(50) == 0 {
-			name = strings.Repeat(name, 1+random.IntN(8)) // up to the longest name
-		}
-		if at, found := slices.BinarySearch(names, name); !found {
-			names = slices.Insert(names, at, name)
-			r.Add(name)
-			if len(names)%500 == 1 {
-				checkTake(t, &r, names)
-			}
-		}
-	}
-}
-
 // The sizes of these bodies exceed that of a piece by -3 to 3 bytes.
 func TestListIsLongIfItsBodyIsLargerThanAPiece(t *testing.T) {
 	for _, form := range []Form{Text, JSON} {
@@ -245,35 +226,4 @@ func TestListsAreReadWhileTheRosterChanges(t *testing.T) {
 			}
 		}
 	}
-}
-
-func BenchmarkList(b *testing.B) {
-	for _, n := range []int{10, 1_000, 100_000} {
-		for form, name := range []string{"text", "JSON"} {
-			b.Run(fmt.Sprintf("names=%d/unchanged/%s", n, name), func(b *testing.B) {
-				r := rosterOf(n, 20)
-				for b.Loop() {
-					send(r, Form(form))
-				}
-			})
-			b.Run(fmt.Sprintf("names=%d/changed/%s", n, name), func(b *testing.B) {
-				r := rosterOf(n, 20)
-				for b.Loop() {
-					r.Add("alice")
-					send(r, Form(form))
-					r.Remove("alice")
-				}
-			})
-		}
-	}
-}
-
-// send takes a List and reads it to its end.
-func send(r *Roster, form Form) (size int) {
-	l := r.Take(form)
-	for piece := range l.Pieces() {
-		size += len(piece)
-	}
-	l.Return()
-	return size
 }

@@ -230,24 +230,8 @@ func TestNamesAfterAnyNameAreInOrder(t *testing.T) {
 				t.Errorf("of %d names, %d follow %q, want %d", n, len(got), edge.after, len(edge.want))
 			}
 		}
-	}
-}
-
-func TestNamesAfterMayBeReadInPages(t *testing.T) {
-	r := rosterOf(3*maxChunk, 7)
-	for _, most := range []int{1, maxChunk, maxChunk + 1} { // names per page
-		var got []string
-		for after, more := "", true; more; {
-			more = false
-			for name := range r.NamesAfter(after) {
-				if got = append(got, name); len(got)%most == 0 {
-					after, more = name, true
-					break
-				}
-			}
-		}
-		if want := slices.Collect(rosterOf(3*maxChunk, 7).NamesAfter("")); !slices.Equal(got, want) {
-			t.Errorf("pages of %d names have %d names together, want %d", most, len(got), len(want))
+		for range r.NamesAfter("") {
+			break // A caller may stop early.
 		}
 	}
 }
@@ -261,37 +245,6 @@ func TestNamesAfterInARosterThatBecameEmpty(t *testing.T) {
 		for name := range r.NamesAfter(after) {
 			t.Errorf("%s follows %q", name, after)
 		}
-	}
-}
-
-func BenchmarkAddAndRemove(b *testing.B) {
-	for _, n := range []int{100, 100_000} {
-		b.Run(fmt.Sprintf("names=%d", n), func(b *testing.B) {
-			r := rosterOf(n, 20)
-			var others []string
-			for i := range 1000 {
-				others = append(others, numbered(i*7919%n, 21))
-			}
-			for i := 0; b.Loop(); i++ {
-				name := others[i%len(others)]
-				r.Add(name)
-				r.Remove(name)
-			}
-		})
-	}
-}
-
-// BenchmarkAddAndRemoveWhileSending includes the checks of what outstanding Lists retain.
-func BenchmarkAddAndRemoveWhileSending(b *testing.B) {
-	r := rosterOf(5000, 20)
-	for len(r.outstanding) < 5000 {
-		r.Add("x")
-		r.Remove("x")
-		r.Take(Text)
-	}
-	for b.Loop() {
-		r.Add("x")
-		r.Remove("x")
 	}
 }
 
