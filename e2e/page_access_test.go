@@ -1,6 +1,6 @@
 package e2e
 
-// Tests of the page with a screen reader, large text, a high zoom and forced colors, and with axe.
+// Tests of the page with a screen reader, large text and a high zoom, and with axe.
 
 import (
 	"fmt"
@@ -11,11 +11,11 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 )
 
-// emulate sets the medium and one media feature, in Chromium.
-func (p *tab) emulate(medium, feature, value string) {
+// setColorScheme makes Chromium prefer light or dark.
+func (p *tab) setColorScheme(scheme string) {
 	p.t.Helper()
-	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: medium,
-		Features: []*emulation.MediaFeature{{Name: feature, Value: value}}})
+	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
 }
 
 func testAnnouncements(t *testing.T, b browser) {
@@ -83,34 +83,13 @@ func TestPageLeavesRoomForTheConversationWithLargeText(t *testing.T) {
 	p.look("large_text-light", 360, 740)
 }
 
-// Forced colors drop backgrounds: the dots are borders, and the user's own lines have one.
-func testForcedColors(t *testing.T, b browser) {
-	s := start(t)
-	alice := joinWith(t, b, s, "bob")
-	say(t, s, "bob", "hello")
-	say(t, s, "alice", "hi")
-	alice.waitForLastLine("alicehi")
-	alice.emulate("", "forced-colors", "active")
-	for part, want := range map[string]string{
-		`document.getElementById("state"), "::before"`:            "solid",
-		`document.querySelector("#people li"), "::before"`:        "solid",
-		`document.querySelector("#lines .mine .text")`:            "solid",
-		`document.querySelector("#lines .said:not(.mine) .text")`: "none",
-	} {
-		if got := eval[string](alice, `getComputedStyle(`+part+`).borderTopStyle`); got != want {
-			t.Errorf("the border of %s: got %q, want %q", part, got, want)
-		}
-	}
-	alice.save("forced_colors")
-}
-
 // axe looks for what makes a page hard to use, in each state of the page.
 func testAxe(t *testing.T, b browser) {
 	axe := readFile(t, filepath.Join(npmPackages(t), "node_modules/axe-core/axe.min.js"))
 	check := func(p *tab, state string) {
 		t.Helper()
 		for _, scheme := range []string{"light", "dark"} {
-			p.emulate("", "prefers-color-scheme", scheme)
+			p.setColorScheme(scheme)
 			if found := eval[[]string](p, `(async () => {
 				const { violations } = await axe.run();
 				return violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => id + ": " + html));

@@ -152,11 +152,6 @@ func (c *chromiumTab) picture() ([]byte, error) {
 	return chromedp.Run(ctx, chromedp.CaptureScreenshot())
 }
 
-func (c *chromiumTab) pdf() ([]byte, error) {
-	printed, err := callChromium(c, page.PrintToPDF, page.PrintToPDFParams{})
-	return []byte(printed.Data), err
-}
-
 func (c *chromiumTab) close() { c.cancel() }
 
 // callChromium runs a command for which chromedp has no action.

@@ -249,7 +249,7 @@ func (p *tab) look(name string, width, height int) {
 	p.t.Helper()
 	p.must(p.resize(width, height))
 	_, scheme, _ := strings.Cut(name, "-")
-	p.emulate("", "prefers-color-scheme", scheme)
+	p.setColorScheme(scheme)
 	if wide := eval[[]string](p, `[...document.querySelectorAll("html, #log, #log li")]
 		.filter((part) => part.scrollWidth > part.clientWidth)
 		.map((part) => part.textContent)`); len(wide) > 0 {

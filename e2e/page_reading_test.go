@@ -1,17 +1,14 @@
 package e2e
 
-// Tests of how users read the conversation: long ones, copied, printed, on touch, and with names,
+// Tests of how users read the conversation: long ones, copied, on touch, and with names,
 // links and times in it. Tests of how its lines come about belong in page_test.go.
 
 import (
 	"bytes"
-	"compress/zlib"
-	"errors"
 	"fmt"
 	"image"
 	"image/color"
 	"image/png"
-	"io"
 	"net/http"
 	"regexp"
 	"slices"
@@ -298,51 +295,4 @@ func testBusyNewcomer(t *testing.T, b browser) {
 	alice := joined(t, b, f.URL, "alice")
 	alice.waitForLines("joined alice joined")
 	alice.waitForPeople("alice", "bob")
-}
-
-// All lines are printed, black on white, without the controls.
-func testPrinting(t *testing.T, b browser) {
-	s := start(t)
-	alice := joinWith(t, b, s, "bob")
-	for i := range 120 {
-		say(t, s, []string{"bob", "alice"}[i%2], fmt.Sprint("line ", i))
-	}
-	alice.waitForLastLine("aliceline 119")
-	pdf, err := alice.pdf()
-	if errors.Is(err, errors.ErrUnsupported) {
-		t.Skip("WebKit's driver can't print")
-	}
-	alice.must(err)
-	page := regexp.MustCompile(`/Type\s*/Page\b`)
-	pages := len(page.FindAll(pdf, -1))
-	for _, stream := range regexp.MustCompile(`stream\r?\n`).FindAllIndex(pdf, -1) {
-		if r, err := zlib.NewReader(bytes.NewReader(pdf[stream[1]:])); err == nil {
-			objects, _ := io.ReadAll(r)
-			pages += len(page.FindAll(objects, -1))
-		}
-	}
-	if pages < 5 {
-		t.Errorf("120 lines were printed on %d pages, want 5 or more", pages)
-	}
-}
-
-// testPrintedColors looks at what a printer gets, which only Chromium shows.
-func testPrintedColors(t *testing.T, b browser) {
-	s := start(t)
-	alice := joinWith(t, b, s, "bob")
-	say(t, s, "bob", "hello")
-	alice.waitForLastLine("bobhello")
-	alice.emulate("print", "prefers-color-scheme", "dark")
-	shown := eval[[]string](alice, `[...document.querySelectorAll(
-		"button, textarea, aside, #text-hint, #state")]
-		.filter((part) => part.checkVisibility()).map((part) => part.id || part.localName)`)
-	if len(shown) > 0 {
-		t.Errorf("controls that are printed: %q", shown)
-	}
-	colors := eval[[]string](alice, `[...new Set([...document.querySelectorAll("#lines .line *")]
-		.map((part) => getComputedStyle(part).color))]`)
-	if !slices.Equal(colors, []string{"rgb(0, 0, 0)"}) {
-		t.Errorf("colors that are printed: %q, want black", colors)
-	}
-	alice.save("print")
 }

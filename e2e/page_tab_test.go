@@ -40,7 +40,6 @@ type driver interface {
 	clickAt(x, y int) error
 	resize(width, height int) error
 	picture() ([]byte, error) // a PNG
-	pdf() ([]byte, error)     // as printed
 	close()
 }
 

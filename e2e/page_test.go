@@ -46,8 +46,6 @@ func TestPageShowsAndDoes(t *testing.T) {
 		{"the title counts unread messages", testUnread},
 		{"new lines do not move what the user reads", testReading},
 		{"a screen reader and a keyboard find everything", testAccessibility},
-		{"the printed page is black on white", testPrintedColors},
-		{"nothing vanishes in forced colors", testForcedColors},
 		{"axe finds nothing", testAxe},
 		{"everything is legible", testLooks},
 		{"everything outside the room is legible", testLooksOutside},

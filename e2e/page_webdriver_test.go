@@ -256,12 +256,6 @@ func (f *firefoxTab) picture() ([]byte, error) {
 	return shot.Data, err
 }
 
-func (f *firefoxTab) pdf() ([]byte, error) {
-	var printed struct{ Data []byte }
-	err := f.b.command("browsingContext.print", fields{"context": f.context}, &printed)
-	return printed.Data, err
-}
-
 func (f *firefoxTab) close() {
 	f.b.command("browsingContext.close", fields{"context": f.context}, nil)
 }
@@ -441,7 +435,5 @@ func (k *webkitTab) picture() ([]byte, error) {
 	}
 	return base64.StdEncoding.DecodeString(encoded)
 }
-
-func (k *webkitTab) pdf() ([]byte, error) { return nil, errors.ErrUnsupported }
 
 func (k *webkitTab) close() { k.command("DELETE", "/window", nil, nil) }
