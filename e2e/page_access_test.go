@@ -66,23 +66,6 @@ func testLargeText(t *testing.T, b browser) {
 	}
 }
 
-// The user has set the browser's font to twice its size, on a phone.
-func TestPageLeavesRoomForTheConversationWithLargeText(t *testing.T) {
-	t.Parallel()
-	s := start(t)
-	p := startChromiumWith(t, 32).open(t)
-	p.must(p.resize(360, 740))
-	p.must(p.goTo(s.url))
-	p.join("alice")
-	p.waitForState("live")
-	if high := eval[int](p, `document.getElementById("log").clientHeight`); high < 400 {
-		t.Errorf("the conversation at 200 %%: got %d px, want 400 or more", high)
-	}
-	say(t, s, "alice", numbers(0, 20)...)
-	p.waitForLastLine("aliceline 19")
-	p.look("large_text-light", 360, 740)
-}
-
 // axe looks for what makes a page hard to use, in each state of the page.
 func testAxe(t *testing.T, b browser) {
 	axe := readFile(t, filepath.Join(npmPackages(t), "node_modules/axe-core/axe.min.js"))

@@ -5,7 +5,6 @@ package e2e
 import (
 	"fmt"
 	"net/http"
-	"strings"
 	"testing"
 )
 
@@ -151,17 +150,4 @@ func testPeople(t *testing.T, b browser) {
 	mia.fill("#find", "ZO")
 	waitForValue(t, "people found", []string{"Zoe"}, mia.people)
 	mia.waitForText("others", "")
-}
-
-func TestPageDescribesItself(t *testing.T) {
-	head, _, _ := strings.Cut(start(t).do(t, "GET", "/", "").body, "</head>")
-	for _, part := range []string{
-		`name="description"`, `property="og:title"`, `og:description"`, `name="color-scheme"`,
-		`name="theme-color" media="(prefers-color-scheme: light)"`,
-		`name="theme-color" media="(prefers-color-scheme: dark)"`,
-	} {
-		if !strings.Contains(head, part) {
-			t.Errorf("the head of the page lacks %s", part)
-		}
-	}
 }

@@ -47,8 +47,7 @@ func TestPageShowsAndDoes(t *testing.T) {
 		{"new lines do not move what the user reads", testReading},
 		{"a screen reader and a keyboard find everything", testAccessibility},
 		{"axe finds nothing", testAxe},
-		{"everything is legible", testLooks},
-		{"everything outside the room is legible", testLooksOutside},
+		{"nothing is cut off", testLooks},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel() // mostly waiting

@@ -1,11 +1,9 @@
 package web
 
-// Tests of how the page's files are served, and of their size. What the page does is tested in
-// e2e/.
+// Tests of how the page's files are served. What the page does is tested in e2e/.
 
 import (
 	"bytes"
-	"compress/gzip"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -85,21 +83,4 @@ func TestRangesAreIgnored(t *testing.T) {
 			t.Errorf("Range: %.20s: %d with %d bytes", ranges, w.Code, w.Body.Len())
 		}
 	}
-}
-
-func TestPageIsSmall(t *testing.T) {
-	const maxBytes, maxCompressed = 44_000, 16_000
-	size, compressed := 0, 0
-	for _, file := range page {
-		var b bytes.Buffer
-		w := gzip.NewWriter(&b)
-		w.Write(file.content)
-		w.Close()
-		size, compressed = size+len(file.content), compressed+b.Len()
-	}
-	if size > maxBytes || compressed > maxCompressed {
-		t.Errorf("the page has %d bytes, or %d compressed, want at most %d and %d",
-			size, compressed, maxBytes, maxCompressed)
-	}
-	t.Logf("%d bytes, %d compressed", size, compressed)
 }
