@@ -142,12 +142,6 @@ func (c *chromiumTab) resize(width, height int) error {
 	return c.do(chromedp.EmulateViewport(int64(width), int64(height)))
 }
 
-func (c *chromiumTab) picture() ([]byte, error) {
-	ctx, cancel := context.WithTimeout(c.ctx, patience)
-	defer cancel()
-	return chromedp.Run(ctx, chromedp.CaptureScreenshot())
-}
-
 func (c *chromiumTab) close() { c.cancel() }
 
 // callChromium runs a command for which chromedp has no action.

@@ -20,7 +20,6 @@ type front struct {
 
 	mu      sync.Mutex
 	streams []*frontStream // all that were requested, oldest first
-	deaf    bool           // new streams deliver nothing but their head
 	handle  func(http.ResponseWriter, *http.Request) (done bool)
 }
 
@@ -76,9 +75,6 @@ func (f *front) add(r *http.Response) io.ReadCloser {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.streams = append(f.streams, s)
-	if f.deaf {
-		close(s.deaf)
-	}
 	return s
 }
 
@@ -115,13 +111,6 @@ func (f *front) swallow() {
 			close(s.deaf)
 		}
 	}
-}
-
-// setDeaf sets whether streams that open from now on are deaf.
-func (f *front) setDeaf(deaf bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.deaf = deaf
 }
 
 // asked returns how many streams were requested and how many of them are open.

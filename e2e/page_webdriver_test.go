@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -250,12 +249,6 @@ func (f *firefoxTab) resize(width, height int) error {
 		"viewport": fields{"width": width, "height": height}}, nil)
 }
 
-func (f *firefoxTab) picture() ([]byte, error) {
-	var shot struct{ Data []byte }
-	err := f.b.command("browsingContext.captureScreenshot", fields{"context": f.context}, &shot)
-	return shot.Data, err
-}
-
 func (f *firefoxTab) close() {
 	f.b.command("browsingContext.close", fields{"context": f.context}, nil)
 }
@@ -426,14 +419,6 @@ func (k *webkitTab) clickAt(x, y int) error {
 
 func (k *webkitTab) resize(width, height int) error {
 	return k.command("POST", "/window/rect", fields{"width": width, "height": height}, nil)
-}
-
-func (k *webkitTab) picture() ([]byte, error) {
-	var encoded string
-	if err := k.command("GET", "/screenshot", nil, &encoded); err != nil {
-		return nil, err
-	}
-	return base64.StdEncoding.DecodeString(encoded)
 }
 
 func (k *webkitTab) close() { k.command("DELETE", "/window", nil, nil) }
