@@ -71,6 +71,8 @@ func testAxe(t *testing.T, b browser) {
 	axe := readFile(t, filepath.Join(npmPackages(t), "node_modules/axe-core/axe.min.js"))
 	check := func(p *tab, state string) {
 		t.Helper()
+		_, err := p.run(`(async () => { ` + axe + `; return ""; })()`)
+		p.must(err)
 		for _, scheme := range []string{"light", "dark"} {
 			p.setColorScheme(scheme)
 			if found := eval[[]string](p, `(async () => {
@@ -81,21 +83,14 @@ func testAxe(t *testing.T, b browser) {
 			}
 		}
 	}
-	load := func(p *tab) {
-		t.Helper()
-		_, err := p.run(`(async () => { ` + axe + `; return ""; })()`)
-		p.must(err)
-	}
 	s := start(t)
 	door := visit(t, b, s.url, "")
-	load(door)
 	check(door, "the door")
 	door.fill("#name", "two words")
 	door.click("#join button")
 	check(door, "the door with an error")
 
 	alice := joinWith(t, b, s, "bob")
-	load(alice)
 	say(t, s, "bob", "hello alice", "see https://a.example/")
 	say(t, s, "alice", "hi")
 	alice.waitForLastLine("alicehi")
@@ -119,6 +114,5 @@ func testAxe(t *testing.T, b browser) {
 	}
 	sixth := visit(t, b, other.url, "sixth")
 	sixth.waitFor(`!document.getElementById("full").hidden`)
-	load(sixth)
 	check(sixth, "full")
 }

@@ -37,7 +37,7 @@ func TestPageWorksInEveryEngine(t *testing.T) {
 				{"copied lines read as a chat", testCopying},
 				{"URLs are links", testLinks},
 				{"the user's name stands out", testMention},
-				{"each line has a time, each day a line", testTimes},
+				{"each day begins with a line", testDays},
 				{"a newcomer to a busy room has missed nothing", testBusyNewcomer},
 				{"a new tab knows the name", testRememberedName},
 				{"the draft and unsent messages survive a reload", testUnsent},
@@ -142,7 +142,7 @@ func testDeadStream(t *testing.T, b browser) {
 		t.Errorf("streams requested: got %d, want 2", all)
 	}
 
-	for i, sign := range []string{ // that the network has changed, or that the computer slept
+	for _, sign := range []string{ // that the network has changed, or that the computer slept
 		`dispatchEvent(new Event("offline"))`,
 		`dispatchEvent(new Event("online"))`,
 		`document.dispatchEvent(new Event("resume"))`,
@@ -152,9 +152,6 @@ func testDeadStream(t *testing.T, b browser) {
 		s.do(t, "POST", "/chat/bob", sign)
 		alice.do(sign)
 		alice.waitForEnd(sign)
-		if all, _ := f.asked(); all != 3+i {
-			t.Errorf("streams requested after %s: got %d, want %d", sign, all, 3+i)
-		}
 	}
 }
 

@@ -144,7 +144,10 @@ func testLooks(t *testing.T, b browser) {
 		ada.do(`window.seconds++`)
 	}
 	ada.do(`window.ahead += 60_000`) // so that the next line starts a minute
-	f.waitForAsked(t, 2)             // as after sleep
+	eventually(t, patience, "the page to reconnect, as after sleep", func() bool {
+		all, _ := f.asked()
+		return all == 2
+	})
 	ada.waitForState("live")
 	for _, line := range [][2]string{
 		{"grace", "Did you see that? No reload, no polling: it just appears."},
