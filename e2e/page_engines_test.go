@@ -135,8 +135,8 @@ func testDeadStream(t *testing.T, b browser) {
 	alice.press(enter)
 	alice.waitForLines("joined alice joined", "joined bob joined", "said bob can you hear me?",
 		"said alice hello")
-	if took := time.Since(begin); took < 3*time.Second || took > 10*time.Second {
-		t.Errorf("the dead stream was found after %v, want 3 to 10 s", took)
+	if took := time.Since(begin); took < 3*time.Second {
+		t.Errorf("the stream was taken for dead after %v, want 3 s or more", took)
 	}
 	if all, _ := f.asked(); all != 2 {
 		t.Errorf("streams requested: got %d, want 2", all)
@@ -213,13 +213,11 @@ func testNotSent(t *testing.T, b browser) {
 func testHistory(t *testing.T, b browser) {
 	s := start(t, "-grace", "1m") // for a reload on a busy machine
 	s.do(t, "POST", "/users/bob", "")
-	for i := range 150 {
-		s.do(t, "POST", "/chat/bob", fmt.Sprint(i))
-	}
+	say(t, s, "bob", numbers(0, 150)...)
 	alice := visit(t, b, s.url, "alice")
 	var want []string
-	for i := 50; i < 150; i++ {
-		want = append(want, fmt.Sprint("said bob ", i))
+	for _, text := range numbers(50, 100) {
+		want = append(want, "said bob "+text)
 	}
 	want = append(want, "mark ↑ before you joined", "joined alice joined")
 	alice.waitForLines(want...)
