@@ -1,9 +1,11 @@
 package web
 
-// Tests of how the page's files are served. What the page does is tested in e2e/.
+// Tests of how the page's files are served, and of their size. What the page does is tested in
+// e2e/.
 
 import (
 	"bytes"
+	"compress/gzip"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -79,5 +81,20 @@ func TestRangesAreIgnored(t *testing.T) {
 			w.Header().Get("Content-Type") != plain.Header().Get("Content-Type") {
 			t.Errorf("Range: %.20s: %d with %d bytes", ranges, w.Code, w.Body.Len())
 		}
+	}
+}
+
+func TestPageIsSmall(t *testing.T) {
+	size := 0
+	var compressed bytes.Buffer
+	for _, file := range page {
+		size += len(file.content)
+		w := gzip.NewWriter(&compressed)
+		w.Write(file.content)
+		w.Close()
+	}
+	if size > 44_000 || compressed.Len() > 16_000 {
+		t.Errorf("the page has %d bytes, or %d compressed, want at most 44,000 and 16,000",
+			size, compressed.Len())
 	}
 }
