@@ -37,14 +37,17 @@ func TestPageWorksInEveryEngine(t *testing.T) {
 				{"copied lines read as a chat", testCopying},
 				{"URLs are links", testLinks},
 				{"the user's name stands out", testMention},
-				{"each day begins with a line", testDays},
+				{"messages are grouped, with times and days", testTimes},
 				{"a newcomer to a busy room has missed nothing", testBusyNewcomer},
+				{"the door does not wait for the script", testSlowScript},
 				{"a new tab knows the name", testRememberedName},
 				{"the draft and unsent messages survive a reload", testUnsent},
 				{"the user joins under another name", testOtherName},
+				{"a link in the room does not end it", testNameInHash},
 				{"the user comes first in the list", testPeople},
 				{"a screen reader hears what was said", testAnnouncements},
 				{"large text leaves room", testLargeText},
+				{"all lines are printed", testPrinting},
 			} {
 				t.Run(test.name, func(t *testing.T) {
 					// WebKit's tabs share a window, where a tab loses its selection to another.
@@ -225,6 +228,10 @@ func testHistory(t *testing.T, b browser) {
 	if !eval[bool](alice, `[...document.querySelectorAll(".joined")].every((line) =>
 		getComputedStyle(line).position === "relative")`) { // or WebKit paints the arrow elsewhere
 		t.Error("the arrow of an arrival is not positioned in its line")
+	}
+	if !eval[bool](alice, `[...document.querySelectorAll(".line, #people li")].every((row) =>
+		getComputedStyle(row).contain === "content")`) { // or stacked marks are painted far above
+		t.Error("a line may cover the lines of others")
 	}
 	const past = `[...document.querySelectorAll("#lines .past")].filter((row) =>
 		!row.querySelector("time")).length`

@@ -14,6 +14,13 @@ import (
 	"github.com/chromedp/cdproto/page"
 )
 
+func TestPictureOfThePageIsSmall(t *testing.T) {
+	picture := readFile(t, "../docs/page.png")
+	if limit := 150_000; len(picture) >= limit || !strings.HasPrefix(picture, "\x89PNG\r\n") {
+		t.Errorf("docs/page.png: got %d bytes, want a PNG of less than %d", len(picture), limit)
+	}
+}
+
 // The room has 5,000 users and 1,000 events per second. No other test runs meanwhile.
 func TestPageStaysSmoothInACrowd(t *testing.T) {
 	b := startChromium(t)
@@ -169,6 +176,7 @@ func testLooks(t *testing.T, b browser) {
 	ada.waitForText("rate", "12")
 	ada.look("wide-light", 1280, 760)
 	ada.look("wide-dark", 1280, 760)
+	ada.look("huge-light", 3840, 2160)
 	ada.look("narrow-dark", 390, 844)
 	ada.look("short-light", 740, 360)
 	if high := eval[int](ada, `document.getElementById("log").clientHeight`); high < 150 {
@@ -184,18 +192,24 @@ func testLooks(t *testing.T, b browser) {
 
 func abs(n int) int { return max(n, -n) }
 
-// look writes a screenshot, whose name ends with the color scheme, into e2e/screenshots, and fails
-// the test if something is cut off.
+// look takes a screenshot, whose name ends with the color scheme, and fails the test if something
+// is cut off.
 func (p *tab) look(name string, width, height int) {
 	p.t.Helper()
 	p.must(p.resize(width, height))
 	_, scheme, _ := strings.Cut(name, "-")
-	p.setColorScheme(scheme)
+	p.emulate("", "prefers-color-scheme", scheme)
 	if wide := eval[[]string](p, `[...document.querySelectorAll("html, #log, #log li")]
 		.filter((part) => part.scrollWidth > part.clientWidth)
 		.map((part) => part.textContent)`); len(wide) > 0 {
 		p.t.Errorf("%s: wider than its container: %q", name, wide)
 	}
+	p.save(name)
+}
+
+// save writes a screenshot into e2e/screenshots.
+func (p *tab) save(name string) {
+	p.t.Helper()
 	shot := call(p, page.CaptureScreenshot, page.CaptureScreenshotParams{})
 	p.must(os.MkdirAll("screenshots", 0o755))
 	p.must(os.WriteFile(filepath.Join("screenshots", name+".png"), []byte(shot.Data), 0o644))

@@ -1,7 +1,7 @@
 package e2e
 
-// Tests of how users read the conversation: long ones, copied, and with names, links and days in
-// it. Tests of how its lines come about belong in page_test.go.
+// Tests of how users read the conversation: long ones, copied, on touch, and with names, links and
+// times in it. Tests of how its lines come about belong in page_test.go.
 
 import (
 	"fmt"
@@ -191,14 +191,18 @@ func testMention(t *testing.T, b browser) {
 	}
 }
 
-func testDays(t *testing.T, b browser) {
+func testTimes(t *testing.T, b browser) {
 	s := start(t)
-	alice := joinWith(t, b, s, "bob")
+	alice := joinWith(t, b, s, "bob", "carol")
 	// A clock that jumps forward by 5 s would make the page reconnect.
-	alice.do(`(Date.now = () => new Date(2020, 0, 30, 23, 59, 58).getTime())`)
+	at := func(day, hour, minute, second int) {
+		alice.do(fmt.Sprintf(`(Date.now = () => new Date(2020, 0, %d, %d, %d, %d).getTime())`,
+			day, hour, minute, second))
+	}
+	at(30, 23, 59, 58)
 	say(t, s, "bob", "late")
 	alice.waitForLastLine("boblate")
-	alice.do(`(Date.now = () => new Date(2020, 0, 31).getTime())`)
+	at(31, 0, 0, 0)
 	say(t, s, "bob", "early")
 	alice.waitForLastLine("bobearly")
 	lines := alice.lines()
@@ -206,6 +210,32 @@ func testDays(t *testing.T, b browser) {
 	if !strings.HasPrefix(mark, "mark ") || !strings.Contains(mark, "31") {
 		t.Errorf("lines around midnight: got %q, want a line for the new day", lines)
 	}
+
+	// A time is visible on the first message of each minute, and on others that are touched.
+	moveAway := func() { alice.must(alice.clickAt(1, 1)) } // or hovering shows a time
+	moveAway()
+	at(30, 14, 5, 58)
+	say(t, s, "bob", "0", "1")
+	say(t, s, "carol", "2")
+	say(t, s, "bob", "3")
+	alice.waitForLastLine("bob3")
+	at(30, 14, 6, 0)
+	say(t, s, "bob", "4")
+	alice.waitForLastLine("bob4")
+	got := eval[[]string](alice, `[...document.querySelectorAll("#lines .said")].slice(2).map((row) => [
+		row.querySelector(".text").textContent,
+		getComputedStyle(row.querySelector(".name")).position === "absolute" ? "follows" : "named",
+		getComputedStyle(row.querySelector("time")).opacity,
+		row.querySelector("time").title.includes("2020"),
+	].join(" "))`)
+	want := []string{"0 named 1 true", "1 follows 0 true", "2 named 0 true", "3 named 0 true",
+		"4 named 1 true"}
+	if !slices.Equal(got, want) {
+		t.Errorf("text, name, visibility of the time and full time: got %q, want %q", got, want)
+	}
+	alice.click("#lines .follows .text")
+	moveAway()
+	alice.waitFor(`getComputedStyle(document.querySelector("#lines .follows time")).opacity === "1"`)
 }
 
 // A newcomer has missed nothing, even if more happens on the way than the history holds.
