@@ -106,7 +106,7 @@ func TestClientsThatLoseTheirConnectionBeforeAnEvent(t *testing.T) {
 				eventually(t, time.Minute, "the client to be back", func() bool {
 					s.says(t, "bob", "anyone?")
 					select {
-					case first = <-bob.events:
+					case first = <-bob:
 						return true
 					default:
 						return false
@@ -161,21 +161,19 @@ var clientsOfOthers = []otherClient{
 // before ctx was done.
 type client func(ctx context.Context, url string, dispatch func(event)) error
 
-// reading is a client at work.
-type reading struct {
-	events chan event // has room for all events of a test
-}
+// reading has the events of a client at work, and room for all events of a test.
+type reading chan event
 
 // from makes the client read the stream at url until the test ends.
 func (c client) from(t *testing.T, url string) reading {
 	ctx, stop := context.WithCancel(context.Background())
-	r, done := reading{make(chan event, 2000)}, make(chan struct{})
+	r, done := make(reading, 2000), make(chan struct{})
 	t.Cleanup(func() { stop(); <-done })
 	go func() {
 		defer close(done)
 		err := c(ctx, url, func(e event) {
 			select {
-			case r.events <- e:
+			case r <- e:
 			case <-ctx.Done():
 			}
 		})
@@ -190,7 +188,7 @@ func (c client) from(t *testing.T, url string) reading {
 func (r reading) next(t *testing.T) event {
 	t.Helper()
 	select {
-	case e := <-r.events:
+	case e := <-r:
 		return e
 	case <-time.After(time.Minute):
 		t.Fatal("the client got nothing for a minute")

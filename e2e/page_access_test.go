@@ -1,14 +1,17 @@
 package e2e
 
-// Tests of the page with a screen reader, large text, a high zoom and forced colors, and with axe.
+// Tests of the page with a screen reader, large text, a high zoom and forced colors, on paper, and
+// with axe.
 
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/page"
 )
 
 // emulate sets the medium and one media feature, in Chromium.
@@ -67,29 +70,54 @@ func testLargeText(t *testing.T, b browser) {
 }
 
 // The user has set the browser's font to twice its size, on a phone.
-func TestPageLeavesRoomForTheConversationWithLargeText(t *testing.T) {
-	t.Parallel()
+func testLargeFont(t *testing.T, b browser) {
 	s := start(t)
-	p := startChromiumWith(t, 32).open(t)
-	p.must(p.resize(360, 740))
+	p := b.open(t)
+	call(p, page.SetFontSizes, page.SetFontSizesParams{FontSizes: &page.FontSizes{Standard: 32}})
 	p.must(p.goTo(s.url))
 	p.join("alice")
 	p.waitForState("live")
-	if high := eval[int](p, `document.getElementById("log").clientHeight`); high < 400 {
-		t.Errorf("the conversation at 200 %%: got %d px, want 400 or more", high)
-	}
 	say(t, s, "alice", numbers(0, 20)...)
 	p.waitForLastLine("aliceline 19")
 	p.look("large_text-light", 360, 740)
+	if high := eval[int](p, `document.getElementById("log").clientHeight`); high < 400 {
+		t.Errorf("the conversation at 200 %%: got %d px, want 400 or more", high)
+	}
 }
 
-// Forced colors drop backgrounds: the dots are borders, and the user's own lines have one.
-func testForcedColors(t *testing.T, b browser) {
+func testPrinting(t *testing.T, b browser) {
+	s := start(t)
+	alice := joinWith(t, b, s, "bob")
+	for range 60 {
+		say(t, s, "bob", "hello")
+		say(t, s, "alice", "hi")
+	}
+	alice.waitFor(`document.querySelectorAll("#lines .said").length === 120`)
+	switch d := alice.driver.(type) {
+	case *chromiumTab: // fails to print a page that does not exist
+		call(alice, page.PrintToPDF, page.PrintToPDFParams{PageRanges: "5"})
+	case *firefoxTab: // prints an empty page instead
+		var fifth, none struct{ Data string }
+		for number, data := range map[int]any{5: &fifth, 500: &none} {
+			alice.must(d.b.command("browsingContext.print",
+				fields{"context": d.context, "pageRanges": []int{number}}, data))
+		}
+		if len(fifth.Data) < 2*len(none.Data) {
+			t.Error("the fifth page of 120 lines is empty")
+		}
+	default:
+		t.Skip("WebKit's driver can't print")
+	}
+}
+
+func testMedia(t *testing.T, b browser) {
 	s := start(t)
 	alice := joinWith(t, b, s, "bob")
 	say(t, s, "bob", "hello")
 	say(t, s, "alice", "hi")
 	alice.waitForLastLine("alicehi")
+
+	// Forced colors drop backgrounds: the dots are borders, and the user's own lines have one.
 	alice.emulate("", "forced-colors", "active")
 	for part, want := range map[string]string{
 		`document.getElementById("state"), "::before"`:            "solid",
@@ -102,6 +130,21 @@ func testForcedColors(t *testing.T, b browser) {
 		}
 	}
 	alice.save("forced_colors")
+
+	// Paper is black on white, without controls.
+	alice.emulate("print", "prefers-color-scheme", "dark")
+	shown := eval[[]string](alice, `[...document.querySelectorAll(
+		"button, textarea, aside, #text-hint, #state")]
+		.filter((part) => part.checkVisibility()).map((part) => part.id || part.localName)`)
+	if len(shown) > 0 {
+		t.Errorf("controls that are printed: %q", shown)
+	}
+	colors := eval[[]string](alice, `[...new Set([...document.querySelectorAll("#lines .line *")]
+		.map((part) => getComputedStyle(part).color))]`)
+	if !slices.Equal(colors, []string{"rgb(0, 0, 0)"}) {
+		t.Errorf("colors that are printed: %q, want black", colors)
+	}
+	alice.save("print")
 }
 
 // axe looks for what makes a page hard to use, in each state of the page.
@@ -109,6 +152,8 @@ func testAxe(t *testing.T, b browser) {
 	axe := readFile(t, filepath.Join(npmPackages(t), "node_modules/axe-core/axe.min.js"))
 	check := func(p *tab, state string) {
 		t.Helper()
+		_, err := p.run(`(async () => { ` + axe + `; return ""; })()`)
+		p.must(err)
 		for _, scheme := range []string{"light", "dark"} {
 			p.emulate("", "prefers-color-scheme", scheme)
 			if found := eval[[]string](p, `(async () => {
@@ -119,21 +164,14 @@ func testAxe(t *testing.T, b browser) {
 			}
 		}
 	}
-	load := func(p *tab) {
-		t.Helper()
-		_, err := p.run(`(async () => { ` + axe + `; return ""; })()`)
-		p.must(err)
-	}
 	s := start(t)
 	door := visit(t, b, s.url, "")
-	load(door)
 	check(door, "the door")
 	door.fill("#name", "two words")
 	door.click("#join button")
 	check(door, "the door with an error")
 
 	alice := joinWith(t, b, s, "bob")
-	load(alice)
 	say(t, s, "bob", "hello alice", "see https://a.example/")
 	say(t, s, "alice", "hi")
 	alice.waitForLastLine("alicehi")
@@ -150,6 +188,7 @@ func testAxe(t *testing.T, b browser) {
 	alice.press(enter)
 	alice.waitForError("hello?")
 	check(alice, "not sent")
+	alice.look("not_sent-dark", 1280, 720)
 
 	other := start(t)
 	for i := range 5 {
@@ -157,6 +196,10 @@ func testAxe(t *testing.T, b browser) {
 	}
 	sixth := visit(t, b, other.url, "sixth")
 	sixth.waitFor(`!document.getElementById("full").hidden`)
-	load(sixth)
 	check(sixth, "full")
+	sixth.look("six_tabs-light", 1280, 720)
+	call(sixth, emulation.SetScriptExecutionDisabled,
+		emulation.SetScriptExecutionDisabledParams{Value: true})
+	sixth.must(sixth.goTo(other.url))
+	sixth.look("noscript-dark", 320, 640)
 }

@@ -28,10 +28,7 @@ import (
 type chromium struct{ ctx context.Context }
 
 // startChromium starts a Chromium with its own profile, until the test ends.
-func startChromium(t *testing.T) browser { t.Helper(); return startChromiumWith(t, 16) }
-
-// startChromiumWith is startChromium with another default font size, in px.
-func startChromiumWith(t *testing.T, fontSize int) browser {
+func startChromium(t *testing.T) browser {
 	t.Helper()
 	program := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
@@ -48,7 +45,6 @@ func startChromiumWith(t *testing.T, fontSize int) browser {
 		chromedp.UserDataDir(t.TempDir()),
 		chromedp.NoSandbox, // root can't have a sandbox
 		chromedp.DisableGPU,
-		chromedp.Flag("blink-settings", fmt.Sprint("defaultFontSize=", fontSize)),
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("ignore-certificate-errors", true),
@@ -144,17 +140,6 @@ func (c *chromiumTab) clickAt(x, y int) error {
 
 func (c *chromiumTab) resize(width, height int) error {
 	return c.do(chromedp.EmulateViewport(int64(width), int64(height)))
-}
-
-func (c *chromiumTab) picture() ([]byte, error) {
-	ctx, cancel := context.WithTimeout(c.ctx, patience)
-	defer cancel()
-	return chromedp.Run(ctx, chromedp.CaptureScreenshot())
-}
-
-func (c *chromiumTab) pdf() ([]byte, error) {
-	printed, err := callChromium(c, page.PrintToPDF, page.PrintToPDFParams{})
-	return []byte(printed.Data), err
 }
 
 func (c *chromiumTab) close() { c.cancel() }

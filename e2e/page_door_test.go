@@ -32,16 +32,15 @@ func testSlowScript(t *testing.T, b browser) {
 	p.write("#name", "ali")
 	close(arrive)
 	p.must(<-loaded)
-	p.waitFor(`document.querySelector("#curl code").textContent !== ""`)
-	p.waitFor(`document.getElementById("name").value === "ali"`)
+	const kept = `document.querySelector("#curl code")?.textContent !== "" &&
+		document.getElementById("name")?.value === "ali"`
+	p.waitFor(kept)
 	p.must(p.goTo(f.URL + "/users"))
 	p.must(p.back())
-	p.waitFor(`document.querySelector("#curl code")?.textContent.startsWith("curl")`)
-	p.waitFor(`document.getElementById("name").value === "ali"`)
+	p.waitFor(kept)
 	if _, ok := b.(*firefox); ok { // Chromium forgets what was typed
 		p.must(p.reload())
-		p.waitFor(`document.querySelector("#curl code").textContent !== ""`)
-		p.waitFor(`document.getElementById("name").value === "ali"`)
+		p.waitFor(kept)
 	}
 }
 
@@ -82,32 +81,21 @@ func testUnsent(t *testing.T, b browser) {
 	alice.waitForError("otherMay not have been sent.")
 	alice.waitFor(`document.querySelectorAll("#outbox li").length === 2`)
 	alice.waitFor(`document.getElementById("text").value === "draft"`)
-	say(t, s, "alice", "other") // as if it had been sent after all
-	alice.waitForLastLine("aliceother")
-	alice.waitFor(`document.querySelectorAll("#outbox li").length === 1`)
 
 	// The focus stays on a button while another message changes.
 	alice.do(`document.querySelector("#outbox button").focus()`)
-	say(t, s, "alice", "more")
-	alice.waitForLastLine("alicemore")
-	alice.waitFor(`document.activeElement === document.querySelector("#outbox button")`)
-	f.intercept(func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Method == http.MethodPost {
-			http.Error(w, "No.", http.StatusBadRequest)
-			return true
-		}
-		return false
-	})
-	alice.do(`(document.getElementById("text").value = "third",
-		document.getElementById("send").dispatchEvent(new Event("submit", { cancelable: true })),
-		document.querySelector("#outbox button").focus())`)
-	alice.waitForError("thirdNot sent. No.")
+	say(t, s, "alice", "other") // as if it had been sent after all
+	alice.waitForLastLine("aliceother")
+	alice.waitFor(`document.querySelectorAll("#outbox li").length === 1`)
 	alice.waitFor(`document.activeElement === document.querySelector("#outbox button")`)
 }
 
 func testOtherName(t *testing.T, b browser) {
-	s := start(t, "-grace", "9s") // the page marks who is leaving for at most 10 s
+	s := start(t, "-grace", "1m")
 	p := joined(t, b, s.url, "alice")
+	p.do(`((wait) => { // so that the page does not remove the mark of who is leaving after 10 s
+		window.setTimeout = (call, after) => after < 10_000 && wait(call, after);
+	})(setTimeout)`)
 	p.click("#leave")
 	p.fill("#name", "John Smith")
 	p.do(`document.getElementById("name").focus()`)
@@ -115,13 +103,13 @@ func testOtherName(t *testing.T, b browser) {
 	p.waitForText("name-error", "A name can't contain spaces or slashes. Join as John-Smith")
 	p.click("#name-error button")
 	p.waitForPeople("John-Smith", "alice")
-	p.waitFor(`document.querySelector("#people .leaving")?.textContent === "alice"`)
+	const leaving = `document.querySelector("#people .leaving")?.textContent`
+	p.waitFor(leaving + ` === "alice"`)
+	s.do(t, "DELETE", "/users/alice", "")
 	p.waitForPeople("John-Smith")
 	s.do(t, "POST", "/users/alice", "")
 	p.waitForPeople("John-Smith", "alice")
-	if eval[bool](p, `document.querySelector("#people .leaving") !== null`) {
-		t.Error("a user who has come back is marked as leaving")
-	}
+	p.waitFor(leaving + ` === undefined`)
 }
 
 // A link to another name, followed in the room, does not take the user out of it.
@@ -146,6 +134,14 @@ func testPeople(t *testing.T, b browser) {
 		s.do(t, "POST", fmt.Sprint("/users/user", i), "")
 	}
 	mia.waitForText("count", "26")
+	hues := eval[[]float64](mia, `[...document.querySelectorAll("#people .name")]
+		.filter((tag) => /^user[1-9]$/.test(tag.textContent))
+		.map((tag) => Number(tag.style.getPropertyValue("--hue"))).sort((a, b) => a - b)`)
+	for i := range hues[1:] {
+		if hues[i+1]-hues[i] < 15 {
+			t.Errorf("hues of similar names: got %.0f, want each 15 or more apart", hues)
+		}
+	}
 	mia.fill("#find", "nobody")
 	mia.waitForText("others", "Nobody matches.")
 	mia.fill("#find", "ZO")

@@ -32,14 +32,12 @@ func TestPageWorksInEveryEngine(t *testing.T) {
 				{"a message is not sent", testNotSent},
 				{"a newcomer sees the last events", testHistory},
 				{"the sixth tab waits", testSixTabs},
-				{"the button for new lines is in reach and covers nothing", testNewer},
-				{"lines that are left out are counted", testLeftOut},
+				{"new lines do not move what the user reads", testScrolledUp},
 				{"a growing crowd keeps its row, focus and selection", testGrowingCrowd},
 				{"copied lines read as a chat", testCopying},
 				{"URLs are links", testLinks},
 				{"the user's name stands out", testMention},
-				{"each line has a time, each day a line", testTimes},
-				{"stacked marks stay in their line", testStackedMarks},
+				{"messages are grouped, with times and days", testTimes},
 				{"a newcomer to a busy room has missed nothing", testBusyNewcomer},
 				{"the door does not wait for the script", testSlowScript},
 				{"a new tab knows the name", testRememberedName},
@@ -140,22 +138,23 @@ func testDeadStream(t *testing.T, b browser) {
 	alice.press(enter)
 	alice.waitForLines("joined alice joined", "joined bob joined", "said bob can you hear me?",
 		"said alice hello")
-	if took := time.Since(begin); took < 3*time.Second || took > 10*time.Second {
-		t.Errorf("the dead stream was found after %v, want 3 to 10 s", took)
+	if took := time.Since(begin); took < 3*time.Second {
+		t.Errorf("the stream was taken for dead after %v, want 3 s or more", took)
 	}
 	if all, _ := f.asked(); all != 2 {
 		t.Errorf("streams requested: got %d, want 2", all)
 	}
 
-	// Either event of the browser about its network makes the page reconnect.
-	for i, word := range []string{"offline", "online"} {
+	for _, sign := range []string{ // that the network has changed, or that the computer slept
+		`dispatchEvent(new Event("offline"))`,
+		`dispatchEvent(new Event("online"))`,
+		`document.dispatchEvent(new Event("resume"))`,
+		`(Date.now = () => performance.timeOrigin + performance.now() + 60_000)`,
+	} {
 		f.swallow()
-		s.do(t, "POST", "/chat/bob", word)
-		alice.do(fmt.Sprintf(`dispatchEvent(new Event(%q))`, word))
-		alice.waitForEnd(word)
-		if all, _ := f.asked(); all != 3+i {
-			t.Errorf("streams requested after %q: got %d, want %d", word, all, 3+i)
-		}
+		s.do(t, "POST", "/chat/bob", sign)
+		alice.do(sign)
+		alice.waitForEnd(sign)
 	}
 }
 
@@ -217,13 +216,11 @@ func testNotSent(t *testing.T, b browser) {
 func testHistory(t *testing.T, b browser) {
 	s := start(t, "-grace", "1m") // for a reload on a busy machine
 	s.do(t, "POST", "/users/bob", "")
-	for i := range 150 {
-		s.do(t, "POST", "/chat/bob", fmt.Sprint(i))
-	}
+	say(t, s, "bob", numbers(0, 150)...)
 	alice := visit(t, b, s.url, "alice")
 	var want []string
-	for i := 50; i < 150; i++ {
-		want = append(want, fmt.Sprint("said bob ", i))
+	for _, text := range numbers(50, 100) {
+		want = append(want, "said bob "+text)
 	}
 	want = append(want, "mark ↑ before you joined", "joined alice joined")
 	alice.waitForLines(want...)
@@ -231,6 +228,10 @@ func testHistory(t *testing.T, b browser) {
 	if !eval[bool](alice, `[...document.querySelectorAll(".joined")].every((line) =>
 		getComputedStyle(line).position === "relative")`) { // or WebKit paints the arrow elsewhere
 		t.Error("the arrow of an arrival is not positioned in its line")
+	}
+	if !eval[bool](alice, `[...document.querySelectorAll(".line, #people li")].every((row) =>
+		getComputedStyle(row).contain === "content")`) { // or stacked marks are painted far above
+		t.Error("a line may cover the lines of others")
 	}
 	const past = `[...document.querySelectorAll("#lines .past")].filter((row) =>
 		!row.querySelector("time")).length`
@@ -244,15 +245,6 @@ func testHistory(t *testing.T, b browser) {
 	alice.must(alice.reload())
 	want = slices.Delete(want[2:], 98, 99) // two more are too old now, and the mark moves down
 	alice.waitForLines(append(want, "mark ↑ before you joined")...)
-
-	forgetful := start(t, "-history", "10")
-	forgetful.do(t, "POST", "/users/bob", "")
-	for i := range 50 {
-		forgetful.do(t, "POST", "/chat/bob", fmt.Sprint(i))
-	}
-	alice.must(alice.goTo(forgetful.url))
-	alice.join("alice")
-	alice.waitForLines("joined alice joined") // and no gap, because a newcomer missed nothing
 }
 
 // Over HTTP/1.1 a browser has six connections to a host, so at most five tabs open streams.

@@ -20,7 +20,6 @@ type front struct {
 
 	mu      sync.Mutex
 	streams []*frontStream // all that were requested, oldest first
-	deaf    bool           // new streams deliver nothing but their head
 	handle  func(http.ResponseWriter, *http.Request) (done bool)
 }
 
@@ -76,9 +75,6 @@ func (f *front) add(r *http.Response) io.ReadCloser {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.streams = append(f.streams, s)
-	if f.deaf {
-		close(s.deaf)
-	}
 	return s
 }
 
@@ -117,13 +113,6 @@ func (f *front) swallow() {
 	}
 }
 
-// setDeaf sets whether streams that open from now on are deaf.
-func (f *front) setDeaf(deaf bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.deaf = deaf
-}
-
 // asked returns how many streams were requested and how many of them are open.
 func (f *front) asked() (all, open int) {
 	f.mu.Lock()
@@ -136,29 +125,9 @@ func (f *front) asked() (all, open int) {
 	return len(f.streams), open
 }
 
-// resumedFrom returns the Last-Event-ID header of the last stream.
-func (f *front) resumedFrom(t *testing.T) string {
-	t.Helper()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.streams) == 0 {
-		t.Fatal("no stream was requested")
-	}
-	return f.streams[len(f.streams)-1].request.Header.Get("Last-Event-ID")
-}
-
 // isStream reports whether r requests a stream.
 func isStream(r *http.Request) bool {
 	return r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/chat/")
-}
-
-// waitForAsked waits until n streams have been requested.
-func (f *front) waitForAsked(t *testing.T, n int) {
-	t.Helper()
-	waitForValue(t, "streams requested", fmt.Sprint(n), func() string {
-		all, _ := f.asked()
-		return fmt.Sprint(all)
-	})
 }
 
 // waitForOpen waits until exactly n streams are open.

@@ -3,26 +3,20 @@ package e2e
 // Tests of how the page looks and is read aloud, and of how it copes with a crowd, in Chromium.
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/page"
 )
 
 func TestPictureOfThePageIsSmall(t *testing.T) {
-	picture, err := os.ReadFile("../docs/page.png")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if limit := 150_000; len(picture) >= limit || !bytes.HasPrefix(picture, []byte("\x89PNG\r\n")) {
+	picture := readFile(t, "../docs/page.png")
+	if limit := 150_000; len(picture) >= limit || !strings.HasPrefix(picture, "\x89PNG\r\n") {
 		t.Errorf("docs/page.png: got %d bytes, want a PNG of less than %d", len(picture), limit)
 	}
 }
@@ -30,37 +24,29 @@ func TestPictureOfThePageIsSmall(t *testing.T) {
 // The room has 5,000 users and 1,000 events per second. No other test runs meanwhile.
 func TestPageStaysSmoothInACrowd(t *testing.T) {
 	b := startChromium(t)
-	const users, callers, each = 5000, 4, 2500
 	s := start(t)
-	for i := range users {
+	for i := range 5000 {
 		s.do(t, "POST", fmt.Sprintf("/users/user%04d", i), "")
 	}
 	alice := visit(t, b, s.url, "alice")
 	alice.waitForText("count", "5,001")
 
 	done := make(chan struct{})
-	var calls sync.WaitGroup
 	begin := time.Now()
-	for caller := range callers {
-		calls.Go(func() {
-			for i := range each {
-				due := begin.Add(time.Duration(i) * callers * time.Millisecond) // 1,000 per second in total
-				time.Sleep(time.Until(due))
-				user := fmt.Sprintf("user%04d", caller*users/callers+i/20)
-				switch i % 20 {
-				case 0:
-					s.do(t, "DELETE", "/users/"+user, "")
-				case 10:
-					s.do(t, "POST", "/users/"+user, "")
-				default:
-					s.do(t, "POST", fmt.Sprintf("/chat/user%04d", users-1), "hello")
-				}
-			}
-		})
-	}
 	go func() {
-		calls.Wait()
-		close(done)
+		defer close(done)
+		for i := range 10_000 {
+			time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Millisecond)))
+			user := fmt.Sprintf("user%04d", i/20)
+			switch i % 20 {
+			case 0:
+				s.do(t, "DELETE", "/users/"+user, "")
+			case 10:
+				s.do(t, "POST", "/users/"+user, "")
+			default:
+				s.do(t, "POST", "/chat/user4999", "hello")
+			}
+		}
 	}()
 	// The probe measures what a user waits for: an event is handled, and the next frame is drawn.
 	const probe = `new Promise((responded) => setTimeout(() => {
@@ -79,20 +65,18 @@ func TestPageStaysSmoothInACrowd(t *testing.T) {
 	}
 	slices.Sort(took)
 	median, worst := took[len(took)/2], took[len(took)-1]
-	shown := eval[string](alice, `document.getElementById("peak").textContent`)
-	t.Logf("%d events in %v; the page responded %d times: median %.0f ms, maximum %.0f ms; %s",
-		callers*each, time.Since(begin), len(took), median, worst, shown)
+	t.Logf("10,000 events in %v; the page responded %d times: median %.0f ms, maximum %.0f ms",
+		time.Since(begin), len(took), median, worst)
 	if median > 100 {
 		t.Errorf("the page responded within %.0f ms (median), want at most 100 ms", median)
 	}
 
-	var list struct{ Users []string }
-	response := s.do(t, "GET", "/users", "", "Accept", "application/json")
-	if err := json.Unmarshal([]byte(response.body), &list); err != nil {
-		t.Fatal(err)
+	first200 := []string{"alice"}
+	for i := range 199 {
+		first200 = append(first200, fmt.Sprintf("user%04d", i))
 	}
-	waitForValue(t, "people", append([]string{"alice"}, list.Users[1:200]...), alice.people)
-	alice.waitForText("others", fmt.Sprintf("and %s more", thousands(len(list.Users)-200)))
+	waitForValue(t, "people", first200, alice.people)
+	alice.waitForText("others", "and 4,801 more")
 	alice.write("#find", "R4998")
 	waitForValue(t, "people found", []string{"user4998"}, alice.people)
 	if got := eval[int](alice, `document.querySelectorAll("#lines li").length`); got != 500 {
@@ -132,10 +116,7 @@ func testAccessibility(t *testing.T, b browser) {
 	}
 }
 
-// thousands writes n, of four digits, as the page does.
-func thousands(n int) string { return fmt.Sprintf("%d,%03d", n/1000, n%1000) }
-
-// testLooks takes screenshots for a person to look at, and checks what a program can see. To renew
+// testLooks takes screenshots for a person to look at, and checks that nothing is cut off. To renew
 // the picture in the README: cp screenshots/wide-light.png ../docs/page.png.
 func testLooks(t *testing.T, b browser) {
 	s := start(t)
@@ -169,7 +150,10 @@ func testLooks(t *testing.T, b browser) {
 		ada.do(`window.seconds++`)
 	}
 	ada.do(`window.ahead += 60_000`) // so that the next line starts a minute
-	f.waitForAsked(t, 2)             // as after sleep
+	eventually(t, patience, "the page to reconnect, as after sleep", func() bool {
+		all, _ := f.asked()
+		return all == 2
+	})
 	ada.waitForState("live")
 	for _, line := range [][2]string{
 		{"grace", "Did you see that? No reload, no polling: it just appears."},
@@ -204,47 +188,12 @@ func testLooks(t *testing.T, b browser) {
 	s.do(t, "POST", "/chat/"+long, strings.Repeat("longtext", 20))
 	ada.waitForLastLine(long + strings.Repeat("longtext", 20))
 	ada.look("narrow-light", 320, 640)
-	ada.do(`document.getElementById("log").scrollTop = -300`)
-	ada.waitForText("newer", "Newest ↓")
-	ada.look("scrolled_up-light", 320, 640)
-	ada.look("zoomed-light", 320, 256) // 1280 × 1024 at 400 %
-	ada.click("#newer")
-
-	s.kill()
-	ada.waitForState("gone")
-	for _, text := range []string{"Is anybody there?", "Hello?"} {
-		ada.write("#text", text)
-		ada.press(enter)
-		ada.waitForError(text + "May not have been sent. The server can't be reached.")
-	}
-	ada.look("not_sent-dark", 1280, 720)
-	ada.look("not_sent-light", 320, 640)
-	start(t, "-addr", s.addr)
-	ada.waitForState("live")
-	ada.waitFor(`document.querySelector("#lines .gap") !== null`)
-	ada.look("gap-light", 390, 844)
-}
-
-func testLooksOutside(t *testing.T, b browser) {
-	s := start(t)
-	for i := range 5 {
-		joined(t, b, s.url, fmt.Sprint("user", i))
-	}
-	sixth := visit(t, b, s.url, "sixth")
-	sixth.waitFor(`!document.getElementById("full").hidden`)
-	sixth.look("six_tabs-light", 1280, 720)
-	sixth.look("six_tabs-dark", 320, 640)
-
-	call(sixth, emulation.SetScriptExecutionDisabled,
-		emulation.SetScriptExecutionDisabledParams{Value: true})
-	sixth.must(sixth.goTo(s.url))
-	sixth.save("noscript-dark")
 }
 
 func abs(n int) int { return max(n, -n) }
 
 // look takes a screenshot, whose name ends with the color scheme, and fails the test if something
-// is cut off or too pale.
+// is cut off.
 func (p *tab) look(name string, width, height int) {
 	p.t.Helper()
 	p.must(p.resize(width, height))
@@ -255,38 +204,13 @@ func (p *tab) look(name string, width, height int) {
 		.map((part) => part.textContent)`); len(wide) > 0 {
 		p.t.Errorf("%s: wider than its container: %q", name, wide)
 	}
-	if pale := eval[[]string](p, tooPale); len(pale) > 0 {
-		p.t.Errorf("%s: contrast less than 4.5: %q", name, pale)
-	}
 	p.save(name)
 }
 
-// tooPale lists the visible texts with less contrast than WCAG 2 requires at level AA.
-const tooPale = `(() => {
-	const pixel = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-	const rgba = (color) => {
-		pixel.clearRect(0, 0, 1, 1);
-		pixel.fillStyle = color;
-		pixel.fillRect(0, 0, 1, 1);
-		return pixel.getImageData(0, 0, 1, 1).data;
-	};
-	const luminance = (color) => {
-		const [r, g, b] = [...color].map((c) =>
-			c > 10 ? ((c / 255 + 0.055) / 1.055) ** 2.4 : c / 255 / 12.92);
-		return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-	};
-	const behind = (element) => {
-		const color = rgba(getComputedStyle(element).backgroundColor);
-		return color[3] === 255 ? color : behind(element.parentElement);
-	};
-	const contrast = (element) => {
-		const [a, b] = [rgba(getComputedStyle(element).color), behind(element)].map(luminance);
-		return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-	};
-	return [...document.querySelectorAll("body *")]
-		.filter((element) => element.checkVisibility())
-		.filter((element) => [...element.childNodes].some((node) =>
-			node.nodeType === 3 && node.data.trim()))
-		.filter((element) => contrast(element) < 4.5)
-		.map((element) => element.localName + " " + element.textContent);
-})()`
+// save writes a screenshot into e2e/screenshots.
+func (p *tab) save(name string) {
+	p.t.Helper()
+	shot := call(p, page.CaptureScreenshot, page.CaptureScreenshotParams{})
+	p.must(os.MkdirAll("screenshots", 0o755))
+	p.must(os.WriteFile(filepath.Join("screenshots", name+".png"), []byte(shot.Data), 0o644))
+}

@@ -1,17 +1,10 @@
 package e2e
 
-// Tests of how users read the conversation: long ones, copied, printed, on touch, and with names,
-// links and times in it. Tests of how its lines come about belong in page_test.go.
+// Tests of how users read the conversation: long ones, copied, on touch, and with names, links and
+// times in it. Tests of how its lines come about belong in page_test.go.
 
 import (
-	"bytes"
-	"compress/zlib"
-	"errors"
 	"fmt"
-	"image"
-	"image/color"
-	"image/png"
-	"io"
 	"net/http"
 	"regexp"
 	"slices"
@@ -47,44 +40,31 @@ func numbers(first, count int) []string {
 	return texts
 }
 
-// scrollUp moves the conversation away from its end.
-func (p *tab) scrollUp() {
-	p.t.Helper()
-	p.do(`document.getElementById("log").scrollTop = -300`)
-	p.waitFor(`document.getElementById("log").scrollTop < -200`)
-}
-
-func testNewer(t *testing.T, b browser) {
+func testScrolledUp(t *testing.T, b browser) {
 	s := start(t)
 	alice := joinWith(t, b, s, "bob")
 	say(t, s, "bob", numbers(0, 60)...)
 	alice.waitForLastLine("bobline 59")
 	alice.waitFor(`document.getElementById("newer").hidden`)
-	alice.scrollUp()
-	alice.waitForText("newer", "Newest ↓")
 	alice.fill("#text", "1\n2\n3\n4\n5\n6")
-	say(t, s, "bob", "one more")
-	alice.waitForText("newer", "1 new ↓")
+	alice.do(`document.getElementById("log").scrollTop = -300`)
+	alice.waitForText("newer", "Newest ↓")
+	const firstInSight = `[...document.querySelectorAll("#lines li")].find((row) =>
+		row.getBoundingClientRect().bottom > document.getElementById("log").getBoundingClientRect().top
+	).textContent`
+	before := eval[string](alice, firstInSight)
+	say(t, s, "bob", numbers(60, 1200)...)
+	alice.waitForText("newer", "1,200 new ↓")
+	if got := eval[string](alice, firstInSight); got != before {
+		t.Errorf("the first line in sight after 1,200 messages: got %q, want %q", got, before)
+	}
 	if gap := eval[float64](alice, `document.getElementById("send").getBoundingClientRect().top -
 		document.getElementById("newer").getBoundingClientRect().bottom`); gap < 0 {
 		t.Errorf("the button for new lines covers %v px of the form", -gap)
 	}
-	alice.click("#newer")
-	alice.waitForLastLine("bobone more")
-	alice.waitFor(`document.getElementById("newer").hidden`)
-}
 
-func testLeftOut(t *testing.T, b browser) {
-	s := start(t)
-	alice := joinWith(t, b, s, "bob")
-	say(t, s, "bob", numbers(0, 60)...)
-	alice.waitForLastLine("bobline 59")
-	alice.scrollUp()
-	say(t, s, "bob", numbers(60, 1200)...)
-	alice.waitForText("newer", "1,200 new ↓")
 	alice.do(`document.getElementById("log").scrollTop = 0`)
 	alice.waitFor(`document.querySelector(".gap")?.textContent === "800 more lines are not shown."`)
-	alice.waitForLastLine("bobline 1259")
 	alice.waitFor(`document.querySelector(".gap").previousSibling.textContent.includes("line 59")`)
 	if !eval[bool](alice, `(() => { // the last line that was in sight, in sight still
 		const row = document.querySelector(".gap").previousSibling.getBoundingClientRect();
@@ -93,6 +73,9 @@ func testLeftOut(t *testing.T, b browser) {
 	})()`) {
 		t.Error("the line that was being read is out of sight")
 	}
+	alice.click("#newer")
+	alice.waitForLastLine("bobline 1259")
+	alice.waitFor(`document.getElementById("newer").hidden`)
 }
 
 // The row of a crowd must not move while it grows, or a click on it fails and its focus is lost.
@@ -128,22 +111,17 @@ func testGrowingCrowd(t *testing.T, b browser) {
 	alice.waitFor(`document.querySelectorAll("details .line").length === 0`)
 }
 
-// copied returns what the browser puts on the clipboard if it copies from one node to another.
+// copied returns what the user gets by copying from one node to another.
 func (p *tab) copied(from, to string) string {
 	p.t.Helper()
 	return eval[string](p, fmt.Sprintf(`(() => {
-		document.getElementById("log").focus(); // as a mouse does
 		getSelection().setBaseAndExtent(%s, %s);
-		let copied = null;
-		document.addEventListener("copy", ({ clipboardData, defaultPrevented }) => {
-			copied = defaultPrevented ? clipboardData.getData("text/plain") : getSelection().toString();
-		}, { once: true });
-		document.execCommand("copy");
-		if (copied === null) { // WebKit copies only for the user
-			document.getElementById("lines").dispatchEvent(new ClipboardEvent("copy",
-				{ clipboardData: new DataTransfer(), bubbles: true, cancelable: true }));
-		}
-		return copied;
+		let copied = "";
+		const clipboardData = { setData: (type, text) => (copied = text) };
+		const copy = new Event("copy", { bubbles: true, cancelable: true });
+		const isDefault = document.getElementById("lines")
+			.dispatchEvent(Object.assign(copy, { clipboardData }));
+		return isDefault ? getSelection().toString() : copied;
 	})()`, from, to))
 }
 
@@ -197,14 +175,14 @@ func testMention(t *testing.T, b browser) {
 	s := start(t)
 	alice := joinWith(t, b, s, "bob")
 	alice.do(`Object.defineProperty(document, "hidden", { configurable: true, value: true })`)
-	say(t, s, "bob", "hello", "Alice, are you malice?", "well")
 	say(t, s, "alice", "I, alice")
+	say(t, s, "bob", "hello", "Alice, are you malice?", "well")
 	alice.waitFor(`document.title === "(3) bob mentions you · Lobby"`)
 	alice.do(`delete document.hidden`)
 	alice.do(`document.dispatchEvent(new Event("visibilitychange"))`)
 	alice.waitForLines("joined bob joined", "mark ↑ before you joined", "joined alice joined",
-		"mark ↓ new since you looked away", "said bob hello", "said bob Alice, are you malice?",
-		"said bob well", "said alice I, alice")
+		"said alice I, alice", "mark ↓ new since you looked away", "said bob hello",
+		"said bob Alice, are you malice?", "said bob well")
 	alice.waitFor(`document.title === "alice · Lobby"`)
 	marks := eval[[]string](alice,
 		`[...document.querySelectorAll("#lines mark")].map((mark) => mark.textContent)`)
@@ -215,16 +193,16 @@ func testMention(t *testing.T, b browser) {
 
 func testTimes(t *testing.T, b browser) {
 	s := start(t)
-	alice := joinWith(t, b, s, "bob")
-	at := func(day, hour, minute int) {
-		alice.do(fmt.Sprintf(`(Date.now = () => new Date(2026, 0, %d, %d, %d).getTime())`,
-			day, hour, minute))
+	alice := joinWith(t, b, s, "bob", "carol")
+	// A clock that jumps forward by 5 s would make the page reconnect.
+	at := func(day, hour, minute, second int) {
+		alice.do(fmt.Sprintf(`(Date.now = () => new Date(2020, 0, %d, %d, %d, %d).getTime())`,
+			day, hour, minute, second))
 	}
-	at(30, 23, 59)
-	alice.do(`document.getElementById("lines").replaceChildren()`)
-	say(t, s, "bob", "late", "later")
-	alice.waitForLastLine("boblater")
-	at(31, 0, 1)
+	at(30, 23, 59, 58)
+	say(t, s, "bob", "late")
+	alice.waitForLastLine("boblate")
+	at(31, 0, 0, 0)
 	say(t, s, "bob", "early")
 	alice.waitForLastLine("bobearly")
 	lines := alice.lines()
@@ -232,55 +210,32 @@ func testTimes(t *testing.T, b browser) {
 	if !strings.HasPrefix(mark, "mark ") || !strings.Contains(mark, "31") {
 		t.Errorf("lines around midnight: got %q, want a line for the new day", lines)
 	}
-	const opacity = `getComputedStyle(document.querySelector("#lines .follows time")).opacity`
-	if got := eval[string](alice, opacity); got != "0" {
-		t.Errorf("the time of a second line: opacity %s, want 0", got)
+
+	// A time is visible on the first message of each minute, and on others that are touched.
+	moveAway := func() { alice.must(alice.clickAt(1, 1)) } // or hovering shows a time
+	moveAway()
+	at(30, 14, 5, 58)
+	say(t, s, "bob", "0", "1")
+	say(t, s, "carol", "2")
+	say(t, s, "bob", "3")
+	alice.waitForLastLine("bob3")
+	at(30, 14, 6, 0)
+	say(t, s, "bob", "4")
+	alice.waitForLastLine("bob4")
+	got := eval[[]string](alice, `[...document.querySelectorAll("#lines .said")].slice(2).map((row) => [
+		row.querySelector(".text").textContent,
+		getComputedStyle(row.querySelector(".name")).position === "absolute" ? "follows" : "named",
+		getComputedStyle(row.querySelector("time")).opacity,
+		row.querySelector("time").title.includes("2020"),
+	].join(" "))`)
+	want := []string{"0 named 1 true", "1 follows 0 true", "2 named 0 true", "3 named 0 true",
+		"4 named 1 true"}
+	if !slices.Equal(got, want) {
+		t.Errorf("text, name, visibility of the time and full time: got %q, want %q", got, want)
 	}
 	alice.click("#lines .follows .text")
-	alice.do(`document.body.style.pointerEvents = "none"`) // no hovering, as on a touch screen
-	alice.waitFor(opacity + ` === "1"`)
-}
-
-// Stacked marks are painted far above their line. They must not cover the lines of others.
-func testStackedMarks(t *testing.T, b browser) {
-	s := start(t)
-	alice := joinWith(t, b, s, "bob")
-	say(t, s, "bob", numbers(0, 20)...)
-	say(t, s, "bob", "H"+strings.Repeat("\u030d\u0310\u0300\u0307", 100))
-	alice.waitFor(`document.querySelector("#lines > :last-child")?.textContent.includes("H")`)
-	const row = `document.querySelector("#lines > :last-child")`
-	alice.waitFor(`document.getElementById("log").scrollTop === 0`)
-	if _, ok := b.(*webkit); ok { // two pictures of the same page may differ
-		alice.waitFor(`getComputedStyle(` + row + `).contain === "content"`)
-		return
-	}
-	box := eval[[]int](alice, `(() => {
-		const [log, row] = [document.getElementById("log"), `+row+`]
-			.map((part) => part.getBoundingClientRect());
-		return [log.left, log.top, log.right - 20, row.top].map(Math.floor);
-	})()`)
-	shown := alice.region(image.Rect(box[0], box[1], box[2], box[3]))
-	alice.do(row + `.style.visibility = "hidden"`)
-	hidden := alice.region(image.Rect(box[0], box[1], box[2], box[3]))
-	if !slices.Equal(shown, hidden) {
-		t.Error("the marks of one line are painted over others")
-	}
-}
-
-// region returns the colors of a region of the page.
-func (p *tab) region(r image.Rectangle) []color.Color {
-	p.t.Helper()
-	picture, err := p.picture()
-	p.must(err)
-	decoded, err := png.Decode(bytes.NewReader(picture))
-	p.must(err)
-	var colors []color.Color
-	for y := r.Min.Y; y < r.Max.Y; y++ {
-		for x := r.Min.X; x < r.Max.X; x++ {
-			colors = append(colors, decoded.At(x, y))
-		}
-	}
-	return colors
+	moveAway()
+	alice.waitFor(`getComputedStyle(document.querySelector("#lines .follows time")).opacity === "1"`)
 }
 
 // A newcomer has missed nothing, even if more happens on the way than the history holds.
@@ -298,51 +253,4 @@ func testBusyNewcomer(t *testing.T, b browser) {
 	alice := joined(t, b, f.URL, "alice")
 	alice.waitForLines("joined alice joined")
 	alice.waitForPeople("alice", "bob")
-}
-
-// All lines are printed, black on white, without the controls.
-func testPrinting(t *testing.T, b browser) {
-	s := start(t)
-	alice := joinWith(t, b, s, "bob")
-	for i := range 120 {
-		say(t, s, []string{"bob", "alice"}[i%2], fmt.Sprint("line ", i))
-	}
-	alice.waitForLastLine("aliceline 119")
-	pdf, err := alice.pdf()
-	if errors.Is(err, errors.ErrUnsupported) {
-		t.Skip("WebKit's driver can't print")
-	}
-	alice.must(err)
-	page := regexp.MustCompile(`/Type\s*/Page\b`)
-	pages := len(page.FindAll(pdf, -1))
-	for _, stream := range regexp.MustCompile(`stream\r?\n`).FindAllIndex(pdf, -1) {
-		if r, err := zlib.NewReader(bytes.NewReader(pdf[stream[1]:])); err == nil {
-			objects, _ := io.ReadAll(r)
-			pages += len(page.FindAll(objects, -1))
-		}
-	}
-	if pages < 5 {
-		t.Errorf("120 lines were printed on %d pages, want 5 or more", pages)
-	}
-}
-
-// testPrintedColors looks at what a printer gets, which only Chromium shows.
-func testPrintedColors(t *testing.T, b browser) {
-	s := start(t)
-	alice := joinWith(t, b, s, "bob")
-	say(t, s, "bob", "hello")
-	alice.waitForLastLine("bobhello")
-	alice.emulate("print", "prefers-color-scheme", "dark")
-	shown := eval[[]string](alice, `[...document.querySelectorAll(
-		"button, textarea, aside, #text-hint, #state")]
-		.filter((part) => part.checkVisibility()).map((part) => part.id || part.localName)`)
-	if len(shown) > 0 {
-		t.Errorf("controls that are printed: %q", shown)
-	}
-	colors := eval[[]string](alice, `[...new Set([...document.querySelectorAll("#lines .line *")]
-		.map((part) => getComputedStyle(part).color))]`)
-	if !slices.Equal(colors, []string{"rgb(0, 0, 0)"}) {
-		t.Errorf("colors that are printed: %q, want black", colors)
-	}
-	alice.save("print")
 }

@@ -5,8 +5,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -39,8 +37,6 @@ type driver interface {
 	keys(chords []string) error
 	clickAt(x, y int) error
 	resize(width, height int) error
-	picture() ([]byte, error) // a PNG
-	pdf() ([]byte, error)     // as printed
 	close()
 }
 
@@ -232,13 +228,4 @@ func waitForValue[T string | []string](t *testing.T, what string, want T, get fu
 			t.Fatalf("%s, after %v: got %q, want %q", what, patience, got, want)
 		}
 	}
-}
-
-// save writes a screenshot into e2e/screenshots, for a person to look at.
-func (p *tab) save(name string) {
-	p.t.Helper()
-	picture, err := p.picture()
-	p.must(err)
-	p.must(os.MkdirAll("screenshots", 0o755))
-	p.must(os.WriteFile(filepath.Join("screenshots", name+".png"), picture, 0o644))
 }

@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,6 +85,8 @@ func startProgram(t *testing.T, line func(string), env []string, name string, ar
 type firefox struct {
 	conn *websocket.Conn
 
+	gone chan struct{} // closed when the connection has ended
+
 	mu        sync.Mutex
 	lastID    int
 	responses map[int]chan bidiResponse // by the command's id
@@ -117,7 +118,7 @@ func startFirefox(t *testing.T) browser {
 		"--headless", "--no-remote", "--profile", profile, "--remote-debugging-port=0")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	b := &firefox{responses: map[int]chan bidiResponse{}}
+	b := &firefox{gone: make(chan struct{}), responses: map[int]chan bidiResponse{}}
 	select {
 	case at := <-url:
 		var err error
@@ -140,16 +141,10 @@ func startFirefox(t *testing.T) browser {
 }
 
 func (b *firefox) hear() {
+	defer close(b.gone)
 	for {
 		var response bidiResponse
 		if err := wsjson.Read(context.Background(), b.conn, &response); err != nil {
-			response = bidiResponse{Type: "error", Message: err.Error()}
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			for _, waiting := range b.responses {
-				waiting <- response
-			}
-			b.responses = nil
 			return
 		}
 		b.mu.Lock()
@@ -167,10 +162,6 @@ func (b *firefox) command(method string, params fields, result any) error {
 	defer cancel()
 	responses := make(chan bidiResponse, 1)
 	b.mu.Lock()
-	if b.responses == nil {
-		b.mu.Unlock()
-		return errors.New("Firefox has gone")
-	}
 	b.lastID++
 	id := b.lastID
 	b.responses[id] = responses
@@ -188,6 +179,8 @@ func (b *firefox) command(method string, params fields, result any) error {
 			return nil
 		}
 		return json.Unmarshal(response.Result, result)
+	case <-b.gone:
+		return fmt.Errorf("%s: Firefox has gone", method)
 	case <-ctx.Done():
 		return fmt.Errorf("%s: %w", method, ctx.Err())
 	}
@@ -207,19 +200,22 @@ type firefoxTab struct {
 	context string
 }
 
+// command runs a command in the tab.
+func (f *firefoxTab) command(method string, params fields) error {
+	params["context"] = f.context
+	return f.b.command(method, params, nil)
+}
+
 func (f *firefoxTab) goTo(url string) error {
-	return f.b.command("browsingContext.navigate",
-		fields{"context": f.context, "url": url, "wait": "complete"}, nil)
+	return f.command("browsingContext.navigate", fields{"url": url, "wait": "complete"})
 }
 
 func (f *firefoxTab) back() error {
-	return f.b.command("browsingContext.traverseHistory",
-		fields{"context": f.context, "delta": -1}, nil)
+	return f.command("browsingContext.traverseHistory", fields{"delta": -1})
 }
 
 func (f *firefoxTab) reload() error {
-	return f.b.command("browsingContext.reload",
-		fields{"context": f.context, "wait": "complete"}, nil)
+	return f.command("browsingContext.reload", fields{"wait": "complete"})
 }
 
 func (f *firefoxTab) run(script string) (string, error) {
@@ -236,35 +232,19 @@ func (f *firefoxTab) run(script string) (string, error) {
 }
 
 func (f *firefoxTab) keys(chords []string) error {
-	return f.b.command("input.performActions",
-		fields{"context": f.context, "actions": keyActions(chords)}, nil)
+	return f.command("input.performActions", fields{"actions": keyActions(chords)})
 }
 
 func (f *firefoxTab) clickAt(x, y int) error {
-	return f.b.command("input.performActions",
-		fields{"context": f.context, "actions": clickActions(x, y)}, nil)
+	return f.command("input.performActions", fields{"actions": clickActions(x, y)})
 }
 
 func (f *firefoxTab) resize(width, height int) error {
-	return f.b.command("browsingContext.setViewport", fields{"context": f.context,
-		"viewport": fields{"width": width, "height": height}}, nil)
+	return f.command("browsingContext.setViewport",
+		fields{"viewport": fields{"width": width, "height": height}})
 }
 
-func (f *firefoxTab) picture() ([]byte, error) {
-	var shot struct{ Data []byte }
-	err := f.b.command("browsingContext.captureScreenshot", fields{"context": f.context}, &shot)
-	return shot.Data, err
-}
-
-func (f *firefoxTab) pdf() ([]byte, error) {
-	var printed struct{ Data []byte }
-	err := f.b.command("browsingContext.print", fields{"context": f.context}, &printed)
-	return printed.Data, err
-}
-
-func (f *firefoxTab) close() {
-	f.b.command("browsingContext.close", fields{"context": f.context}, nil)
-}
+func (f *firefoxTab) close() { f.command("browsingContext.close", fields{}) }
 
 // webkit is WebKitGTK's MiniBrowser, on a virtual screen.
 type webkit struct {
@@ -294,14 +274,9 @@ func startWebKit(t *testing.T) browser {
 	options := fields{"binary": browsers[0], "args": []string{"--automation"}}
 	begin := fields{"capabilities": fields{"alwaysMatch": fields{
 		"webkitgtk:browserOptions": options}}}
-	err := w.command("POST", "", begin, &session)
-	for deadline := time.Now().Add(patience); err != nil && time.Now().Before(deadline); {
-		time.Sleep(50 * time.Millisecond) // the driver may not listen yet
-		err = w.command("POST", "", begin, &session)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, patience, "WebKit's driver to listen", func() bool {
+		return w.command("POST", "", begin, &session) == nil
+	})
 	w.session += "/" + session.SessionID
 	t.Cleanup(func() { w.command("DELETE", "", nil, nil) })
 	if err := w.command("GET", "/window", nil, &w.first); err != nil {
@@ -433,15 +408,5 @@ func (k *webkitTab) clickAt(x, y int) error {
 func (k *webkitTab) resize(width, height int) error {
 	return k.command("POST", "/window/rect", fields{"width": width, "height": height}, nil)
 }
-
-func (k *webkitTab) picture() ([]byte, error) {
-	var encoded string
-	if err := k.command("GET", "/screenshot", nil, &encoded); err != nil {
-		return nil, err
-	}
-	return base64.StdEncoding.DecodeString(encoded)
-}
-
-func (k *webkitTab) pdf() ([]byte, error) { return nil, errors.ErrUnsupported }
 
 func (k *webkitTab) close() { k.command("DELETE", "/window", nil, nil) }
