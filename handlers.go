@@ -207,7 +207,7 @@ type connKey struct{}
 // user is the one in the path or, without one, is named after the client's address.
 func (s *server) stream(w http.ResponseWriter, r *http.Request, params httprouter.Params) {
 	if strings.HasPrefix(r.Header.Get("Sec-Purpose"), "prefetch") {
-		fail(w, r, http.StatusForbidden, "a stream cannot be loaded in advance, because its user would arrive")
+		fail(w, r, http.StatusForbidden, "a stream cannot be prefetched, because that would announce its user")
 		return
 	}
 	name, err := chat.ParseName(cmp.Or(params.ByName("name"), r.RemoteAddr))

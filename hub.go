@@ -447,8 +447,8 @@ func (s *state) applyStep(step room.Step) (isLast bool) {
 	case room.Entry:
 		for _, c := range step.Commands {
 			if step.Node == s.hub.node {
-				// c is the first pending command as the log has it, without its LastEventID and
-				// Form. So Apply gets the pending command itself.
+				// c is the first pending command as the log has it: without its LastEventID, and a
+				// Watch or List as a Sync. So Apply gets the pending command itself.
 				s.pending[0].result <- s.room.Apply(s.hub.node, s.pending[0].command)
 				s.pending = s.pending[1:]
 			} else {

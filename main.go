@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -176,16 +175,18 @@ func parse(args []string, out io.Writer) (settings, error) {
 		err = errors.New("-tls-cert and -tls-key belong together; give both or neither")
 	}
 	s.config.Counts = s.metricsAddr != ""
-	switch {
+	switch argument := flags.Arg(0); {
 	case errors.Is(err, flag.ErrHelp):
 		flags.SetOutput(out)
 		flags.PrintDefaults()
 		return s, err
-	case err != nil:
+	case err == nil && strings.Contains(argument, "@"):
+		err = errors.New("unexpected argument, which may contain a password: lobby takes only flags")
+	case err == nil && flags.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q: lobby takes only flags", argument)
+	}
+	if err != nil {
 		return s, usageError{fmt.Errorf("%w; -h lists the flags", err)}
-	case flags.NArg() > 0:
-		return s, usageError{
-			fmt.Errorf("unexpected argument %q: lobby takes only flags, which -h lists", flags.Arg(0))}
 	}
 	return s, nil
 }
@@ -227,7 +228,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 // serveMetrics listens and serves at metricsAddr, until stop is called.
 func (s *settings) serveMetrics(stderr io.Writer) (stop func() error, err error) {
-	tcpListener, err := listen("-metrics", "127.0.0.1:9090", s.metricsAddr)
+	tcpListener, err := listen("-metrics", s.metricsAddr, "127.0.0.1:9090", "127.0.0.1:9091")
 	if err != nil {
 		return nil, err
 	}
@@ -256,10 +257,9 @@ func newHTTPServer(handler http.Handler, stderr io.Writer) *http.Server {
 type errorLog struct{ io.Writer }
 
 func (l errorLog) Write(line []byte) (int, error) {
-	for _, fault := range []string{"TLS handshake error", "http2: server"} {
-		if bytes.Contains(line, []byte(fault)) {
-			return len(line), nil
-		}
+	text := string(line)
+	if strings.Contains(text, "TLS handshake error") || strings.Contains(text, "http2: server") {
+		return len(line), nil
 	}
 	return l.Writer.Write(line)
 }
@@ -290,7 +290,7 @@ func start(hub *Hub, node *cluster.Node) runningHub {
 // listens there again, and s.warning is empty.
 func (h runningHub) serve(ctx context.Context, s *settings, stdout, stderr io.Writer) error {
 	defer h.stop()
-	tcpListener, err := listen("-addr", "127.0.0.1:8080", s.addr)
+	tcpListener, err := listen("-addr", s.addr, "127.0.0.1:8080", "127.0.0.1:0 for a free port")
 	if err != nil {
 		return err
 	}
@@ -390,7 +390,7 @@ func prepareConn(stderr io.Writer) func(context.Context, net.Conn) context.Conte
 // ends everything that is open, and comes back with another node as soon as it can.
 func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) error {
 	// This listens only to see whether that is possible.
-	listener, err := listen("-addr", "127.0.0.1:8080", s.addr)
+	listener, err := listen("-addr", s.addr, "127.0.0.1:8080", "127.0.0.1:0 for a free port")
 	if err != nil {
 		return err
 	}
@@ -485,16 +485,16 @@ func (s *settings) limitStreams() error {
 	return nil
 }
 
-// listen listens at the address that a flag gives. The error suggests what to try, for example
-// -addr 127.0.0.1:8080.
-func listen(flag, example, addr string) (*net.TCPListener, error) {
+// listen listens at the address that a flag gives. The error suggests what to try: example in place
+// of an invalid address, other in place of one that cannot be used.
+func listen(flag, addr, example, other string) (*net.TCPListener, error) {
 	listener, err := conns.Listen(addr)
 	if invalid, ok := errors.AsType[*net.AddrError](err); ok {
 		return nil, fmt.Errorf("%q is not a valid address to listen at: %s; try %s %s",
 			addr, invalid.Err, flag, example)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w; try another %s, such as 127.0.0.1:0 for a free port", err, flag)
+		return nil, fmt.Errorf("%w; try another %s, such as %s", err, flag, other)
 	}
 	return listener, nil
 }

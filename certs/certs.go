@@ -39,7 +39,7 @@ func Load(certFile, keyFile string) (*Keeper, error) {
 	return k, err
 }
 
-// Run hands out the certificate until ctx is done. New files count from the next look. If they
+// Run hands out the certificate until ctx is done. Replaced files are used from the next look on. If they
 // cannot be used, the old certificate stays, and Run calls warn with a sentence.
 func (k *Keeper) Run(ctx context.Context, warn func(string)) {
 	seen := k.first

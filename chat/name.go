@@ -74,9 +74,9 @@ var invisible = []struct {
 // brailleBlank is the empty braille cell, which Unicode classifies as a symbol.
 var brailleBlank = &unicode.RangeTable{R16: []unicode.Range16{{0x2800, 0x2800, 1}}}
 
-// onlyShapes reports whether c is invisible alone but legitimate after another code point: a joiner
-// (Persian, Indic scripts, emoji), a variation selector (emoji), a tag (regional flags), or a
-// combining mark.
+// onlyShapes reports whether c only changes the code point before it, and so cannot begin a name: a
+// joiner (Persian, Indic scripts, emoji), a variation selector (emoji), a tag (regional flags), or
+// a combining mark.
 func onlyShapes(c rune) bool {
 	const nonJoiner, joiner = '\u200c', '\u200d'
 	switch {

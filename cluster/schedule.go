@@ -6,13 +6,14 @@ import "lobby/etcd"
 // due. Until the log says what came of that, no other is due. All nodes decide the same, because
 // everything here follows from the entries.
 type schedule struct {
-	size      int            // bytes of entries since the last snapshot became due
-	due       int            // size at which the next one is due
-	isDamaged bool           // whether the next one is due because an entry was changed or removed
-	saver     string         // the node that saves a snapshot now, or ""
-	last      map[string]int // by node, its last entry when the latest one became due
-	at        int64          // the revision of the entry that made it due
-	removed   map[string]int // by node removed since then, its last entry
+	size      int    // bytes of entries since the last snapshot became due
+	due       int    // size at which the next one is due
+	isDamaged bool   // whether the next one is due because an entry was changed or removed
+	saver     string // the node that saves a snapshot now, or ""
+
+	at      int64          // the revision of the entry that made the latest snapshot due
+	last    map[string]int // by node, its last entry at that moment
+	removed map[string]int // by node that was removed since, its last entry
 }
 
 // note reports whether entry e, which says c, makes a snapshot due. nodes are those after it.
@@ -41,9 +42,8 @@ func (s *schedule) note(e etcd.Entry, c content, nodes map[string]member) bool {
 	return true
 }
 
-// needs reports whether nodes that start need entry e to be as it was: it counts, and no snapshot
-// that is saved, or is being saved, includes it. Other entries may be missing, because nodes remove
-// what a snapshot includes.
+// needs reports whether a node that starts must find entry e unchanged: e was applied, and no
+// snapshot that is saved or being saved includes it. Nodes remove the entries that one includes.
 func (s *schedule) needs(e etcd.Entry, nodes map[string]member) bool {
 	return s.last[e.Node] < e.Number && e.Number <= max(nodes[e.Node].last, s.removed[e.Node])
 }

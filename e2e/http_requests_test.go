@@ -153,7 +153,7 @@ func TestFirstFaultOfARequestIsReportedAtOnce(t *testing.T) {
 		size = "the body is too long: a message has at most 4096 bytes, " +
 			"and no other request needs a body"
 		noBody   = "a stream request must not have a body"
-		prefetch = "a stream cannot be loaded in advance, because its user would arrive"
+		prefetch = "a stream cannot be prefetched, because that would announce its user"
 	)
 	s.mustNotChange(t, func() {
 		for _, c := range []struct {

@@ -55,7 +55,7 @@ func ParseURLs(list string) (Config, error) {
 			return invalid("is empty; write URLs such as http://10.0.0.1:2379, separated by single commas")
 		case !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https"):
 			return invalid("does not begin with http:// or https://; an example is http://10.0.0.1:2379")
-		case err != nil:
+		case err != nil || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@"):
 			return invalid("is not valid; an example is http://10.0.0.1:2379, and in a password " +
 				"/ is written %%2F, : is %%3A, and so on")
 		case u.Hostname() == "":

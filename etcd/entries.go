@@ -156,9 +156,9 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 	}
 }
 
-// lacks reports whether the log never had e, given a response with e's key and its node's count. If
-// e's key is missing, it may have been removed: then its node has counted e or, if e was put by
-// someone else, etcd's history has it.
+// lacks reports whether the log never had e, given a response with e's key and its node's count. A
+// missing key proves nothing, because e may have been removed. The log had e if its node's count
+// includes e or, in case someone else put e, if etcd's history has it.
 func (c *client) lacks(ctx context.Context, r transactionResponse, e Entry) (bool, error) {
 	key := c.log.entry(e.Node, e.Number)
 	found, count := r.find(key), r.find(c.log.key("nodes/"+e.Node))
@@ -240,6 +240,7 @@ func (r *entryReader) checkCounts(ctx context.Context, page transactionResponse)
 		case !kv.isDamaged() && number == last+1:
 			next[node] = number
 		case int64(number) > count(node).Version: // It was not put by its node.
+		// A node that registered before floor may be missing in numbers, so that proves nothing.
 		case isKnown || count(node).Created > r.floor:
 			doubts[node] = true
 		}
@@ -289,8 +290,8 @@ type watchMessage struct {
 	Error json.RawMessage `json:"error"`
 }
 
-// watch yields new entries as they arrive. It returns nil after the watch has ended, failed or
-// fallen behind, and has then moved to another endpoint.
+// watch yields new entries as they arrive. When the watch has ended, failed or fallen behind, it
+// moves to another endpoint and returns nil.
 func (r *entryReader) watch(ctx context.Context) error {
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -32,7 +32,7 @@ const (
 	// retryDelay is how long to wait after an endpoint has failed.
 	retryDelay = 100 * time.Millisecond
 
-	// maxResponse is enough for firstPage of the longest entries, which are 128 KiB. A page that is
+	// maxResponse is enough for firstPage of the longest entries, which are 133 KiB. A page that is
 	// longer is asked for again with a lower limit.
 	maxResponse = 16 << 20
 )
@@ -298,7 +298,7 @@ func (c *client) send(ctx context.Context, path string, request any) (*http.Resp
 		}
 		response, err := c.post(ctx, path, request)
 		// A token expires when it has not been used for a while, or when etcd's users change. And
-		// noToken does not do once authentication is switched on: etcd then misses a user name.
+		// once authentication is switched on, etcd rejects requests without one (noToken).
 		const invalid, old = "invalid auth token", "auth: revision in header is old"
 		if c.tokens[c.at] == "" || !hasMessage(err, invalid, old, "user name is empty") {
 			return response, err

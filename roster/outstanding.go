@@ -85,12 +85,12 @@ func (r *Roster) retire(m memory) {
 // within maxLong until the next check.
 //
 // Each List is charged for the memory that neither the roster nor a newer List shares with it. That
-// is at most what was retired after this List was made and before the next newer one was, because
-// what was retired after that is in the newer List too. And it is at most the List's own size.
+// is at most what was retired between the making of this List and of the next newer one: the newer
+// List has what was retired later. And it is at most the List's own size.
 func (r *Roster) abandonOldest() {
 	r.prune()
 	bytes := 0
-	newer := r.retired // for all Lists but the newest: as it was when the next newer one was made
+	newer := r.retired // when the next newer List was made; for the newest List, now
 	for i, t := range slices.Backward(r.outstanding) {
 		if !isLong(t) {
 			continue

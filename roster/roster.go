@@ -13,7 +13,7 @@ import (
 // chunks in a List are never modified: Add and Remove first copy the slice and the chunk that they
 // change, unless both were copied since the last List was made.
 type Roster struct {
-	chunks []*chunk // sorted; none is empty, except a single one
+	chunks []*chunk // sorted; none is empty, unless it is the only one
 	total  sums
 
 	// By Form: what Take returns; nil from a change until the next Take.

@@ -48,9 +48,9 @@ type Body interface {
 }
 
 // Send sends w's header and then body, until body ends, the client disconnects, or a write reaches
-// its limit of 10 to 11 s. The first Next must return immediately. When Send returns, at least the
-// header and the first bytes have been sent, and the handler must return. CanSend must be true for
-// w.
+// its limit of 10 to 11 s. The first Next must return immediately. When Send returns, the header
+// and the first bytes have been sent, or sending has failed, and the handler must return. CanSend
+// must be true for w.
 func Send(w http.ResponseWriter, r *http.Request, body Body) {
 	// The body of an HTTP/1.1 response is chunked, so the client sees where it ends. The connection
 	// ends there too, since net/http no longer has it: the client must not send another request.
@@ -93,7 +93,7 @@ type sender struct {
 	chunked   bool
 	received  int       // bytes that the client has sent
 	deadline  time.Time // of the next write
-	slowUntil time.Time // TCP's user timeout is off until then, after a slow write; zero if it is on
+	slowUntil time.Time // the first fast write after it enables TCP's user timeout; zero if it is on
 
 	// What one send needs, kept for the next.
 	size   []byte
