@@ -399,7 +399,7 @@ func serveCluster(ctx context.Context, s settings, stdout, stderr io.Writer) err
 	lobby := cluster.NewLobby(etcd.New(s.etcd),
 		cluster.Settings{History: s.config.History, MaxUsers: s.config.MaxUsers}, say)
 	s.monitor.Watch((*cluster.Node)(nil).Report) // until there is a node
-	wasPart := false                             // whether a node of this process has been part of the lobby
+	wasPart := false                             // whether this process has been part of the lobby
 	said := ""                                   // the last sentence, which is not repeated
 	for {
 		node, reason := lobby.Begin(ctx)

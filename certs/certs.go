@@ -39,8 +39,8 @@ func Load(certFile, keyFile string) (*Keeper, error) {
 	return k, err
 }
 
-// Run hands out the certificate until ctx is done. Replaced files are used from the next look on. If they
-// cannot be used, the old certificate stays, and Run calls warn with a sentence.
+// Run hands out the certificate until ctx is done. Replaced files are used from the next look on. If
+// they cannot be used, the old certificate stays, and Run calls warn with a sentence.
 func (k *Keeper) Run(ctx context.Context, warn func(string)) {
 	seen := k.first
 	current, err := k.parse(seen)

@@ -11,7 +11,7 @@ import (
 // commands that arrive in the meantime go into the next one.
 type outbox struct {
 	commands     []room.Command // in no entry yet
-	saved        int            // size of a snapshot, or notSaved, that no entry has reported yet, or 0
+	saved        int            // size of a snapshot, or notSaved, to be reported; 0 for none
 	damaged      int64          // the revision of damage that no entry has reported yet, or 0
 	removals     []removal      // in no entry yet
 	heartbeatDue bool           // whether the next entry is a heartbeat
