@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -61,7 +62,7 @@ var (
 // Session.At.
 func (s *Session) Entries(ctx context.Context, last map[string]int) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		r := &entryReader{session: s, client: s.began.clone(), yield: yield, position: s.At, floor: s.At,
+		r := &entryReader{session: s, client: s.began.clone(), yield: yield, position: s.At, put: s.At, floor: s.At,
 			numbers: make(map[string]int)}
 		maps.Copy(r.numbers, last)
 		for {
@@ -87,6 +88,8 @@ type entryReader struct {
 	client   *client
 	yield    func(Entry, error) bool
 	position int64           // the revision up to which all entries were yielded
+	put      int64           // the revision of the last one that was put; see inOrder
+	watched  int64           // the revision up to which removals were noticed; 0 before the first watch
 	last     Entry           // the newest entry that must be in the log; without its text; see handle
 	numbers  map[string]int  // by node, the number up to which no entry was missing
 	floor    int64           // numbers may lack nodes that registered up to this revision
@@ -94,7 +97,7 @@ type entryReader struct {
 }
 
 // catchUp yields all entries that are in the log. Its transactions also read whether the log was
-// replaced, restored, trimmed or damaged, so none of these goes unnoticed.
+// replaced, restored or trimmed, and whether an entry is missing that was not yielded yet.
 func (r *entryReader) catchUp(ctx context.Context) error {
 	s, log := r.session, r.session.log
 	for limit := firstPage; ; {
@@ -134,10 +137,11 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 				return cmp.Or(err, ErrRestored)
 			}
 		}
-		entries := page.first()
 		if err := r.checkCounts(ctx, page); err != nil {
 			return err
 		}
+		entries := page.first()
+		slices.SortFunc(entries.KVs, inOrder)
 		size := 0
 		for _, kv := range entries.KVs {
 			size += len(kv.Value)
@@ -190,21 +194,27 @@ func (r *entryReader) parse(key []byte) (node string, number int, ok bool) {
 	return node, number, ok
 }
 
+// inOrder compares keys by revision. Append puts one entry at a revision. If someone puts several at
+// one, ranges and watches return them in different orders, so only the first key counts.
+func inOrder(a, b keyValue) int {
+	return cmp.Or(cmp.Compare(a.Modified, b.Modified), bytes.Compare(a.Key, b.Key))
+}
+
 // handle yields the entry in kv, as a damaged one if kv says that it was changed or removed. It
 // skips what was yielded already, and keys that are not entries.
 func (r *entryReader) handle(kv keyValue) error {
-	if kv.Modified <= r.position {
-		return nil
-	}
-	r.position = kv.Modified
+	r.position = max(r.position, kv.Modified)
 	node, number, ok := r.parse(kv.Key)
-	if !ok {
+	if !ok || !kv.isDamaged() && kv.Modified <= r.put {
 		return nil
 	}
 	e := Entry{Revision: kv.Modified, Node: node, Number: number, Text: kv.Value}
 	if kv.isDamaged() {
 		e.Text, e.Damaged = nil, true
-	} else if number == r.numbers[node]+1 {
+	} else {
+		r.put = kv.Modified
+	}
+	if !e.Damaged && number == r.numbers[node]+1 {
 		if r.numbers[node] = number; len(r.numbers) > maxNumbers {
 			clear(r.numbers)
 			r.floor = r.position
@@ -217,10 +227,10 @@ func (r *entryReader) handle(kv keyValue) error {
 	return nil
 }
 
-// isOutOfOrder reports whether kv is an entry that is not the next of its node.
+// isOutOfOrder reports whether kv is an entry that leaves out an earlier one of its node.
 func (r *entryReader) isOutOfOrder(kv keyValue) bool {
 	node, number, ok := r.parse(kv.Key)
-	return ok && !kv.isDamaged() && kv.Modified > r.position && number > r.numbers[node]+1
+	return ok && !kv.isDamaged() && kv.Modified > r.put && number > r.numbers[node]+1
 }
 
 // isDamaged reports whether an entry was changed after it had been put, or removed. Append never
@@ -296,8 +306,10 @@ func (r *entryReader) watch(ctx context.Context) error {
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
 	prefix := r.session.log.key("log/")
+	// The last watch may have ended before a removal, which catchUp does not see.
+	r.watched = cmp.Or(r.watched, r.position)
 	request := map[string]any{"create_request": map[string]any{
-		"key": prefix, "range_end": after(prefix), "start_revision": r.position + 1,
+		"key": prefix, "range_end": after(prefix), "start_revision": r.watched + 1,
 		"fragment": true, // lets etcd split long messages
 	}}
 	messages := make(chan watchMessage)
@@ -328,17 +340,26 @@ func (r *entryReader) watch(ctx context.Context) error {
 			}
 			return nil
 		case message, ok := <-messages:
+			var kvs []keyValue
 			for _, event := range message.Result.Events {
-				if r.isOutOfOrder(event.KV) {
+				kvs = append(kvs, event.KV)
+			}
+			slices.SortFunc(kvs, inOrder)
+			for _, kv := range kvs {
+				if r.isOutOfOrder(kv) {
 					return errOrder
 				}
-				if err := r.handle(event.KV); err != nil {
+				if err := r.handle(kv); err != nil {
 					return err
 				}
+				r.watched = kv.Modified
 			}
 			r.session.observe(r.position)
 			// The first message has no events, so another cluster is noticed before any event.
 			cluster := message.Result.Header.Cluster
+			if message.Result.Canceled {
+				r.watched = 0 // etcd has compacted what it would show
+			}
 			if !ok || message.Result.Canceled || message.Error != nil || r.client.note(cluster, nil) != nil {
 				r.client.move()
 				pause(ctx)

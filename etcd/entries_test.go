@@ -499,11 +499,50 @@ func pointerTo(at, removed int64) string {
 	return fmt.Sprintf(`{"at":%d,"removed":%d,"id":"x","sha256":%q}`, at, removed, sumOf(nil))
 }
 
+// One after the other, and by one request, while a watch runs and while none does.
+func TestEveryRemovedEntryIsReported(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		for n := range 6 {
+			mustAppend(t, s, "a", n+1, "")
+		}
+		begin := w.failWatch(func(c *call) { c.say(created) })
+		f := follow(t.Context(), s)
+		f.mustRead(t, "a/1=", "a/2=", "a/3=", "a/4=", "a/5=", "a/6=")
+		w.remove("lobby/log/a/4")
+		begin()
+		f.mustRead(t, "a/4 is damaged")
+		w.remove("lobby/log/a/5")
+		w.remove("lobby/log/")
+		f.mustRead(t, "a/5 is damaged", "a/1 is damaged", "a/2 is damaged", "a/3 is damaged", "a/6 is damaged")
+	})
+}
+
+// No Append does this. Otherwise a watch would see the first one that was put, and a range any.
+func TestFirstKeyOfARevisionCounts(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		watching := follow(t.Context(), w.mustBegin())
+		w.put("lobby/log/z/1", "")
+		watching.mustRead(t, "z/1=")
+		w.set(func() {
+			w.revision++
+			w.apply(remove([]byte("lobby/log/z/1")))
+			for _, key := range []string{"lobby/log/b/1", "lobby/log/a/1", "lobby/log/c/1"} {
+				w.apply(put([]byte(key), nil))
+			}
+			w.wake()
+		})
+		w.put("lobby/log/d/1", "")
+		watching.mustRead(t, "a/1=", "z/1 is damaged", "d/1=")
+		follow(t.Context(), w.mustBegin()).mustRead(t, "a/1=", "d/1=")
+	})
+}
+
 func TestEntriesDetectThatTheLogWasLost(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		prepare func(w *world)
-		want    error
+		want    error // context.Canceled if Entries goes on
 	}{
 		{"emptied", func(w *world) { w.remove("lobby/") }, ErrReplaced},
 		{"recreated", func(w *world) { w.remove("lobby/"); w.mustBegin() }, ErrReplaced},
@@ -521,8 +560,7 @@ func TestEntriesDetectThatTheLogWasLost(t *testing.T) {
 			w.put("lobby/state", "garbage")
 		}, ErrTrimmed},
 		{"trimmed up to here", func(w *world) {
-			w.remove("lobby/log/")
-			w.put("lobby/state", pointerTo(w.revision, w.revision-1))
+			w.put("lobby/state", pointerTo(w.revision, w.revision))
 		}, context.Canceled},
 		{"nothing", func(w *world) {}, context.Canceled},
 		{"garbage as a pointer", func(w *world) { w.put("lobby/state", "garbage") }, context.Canceled},

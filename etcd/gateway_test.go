@@ -486,11 +486,15 @@ func (m *member) watch(c *call) {
 		line += fmt.Sprintf(`{"result":{"canceled":true,"compact_revision":"%d"}}`+"\n", w.compacted)
 	}
 	for {
+		var kvs []keyValue
 		for _, change := range w.history {
 			isIn := bytes.Compare(change.kv.Key, request.Key) >= 0 && bytes.Compare(change.kv.Key, request.End) < 0
 			if change.kv.Modified >= next && isIn {
-				line += event(change.kv)
+				kvs = append(kvs, change.kv)
 			}
+		}
+		if len(kvs) > 0 {
+			line += event(kvs...)
 		}
 		next = max(next, w.revision+1)
 		changed, late := w.changed, w.late
