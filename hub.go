@@ -259,7 +259,7 @@ type state struct {
 	room *room.Room // users and events; Chain.Readers counts the streams, those being opened included
 
 	expiries   []expiry         // of grace periods, the earliest first
-	graceTimer <-chan time.Time // delivers at the first of expiries; nil if there are none
+	graceTimer <-chan time.Time // delivers at the first of expiries or earlier; nil if there are none
 
 	// On several machines: commands that have not come back from the log, in order.
 	pending []pending
@@ -428,7 +428,7 @@ func (s *state) endFirstGracePeriod() {
 // Connect makes the hub one of several; call it before Run. Node is the name of its node. Every
 // command sent to commands must come back in an Entry of that node, in the same order, until an
 // End. The hub sends one result for each step except Entry and End; results needs a buffer of at
-// least one. The receiver of commands must never wait until the hub receives a step.
+// least one. Commands must be received even while the hub receives no step.
 func (h *Hub) Connect(
 	node string, commands chan<- room.Command, steps <-chan room.Step, results chan<- room.StepResult,
 ) {

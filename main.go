@@ -52,8 +52,8 @@ const (
 	vanishTimeout = 30 * time.Second
 
 	// The kernel accepts at most unsentLimit beyond what it can send, so a client that does not read
-	// costs little memory. sendBuffer, which Linux doubles, also limits what has been sent but not
-	// acknowledged: to what a client reads in writeTimeout at streaming.MinRate. Otherwise a write
+	// costs little memory. sendBuffer also limits what has been sent but not acknowledged. Linux
+	// doubles it, to what a client must read in writeTimeout at streaming.MinRate. Otherwise a write
 	// could return while megabytes of it are still on their way to a client behind a slow link.
 	unsentLimit = 16 << 10
 	sendBuffer  = 320 << 10

@@ -229,7 +229,7 @@ func (c *Chain) After(lastEventID string) Start {
 		return c.tail(false)
 	}
 	id, err := ParseID(lastEventID)
-	missed := c.last.seq - id.seq // wraps to a huge number if id is ahead of the chain
+	missed := c.last.seq - id.seq // wraps if id is ahead of the chain, to more than last.seq
 	if err != nil || id.epoch != c.last.epoch || missed > uint64(len(c.history)) {
 		return c.tail(true)
 	}

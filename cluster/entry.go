@@ -74,7 +74,7 @@ func appendRecord(b []byte, fields ...string) []byte {
 }
 
 // parseFirst parses a node's first entry. Its version must be this program's: a node of another
-// version finds that out from the settings key, and never registers.
+// version sees in the settings key that the lobby has this one, and never registers.
 func parseFirst(text string) (content, error) {
 	record, rest, isWhole := strings.Cut(text, room.RecordEnd)
 	f := strings.Split(record, room.FieldSeparator)

@@ -250,6 +250,7 @@ func (c *client) hedge(
 			c.move()
 			next.Reset(slow)
 		case t := <-tries:
+			// Only changes have conditions. A read that is too large is repeated with a lower limit.
 			isTooLarge := t.request.Compare != nil && errors.Is(t.err, ErrTooLarge)
 			if t.err == nil || isTooLarge || hasMessage(t.err, noRevision) {
 				*c = *t.client

@@ -179,11 +179,11 @@ func (s *Session) observe(revision int64) int64 {
 	return highest
 }
 
-// Append appends text as entry number of node, once, and returns its revision. It asks one endpoint
-// after another until the result is certain or ctx is done. It fails with ctx's error, ErrReplaced,
-// ErrRestored, ErrVoid, ErrForgedCount or ErrTooLarge. After ctx's error and, rarely, ErrTooLarge,
-// the entry may still get into the log, now or later, and Append may be called again with the same
-// number and text.
+// Append appends text once, as the node's entry with this number, and returns its revision. It asks
+// one endpoint after another until the result is certain or ctx is done. It fails with ctx's error,
+// ErrReplaced, ErrRestored, ErrVoid, ErrForgedCount or ErrTooLarge. After ctx's error and, rarely,
+// ErrTooLarge, the entry may still get into the log, now or later, and Append may be called again
+// with the same number and text.
 func (s *Session) Append(ctx context.Context, node string, number int, text []byte) (int64, error) {
 	start := time.Now()
 	revision, err := s.append(ctx, node, number, text)

@@ -92,6 +92,7 @@ func parseCommand(record string) (c Command, ok bool) {
 
 // isName reports whether s can be a user's name, at least for another version of this program.
 func isName(s string) bool {
-	return s != "" && utf8.ValidString(s) &&
-		!strings.ContainsAny(s, lineBreaks+" "+RecordEnd+FieldSeparator)
+	isControlOrSpace := func(c rune) bool { return c <= ' ' }
+	return s != "" && utf8.ValidString(s) && !strings.ContainsAny(s, lineBreaks) &&
+		!strings.ContainsFunc(s, isControlOrSpace)
 }

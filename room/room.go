@@ -2,8 +2,8 @@
 //
 // A [Room] knows which users are present and why. Its rules are in one method, [Room.Apply], which
 // carries out a [Command] and appends the event that it causes, if any, to a chain of events
-// (package chain). This package starts no goroutine, uses no channel and reads no clock; the chain
-// and the roster do. Nothing is locked: the owner of a Room calls its methods, one at a time.
+// (package chain). This package starts no goroutine, uses no channel and reads no clock; only the
+// chain and the roster do. Nothing is locked: the owner of a Room calls its methods, one at a time.
 //
 //	chat := room.New(room.Config{History: 100, MaxUsers: 10, KeepAlive: time.Minute})
 //	result := chat.Apply("", room.Command{Verb: room.Join, Name: alice})

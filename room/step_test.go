@@ -117,6 +117,7 @@ func TestRestoreRejectsAnInvalidSnapshot(t *testing.T) {
 		},
 		"a name is empty":            func(s *Snapshot) { s.Users[0].Name = "" },
 		"a name has a line break":    func(s *Snapshot) { s.Users[0].Name = "al\nice" },
+		"a name has a tab":           func(s *Snapshot) { s.Users[0].Name = "al\tice" },
 		"a name ends a record":       func(s *Snapshot) { s.Users[0].Name = "al" + RecordEnd + "ice" },
 		"a name has two fields":      func(s *Snapshot) { s.Users[0].Name = "a" + FieldSeparator + "b" },
 		"a name is not UTF-8":        func(s *Snapshot) { s.Users[0].Name = "al\xffice" },

@@ -12,6 +12,7 @@
 //	for piece := range list.Pieces() {
 //		os.Stdout.Write(piece) // {"users":["alice","bob"]}
 //	}
+//	list.Return()
 //
 // A List refers to the roster's chunks of names, which are replaced and not modified once a List
 // has them. So taking a List is O(1), and two Lists share every chunk that did not change between
@@ -20,6 +21,7 @@
 //
 // Lists stay in memory while they are being sent, and a client may read slowly on purpose. So the
 // owner knows which Lists are outstanding, from Take to [List.Return], and bounds what they retain
-// by [MaxRetained]. It abandons the oldest long Lists: [List.Abandoned] is closed, and their
-// senders must stop. And it makes no new short List while too many old ones are outstanding.
+// by [MaxRetained]. It abandons the oldest long Lists: the channel of [List.Abandoned] is closed,
+// and their senders must stop. And it makes no new short List while too many old ones are
+// outstanding.
 package roster

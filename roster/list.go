@@ -28,7 +28,7 @@ var layouts = [...]struct{ opening, before, after, between, closing string }{
 type List struct {
 	form      Form
 	size      int
-	chunks    []*chunk      // of a short List: nil once body holds the bytes
+	chunks    []*chunk      // the names; in a short List, nil once body holds the bytes
 	body      chan []byte   // of a short List: holds its body, or nil until a sender has written it
 	escaped   bool          // whether a name needs escaping in this form
 	abandoned chan struct{} // of a long List

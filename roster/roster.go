@@ -11,7 +11,7 @@ import (
 //
 // The names are kept in chunks. A List is the slice of chunks at the moment when it was made, and
 // chunks in a List are never modified: Add and Remove first copy the slice and the chunk that they
-// change, unless both were copied since the last List was made.
+// change, each unless it was copied since the last List was made.
 type Roster struct {
 	chunks []*chunk // sorted; none is empty, unless it is the only one
 	total  sums

@@ -93,7 +93,7 @@ type sender struct {
 	chunked   bool
 	received  int       // bytes that the client has sent
 	deadline  time.Time // of the next write
-	slowUntil time.Time // the first fast write after it enables TCP's user timeout; zero if it is on
+	slowUntil time.Time // TCP's user timeout stays off until a fast write after this; zero if it is on
 
 	// What one send needs, kept for the next.
 	size   []byte
