@@ -88,7 +88,7 @@ type entryReader struct {
 	client   *client
 	yield    func(Entry, error) bool
 	position int64           // the revision up to which all entries were yielded
-	put      int64           // the revision of the last one that was put; see inOrder
+	put      int64           // the revision up to which what was put was yielded, or is gone
 	watched  int64           // the revision up to which removals were noticed; 0 before the first watch
 	last     Entry           // the newest entry that must be in the log; without its text; see handle
 	numbers  map[string]int  // by node, the number up to which no entry was missing
@@ -151,6 +151,7 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 		}
 		if !entries.More {
 			r.position = max(r.position, page.Header.Revision)
+			r.put = r.position
 			s.observe(r.position)
 			return nil
 		}

@@ -518,6 +518,26 @@ func TestEveryRemovedEntryIsReported(t *testing.T) {
 	})
 }
 
+// The watch that follows a range shows again what the range no longer has.
+func TestEntryThatIsRemovedBeforeItIsReadDoesNotStopTheOthers(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		f := follow(t.Context(), s)
+		mustAppend(t, s, "a", 1, "")
+		f.mustRead(t, "a/1=")
+		w.set(func() {
+			for _, change := range []operation{put([]byte("lobby/log/b/9"), nil), remove([]byte("lobby/log/b/9"))} {
+				w.revision++
+				w.apply(change)
+			}
+			w.wake()
+		})
+		f.mustRead(t, "b/9 is damaged")
+		mustAppend(t, s, "a", 2, "")
+		f.mustRead(t, "a/2=")
+	})
+}
+
 // No Append does this. Otherwise a watch would see the first one that was put, and a range any.
 func TestFirstKeyOfARevisionCounts(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
