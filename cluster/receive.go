@@ -19,6 +19,9 @@ import (
 func (n *Node) receive(ctx context.Context, e etcd.Entry) error {
 	if e.Damaged {
 		n.noteDamage(e)
+		if e.Node == n.name && e.Number > n.nodes[n.name].last { // put twice by someone else
+			go n.log.Discard(ctx, e)
+		}
 		return nil
 	}
 	if n.figures != nil {
@@ -57,6 +60,9 @@ func (n *Node) warnOfEntry(format string, args ...any) {
 // noteDamage notes that an entry was changed or removed by hand. If nodes that start need it,
 // another snapshot is due.
 func (n *Node) noteDamage(e etcd.Entry) {
+	if e.Node == n.seen.Node && e.Number == n.seen.Number {
+		n.seen = etcd.Entry{}
+	}
 	if n.schedule.needs(e, n.nodes) {
 		n.outbox.damaged = e.Revision
 		n.warnOfEntry("entry %d of %q in the lobby's log was changed or removed by hand; "+

@@ -62,7 +62,7 @@ var (
 // Session.At.
 func (s *Session) Entries(ctx context.Context, last map[string]int) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		r := &entryReader{session: s, client: s.began.clone(), yield: yield, position: s.At, put: s.At, floor: s.At,
+		r := &entryReader{session: s, client: s.began.clone(), yield: yield, position: s.At, floor: s.At,
 			numbers: make(map[string]int)}
 		maps.Copy(r.numbers, last)
 		for {
@@ -88,8 +88,8 @@ type entryReader struct {
 	client   *client
 	yield    func(Entry, error) bool
 	position int64           // the revision up to which all entries were yielded
-	put      int64           // the revision up to which what was put was yielded, or is gone
-	watched  int64           // the revision up to which removals were noticed; 0 before the first watch
+	put      keyValue        // the last key that was put and yielded, or is gone; see inOrder
+	watched  int64           // the revision up to which removals were noticed, or 0
 	last     Entry           // the newest entry that must be in the log; without its text; see handle
 	numbers  map[string]int  // by node, the number up to which no entry was missing
 	floor    int64           // numbers may lack nodes that registered up to this revision
@@ -100,6 +100,7 @@ type entryReader struct {
 // replaced, restored or trimmed, and whether an entry is missing that was not yielded yet.
 func (r *entryReader) catchUp(ctx context.Context) error {
 	s, log := r.session, r.session.log
+	only := int64(0) // if not 0, the next page has this revision alone, and all of it
 	for limit := firstPage; ; {
 		prefix, lobby, nodes := log.key("log/"), log.key("lobby"), log.key("nodes/")
 		last := log.entry(r.last.Node, r.last.Number)
@@ -110,9 +111,13 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 				limit = max(1, limit/4)
 			}
 			isFirst = false
+			most := limit
+			if only > 0 {
+				most = 0
+			}
 			return transaction{Success: []operation{
 				{Range: &rangeRequest{Key: prefix, End: after(prefix), MinModified: r.position + 1,
-					SortTarget: "MOD", SortOrder: "ASCEND", Limit: limit}},
+					MaxModified: only, SortTarget: "MOD", SortOrder: "ASCEND", Limit: most}},
 				get(lobby),
 				get(log.key("state")),
 				get(log.key("copy")),
@@ -137,11 +142,23 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 				return cmp.Or(err, ErrRestored)
 			}
 		}
+		r.watched = cmp.Or(r.watched, page.Header.Revision)
+		entries := page.first()
+		slices.SortFunc(entries.KVs, inOrder)
+		if only > 0 {
+			only, entries.More = 0, true
+		} else if entries.More { // The last revision may go on in the next page.
+			last := lastRevision(entries.KVs)
+			if last == 0 {
+				only = entries.KVs[0].Modified
+				continue
+			}
+			entries.KVs = entries.KVs[:last]
+		}
+		page.Responses[0].Range = entries
 		if err := r.checkCounts(ctx, page); err != nil {
 			return err
 		}
-		entries := page.first()
-		slices.SortFunc(entries.KVs, inOrder)
 		size := 0
 		for _, kv := range entries.KVs {
 			size += len(kv.Value)
@@ -151,7 +168,7 @@ func (r *entryReader) catchUp(ctx context.Context) error {
 		}
 		if !entries.More {
 			r.position = max(r.position, page.Header.Revision)
-			r.put = r.position
+			r.put = keyValue{Modified: r.position + 1}
 			s.observe(r.position)
 			return nil
 		}
@@ -195,10 +212,15 @@ func (r *entryReader) parse(key []byte) (node string, number int, ok bool) {
 	return node, number, ok
 }
 
-// inOrder compares keys by revision. Append puts one entry at a revision. If someone puts several at
-// one, ranges and watches return them in different orders, so only the first key counts.
+// inOrder compares keys by revision and name. Append puts one entry at a revision. If someone puts
+// several, ranges and watches return them in different orders.
 func inOrder(a, b keyValue) int {
 	return cmp.Or(cmp.Compare(a.Modified, b.Modified), bytes.Compare(a.Key, b.Key))
+}
+
+// lastRevision returns the index of the first of kvs, in order, that has the last one's revision.
+func lastRevision(kvs []keyValue) int {
+	return slices.IndexFunc(kvs, func(kv keyValue) bool { return kv.Modified == kvs[len(kvs)-1].Modified })
 }
 
 // handle yields the entry in kv, as a damaged one if kv says that it was changed or removed. It
@@ -206,14 +228,17 @@ func inOrder(a, b keyValue) int {
 func (r *entryReader) handle(kv keyValue) error {
 	r.position = max(r.position, kv.Modified)
 	node, number, ok := r.parse(kv.Key)
-	if !ok || !kv.isDamaged() && kv.Modified <= r.put {
+	if !ok || !kv.isDamaged() && inOrder(kv, r.put) <= 0 {
 		return nil
 	}
 	e := Entry{Revision: kv.Modified, Node: node, Number: number, Text: kv.Value}
 	if kv.isDamaged() {
 		e.Text, e.Damaged = nil, true
+		if node == r.last.Node && number == r.last.Number {
+			r.last = Entry{}
+		}
 	} else {
-		r.put = kv.Modified
+		r.put = kv
 	}
 	if !e.Damaged && number == r.numbers[node]+1 {
 		if r.numbers[node] = number; len(r.numbers) > maxNumbers {
@@ -231,7 +256,7 @@ func (r *entryReader) handle(kv keyValue) error {
 // isOutOfOrder reports whether kv is an entry that leaves out an earlier one of its node.
 func (r *entryReader) isOutOfOrder(kv keyValue) bool {
 	node, number, ok := r.parse(kv.Key)
-	return ok && !kv.isDamaged() && kv.Modified > r.put && number > r.numbers[node]+1
+	return ok && !kv.isDamaged() && inOrder(kv, r.put) > 0 && number > r.numbers[node]+1
 }
 
 // isDamaged reports whether an entry was changed after it had been put, or removed. Append never
@@ -292,9 +317,11 @@ func (r *entryReader) checkNode(ctx context.Context, node string, number int) er
 
 type watchMessage struct {
 	Result struct {
-		Header   header `json:"header"`
-		Canceled bool   `json:"canceled"`
-		Events   []struct {
+		Header    header `json:"header"`
+		Canceled  bool   `json:"canceled"`
+		Compacted int64  `json:"compact_revision,string"` // if that is why it was canceled
+		Fragment  bool   `json:"fragment"`                // whether the next message continues this one
+		Events    []struct {
 			KV keyValue `json:"kv"` // if it was removed, without the revision of its creation
 		} `json:"events"`
 	} `json:"result"`
@@ -307,8 +334,7 @@ func (r *entryReader) watch(ctx context.Context) error {
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
 	prefix := r.session.log.key("log/")
-	// The last watch may have ended before a removal, which catchUp does not see.
-	r.watched = cmp.Or(r.watched, r.position)
+	// The watch begins where the last one ended, because catchUp does not see removals.
 	request := map[string]any{"create_request": map[string]any{
 		"key": prefix, "range_end": after(prefix), "start_revision": r.watched + 1,
 		"fragment": true, // lets etcd split long messages
@@ -316,7 +342,8 @@ func (r *entryReader) watch(ctx context.Context) error {
 	messages := make(chan watchMessage)
 	go r.client.clone().receive(watching, request, messages)
 
-	var awaited int64 // the revision that must have arrived when late fires
+	var pending []keyValue // of a revision of which there may be more
+	var awaited int64      // the revision that must have arrived when late fires
 	late := time.NewTimer(maxLag)
 	late.Stop()
 	for {
@@ -341,25 +368,32 @@ func (r *entryReader) watch(ctx context.Context) error {
 			}
 			return nil
 		case message, ok := <-messages:
-			var kvs []keyValue
 			for _, event := range message.Result.Events {
-				kvs = append(kvs, event.KV)
+				pending = append(pending, event.KV)
 			}
-			slices.SortFunc(kvs, inOrder)
-			for _, kv := range kvs {
+			slices.SortFunc(pending, inOrder)
+			whole := len(pending)
+			if message.Result.Fragment { // The last revision may go on in the next message.
+				whole = max(0, lastRevision(pending))
+			}
+			for _, kv := range pending[:whole] {
 				if r.isOutOfOrder(kv) {
+					r.position = min(r.position, kv.Modified-1)
 					return errOrder
 				}
 				if err := r.handle(kv); err != nil {
 					return err
 				}
-				r.watched = kv.Modified
 			}
+			if whole > 0 {
+				r.watched = pending[whole-1].Modified
+			}
+			pending = slices.Delete(pending, 0, whole)
 			r.session.observe(r.position)
 			// The first message has no events, so another cluster is noticed before any event.
 			cluster := message.Result.Header.Cluster
-			if message.Result.Canceled {
-				r.watched = 0 // etcd has compacted what it would show
+			if message.Result.Compacted > 0 {
+				r.watched = 0 // etcd no longer has what it would show
 			}
 			if !ok || message.Result.Canceled || message.Error != nil || r.client.note(cluster, nil) != nil {
 				r.client.move()

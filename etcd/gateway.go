@@ -252,7 +252,7 @@ func (c *client) hedge(
 		case t := <-tries:
 			// Only changes have conditions. A read that is too large is repeated with a lower limit.
 			isTooLarge := t.request.Compare != nil && errors.Is(t.err, ErrTooLarge)
-			if t.err == nil || isTooLarge || hasMessage(t.err, noRevision) {
+			if t.err == nil || isTooLarge || hasMessage(t.err, noRevision) && t.client.note("", nil) == nil {
 				*c = *t.client
 				return t.response, t.err
 			}

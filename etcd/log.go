@@ -238,7 +238,7 @@ func (s *Session) append(ctx context.Context, node string, number int, text []by
 	response, err := s.appender.hedge(ctx, slowAfter, same(transaction{
 		Compare: conditions,
 		Success: []operation{put(entry, text), put(key, []byte(digits))},
-		Failure: []operation{get(lobby), get(key), get(state), stat(entry)},
+		Failure: []operation{get(lobby), get(key), get(state), get(s.log.key("copy")), stat(entry)},
 	}))
 	if err != nil {
 		return 0, err
@@ -261,7 +261,7 @@ func (s *Session) append(ctx context.Context, node string, number int, text []by
 	case count.Version == int64(number):
 		// If an earlier attempt succeeded, it put the entry and the count at the same revision. The
 		// entry may have been removed since.
-		wasPut := found.Created == count.Modified
+		wasPut := found.Created == count.Modified || s.log.pointer(response).Removed >= count.Modified
 		if !wasPut {
 			wasPut, err = s.appender.wasPut(ctx, entry, count.Modified)
 		}
