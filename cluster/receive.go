@@ -19,7 +19,7 @@ import (
 func (n *Node) receive(ctx context.Context, e etcd.Entry) error {
 	if e.Damaged {
 		n.noteDamage(e)
-		if e.Node == n.name && e.Number > n.nodes[n.name].last { // put twice by someone else
+		if e.Node == n.name && e.Number > n.nodes[n.name].last { // someone else has put it twice
 			go n.log.Discard(ctx, e)
 		}
 		return nil

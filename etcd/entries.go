@@ -373,7 +373,7 @@ func (r *entryReader) watch(ctx context.Context) error {
 			}
 			slices.SortFunc(pending, inOrder)
 			whole := len(pending)
-			if message.Result.Fragment { // The last revision may go on in the next message.
+			if message.Result.Fragment || !ok { // The last revision may go on in the next message.
 				whole = max(0, lastRevision(pending))
 			}
 			for _, kv := range pending[:whole] {

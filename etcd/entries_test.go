@@ -558,6 +558,59 @@ func TestKeysOfOneRevisionHaveOneOrder(t *testing.T) {
 	})
 }
 
+// A message, or a page, may end within a revision.
+func TestRevisionThatIsReadInPartsHasOneOrder(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		var revision int64
+		s := w.mustBegin()
+		for n := range firstPage - 1 {
+			mustAppend(t, s, "n", n+1, "")
+		}
+		fragment := func(key string) string {
+			text := event(keyValue{Key: []byte(key), Created: revision, Modified: revision})
+			return strings.Replace(text, `"events"`, `"fragment":true,"events"`, 1)
+		}
+		begin := w.failWatch(func(c *call) {
+			c.say(created + fragment("lobby/log/c/1") + fragment("lobby/log/b/1"))
+			c.abort()
+		})
+		watching := follow(t.Context(), s)
+		synctest.Wait()
+		w.set(func() {
+			w.revision++
+			for _, key := range []string{"lobby/log/c/1", "lobby/log/b/1", "lobby/log/a/1"} {
+				w.apply(put([]byte(key), nil))
+			}
+			revision = w.revision
+		})
+		mustAppend(t, s, "n", firstPage, "")
+		begin()
+		for _, f := range []follower{watching, follow(t.Context(), w.mustBegin())} {
+			for n := range firstPage - 1 {
+				f.mustRead(t, fmt.Sprintf("n/%d=", n+1))
+			}
+			f.mustRead(t, "a/1=", "b/1=", "c/1=", fmt.Sprintf("n/%d=", firstPage))
+		}
+	})
+}
+
+// The entry that must be in the log was put and removed by a stranger, and etcd has forgotten both.
+func TestStrangersEntryThatEtcdHasForgottenIsNotMissed(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		f := follow(t.Context(), s)
+		w.put("lobby/log/x/1", "")
+		f.mustRead(t, "x/1=")
+		w.remove("lobby/log/x/1")
+		f.mustRead(t, "x/1 is damaged")
+		w.set(func() { w.compacted = w.revision + 1 })
+		w.put("lobby/log/x/9", "") // out of order, so a page is read
+		f.mustRead(t, "x/9=")
+		mustAppend(t, s, "a", 1, "")
+		f.mustRead(t, "a/1=")
+	})
+}
+
 func TestEntriesDetectThatTheLogWasLost(t *testing.T) {
 	for _, test := range []struct {
 		name    string
