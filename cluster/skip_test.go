@@ -163,6 +163,7 @@ func TestSkippedEntryOfTheNodeItselfIsDiscarded(t *testing.T) {
 	inLobby(t, func(l *testLobby) {
 		a, c := l.mustStart("a"), l.mustStart("c")
 		l.put("a", 2, "garbage")
+		synctest.Wait()
 		l.log.Damage("a", 2) // because it was put again
 		l.log.Damage("a", 1)
 		synctest.Wait()
