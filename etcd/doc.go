@@ -53,7 +53,8 @@
 //	  "key": "bG9iYnkvbG9nLw==", "range_end": "bG9iYnkvbG9nMA==", "start_revision": 2}}'
 //
 // A watch that breaks, for whatever reason, is followed by a range and a watch at the next server.
-// A stalled watch is noticed because it does not deliver what Append knows to be in the log.
+// That watch begins where the last one ended, because a range does not show what was removed. A
+// stalled watch is noticed because it does not deliver what Append knows to be in the log.
 //
 // From time to time a node saves a snapshot, the state that the entries up to some revision lead
 // to. Then the entries before the previous snapshot are removed. Before the next snapshot, etcd
