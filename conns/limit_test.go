@@ -139,6 +139,16 @@ func TestSecondCloseFreesNothing(t *testing.T) {
 	}
 }
 
+func TestConnectionThatIsBeingRefusedMayBeClosed(t *testing.T) {
+	closed := make(chan error, 1)
+	l := listen(t, 1, func(w io.Writer) { closed <- w.(*Conn).Close() })
+	connect(t, l)
+	ask(t, dial(t, l))
+	if err := <-closed; err != nil || l.Connections() != 1 {
+		t.Errorf("closing it: %v; %d connections have a place, want 1", err, l.Connections())
+	}
+}
+
 func TestAcceptReturnsAConnectionOnceTheClientHasSentAByte(t *testing.T) {
 	l := listen(t, 2, sayFull)
 	first, second := dial(t, l), dial(t, l)
