@@ -36,7 +36,7 @@ func (o *outbox) hasRetracted() bool { return o.limit < maxEntry }
 
 // hasNext reports whether an entry should be sent now. Once an entry has been retracted, none is
 // sent until the last one has been read: etcd may have accepted the retracted one after all. Then
-// this node reads that one in place of its own and ends, and a later entry would have repeated its
+// this node reads that one in place of the next and ends, and a later entry would have repeated its
 // commands.
 func (o *outbox) hasNext() bool {
 	isDue := o.heartbeatDue || o.saved != 0 || o.damaged > 0 || len(o.removals) > 0 || len(o.commands) > 0

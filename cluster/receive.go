@@ -60,9 +60,6 @@ func (n *Node) warnOfEntry(format string, args ...any) {
 // noteDamage notes that an entry was changed or removed by hand. If nodes that start need it,
 // another snapshot is due.
 func (n *Node) noteDamage(e etcd.Entry) {
-	if e.Node == n.seen.Node && e.Number == n.seen.Number {
-		n.seen = etcd.Entry{}
-	}
 	if n.schedule.needs(e, n.nodes) {
 		n.outbox.damaged = e.Revision
 		n.warnOfEntry("entry %d of %q in the lobby's log was changed or removed by hand; "+

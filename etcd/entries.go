@@ -88,7 +88,7 @@ type entryReader struct {
 	client   *client
 	yield    func(Entry, error) bool
 	position int64           // the revision up to which all entries were yielded
-	put      keyValue        // the last key that was put and yielded, or is gone; see inOrder
+	put      keyValue        // all that was put up to it, inOrder, was yielded or is gone
 	watched  int64           // the revision up to which removals were noticed, or 0
 	last     Entry           // the newest entry that must be in the log; without its text; see handle
 	numbers  map[string]int  // by node, the number up to which no entry was missing

@@ -3,6 +3,7 @@ package etcd
 // What belongs here: tests of Entries, most of them with watches that fail.
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -506,7 +507,7 @@ func TestEveryRemovedEntryIsReported(t *testing.T) {
 		for n := range 6 {
 			mustAppend(t, s, "a", n+1, "")
 		}
-		begin := w.failWatch(func(c *call) { c.say(created) })
+		begin := w.failWatch(func(c *call) { c.say(created + `{"result":{"canceled":true}}`) })
 		f := follow(t.Context(), s)
 		f.mustRead(t, "a/1=", "a/2=", "a/3=", "a/4=", "a/5=", "a/6=")
 		w.remove("lobby/log/a/4")
@@ -515,6 +516,29 @@ func TestEveryRemovedEntryIsReported(t *testing.T) {
 		w.remove("lobby/log/a/5")
 		w.remove("lobby/log/")
 		f.mustRead(t, "a/5 is damaged", "a/1 is damaged", "a/2 is damaged", "a/3 is damaged", "a/6 is damaged")
+	})
+}
+
+func TestEntryThatIsRemovedBetweenTwoPagesIsReported(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s := w.mustBegin()
+		for n := range firstPage + 1 {
+			mustAppend(t, s, "a", n+1, "")
+		}
+		pages := 0
+		w.script(func(c *call, serve func()) {
+			if bytes.Contains(c.body, []byte("min_mod_revision")) {
+				if pages++; pages == 2 {
+					w.remove("lobby/log/a/5")
+				}
+			}
+			serve()
+		})
+		f := follow(t.Context(), s)
+		for n := range firstPage + 1 {
+			f.mustRead(t, fmt.Sprintf("a/%d=", n+1))
+		}
+		f.mustRead(t, "a/5 is damaged")
 	})
 }
 
@@ -547,14 +571,15 @@ func TestKeysOfOneRevisionHaveOneOrder(t *testing.T) {
 		w.set(func() {
 			w.revision++
 			w.apply(remove([]byte("lobby/log/z/1")))
-			for _, key := range []string{"lobby/log/b/1", "lobby/log/a/1", "lobby/log/c/1"} {
+			for _, key := range []string{"lobby/log/b/1", "lobby/log/a/1", "lobby/log/c/9"} {
 				w.apply(put([]byte(key), nil))
 			}
 			w.wake()
 		})
+		watching.mustRead(t, "a/1=", "b/1=", "c/9=", "z/1 is damaged")
 		w.put("lobby/log/d/1", "")
-		watching.mustRead(t, "a/1=", "b/1=", "c/1=", "z/1 is damaged", "d/1=")
-		follow(t.Context(), w.mustBegin()).mustRead(t, "a/1=", "b/1=", "c/1=", "d/1=")
+		watching.mustRead(t, "d/1=")
+		follow(t.Context(), w.mustBegin()).mustRead(t, "a/1=", "b/1=", "c/9=", "d/1=")
 	})
 }
 
@@ -676,6 +701,10 @@ func TestCompactionUnderAWatchLosesNothing(t *testing.T) {
 		begin()
 		time.Sleep(retryDelay)
 		f.mustRead(t, "a/1=x")
+		time.Sleep(time.Minute)
+		if n := w.requests("/v3/watch"); n != 1 {
+			t.Errorf("there were %d watches after the first, want 1", n)
+		}
 		mustAppend(t, s, "a", 2, "y")
 		f.mustRead(t, "a/2=y")
 	})
@@ -742,7 +771,7 @@ func TestEntriesWaitForEtcd(t *testing.T) {
 	})
 }
 
-// A stranger has put a node's next entries, which the node discards. Then entries are read anew.
+// A stranger has put a node's next entries, which the node discards. Then a page is read.
 func TestDiscardedEntriesOfAStrangerAreNotMissed(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		s := w.mustBegin()

@@ -691,6 +691,61 @@ func TestEntryThatWasRemovedBeforeItsRetryIsInTheLog(t *testing.T) {
 	})
 }
 
+// The response is lost, and the retry comes when two snapshots include the entry.
+func TestEntryThatWasTrimmedBeforeItsRetryIsInTheLog(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		s, other := w.mustBegin(), w.mustBegin()
+		mustAppend(t, s, "a", 1, "")
+		lost := make(chan int64)
+		var isSecond atomic.Bool
+		w.script(func(c *call, serve func()) {
+			if isSecond.Swap(true) {
+				serve()
+				return
+			}
+			execute(c, serve)
+			lost <- w.revision
+			c.abort()
+		})
+		go func() {
+			at := <-lost
+			mustSave(t, other, at, "one")
+			mustSave(t, other, mustAppend(t, other, "b", 1, ""), "two")
+		}()
+		mustAppend(t, s, "a", 2, "")
+	})
+}
+
+func TestEndpointOfAnotherClusterKnowsNothingOfThePast(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		w.members[2].world = newWorld(t, "2")
+		s := w.mustBegin()
+		revision := mustAppend(t, s, "a", 1, "")
+		c := s.began.clone()
+		c.at = 2
+		if wasPut, err := c.wasPut(t.Context(), s.log.entry("a", 1), revision); !wasPut || err != nil {
+			t.Errorf("the entry was put: %v, %v", wasPut, err)
+		}
+	})
+}
+
+func TestBeginDoesNotWaitForThePast(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		w.script(func(c *call, serve func()) {
+			if bytes.Contains(c.body, []byte(`"revision"`)) {
+				c.hang()
+			}
+			serve()
+		})
+		mustTake(t, requestTimeout, requestTimeout, func() {
+			_, err := w.newLog().Begin(t.Context(), "", Entry{Node: "a", Number: 1, Revision: 1})
+			if !errors.Is(err, errUnreachable) {
+				t.Errorf("got %v", err)
+			}
+		})
+	})
+}
+
 // A stranger has put a node's next entry. What it says has no effect, so the node removes it.
 func TestEntryIsAppendedAfterAStrangersWasDiscarded(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {

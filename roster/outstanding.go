@@ -85,9 +85,9 @@ func (r *Roster) retire(m memory) {
 // within maxLong until the next check.
 //
 // Each List is charged for the memory that neither the roster nor a newer List shares with it. That
-// is at most what was retired between the making of this List and of the next newer one. What
-// was retired later was still in the roster when the newer List was made, so that List has it, too.
-// And it is at most the List's own size.
+// is at most what was retired between the making of this List and of the next newer one. What was
+// retired later was still in the roster when the newer List was made, so that List has it, too. And
+// it is at most the List's own size.
 func (r *Roster) abandonOldest() {
 	r.prune()
 	bytes := 0
