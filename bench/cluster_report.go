@@ -23,11 +23,12 @@ func (r clusterReport) markdown() string {
 	fmt.Fprintf(&b, "# Several machines in figures\n\n"+
 		"Written by `bench`; [performance.md](../performance.md#several-machines) explains the "+
 		"figures.\n\n"+
-		"Measured in %s. Each load of requests ran for %v. Three nodes, three etcd servers (%s, "+
-		"`%s`) and the load shared %s On machines of their own, nodes do not compete for "+
-		"processors, and every entry crosses a network.\n",
-		roundsText(r.plan.rounds), r.plan.length, r.etcd, strings.Join(etcdFlags, " "),
-		machineText(r.busy))
+		"%s",
+		wrapped(fmt.Sprintf("Measured in %s. Each load of requests ran for %v. Three nodes, three "+
+			"etcd servers (%s, `%s`) and the load shared %s On machines of their own, nodes do not "+
+			"compete for processors, and every entry crosses a network.",
+			roundsText(r.plan.rounds), r.plan.length, r.etcd, strings.Join(etcdFlags, " "),
+			machineText(r.busy))))
 	for _, t := range r.results.tables {
 		b.WriteString("\n" + t.markdown(t.rows))
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"go/doc/comment"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -31,8 +32,9 @@ func (r report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Performance in figures\n\n"+
 		"Written by `bench`; [performance.md](../performance.md) explains the figures.\n\n"+
-		"Measured in %s. Each load ran for %v. Server and load shared %s\n\n",
-		roundsText(r.plan.rounds), r.plan.length, machineText(r.busy))
+		"%s\n",
+		wrapped(fmt.Sprintf("Measured in %s. Each load ran for %v. Server and load shared %s",
+			roundsText(r.plan.rounds), r.plan.length, machineText(r.busy))))
 	b.WriteString("| server | version | what it is |\n|---|---|---|\n")
 	for _, s := range r.servers {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", s.name, s.version, s.about)
@@ -44,6 +46,12 @@ func (r report) markdown() string {
 		b.WriteString("\n" + t.markdown(r.names()))
 	}
 	return b.String()
+}
+
+// wrapped returns a paragraph in lines of at most 100 columns.
+func wrapped(text string) []byte {
+	printer := comment.Printer{TextWidth: 100}
+	return printer.Text(new(comment.Parser).Parse(text))
 }
 
 // roundsText says how many rounds there were.
