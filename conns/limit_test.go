@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -492,5 +494,68 @@ func TestConnWritesAsItsTCPConnDoes(t *testing.T) {
 		if got.Op != want.Op {
 			t.Errorf("%s uses %s for a Conn, want %s as for its TCPConn", what, got.Op, want.Op)
 		}
+	}
+}
+
+func TestPlacesAreNeverExceededAndAllComeBack(t *testing.T) {
+	const places, clients, rounds = 8, 32, 50
+	l := listen(t, places, sayFull)
+	var inUse, most, received atomic.Int64
+	var servers, callers sync.WaitGroup
+	serve := func(conn net.Conn) {
+		io.WriteString(conn, "welcome")
+		if rand.N(2) == 0 {
+			io.Copy(io.Discard, conn)
+		}
+		inUse.Add(-1)
+		for range 1 + rand.N(2) {
+			conn.Close()
+		}
+	}
+	servers.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			most.Store(max(most.Load(), inUse.Add(1)))
+			servers.Go(func() { serve(conn) })
+		}
+	})
+	call := func() {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		conn.Write([]byte("hello")) // fails if the server has closed at once
+		if rand.N(4) > 0 {
+			n, _ := conn.Read(make([]byte, 1))
+			received.Add(int64(n))
+		}
+	}
+	for range clients {
+		callers.Go(func() {
+			for range rounds {
+				call()
+			}
+		})
+	}
+	callers.Wait()
+	l.Close()
+	servers.Wait()
+	if got := most.Load(); got > places || got < 2 {
+		t.Errorf("%d connections at once, want several and at most %d", got, places)
+	}
+	for range places { // Connections without a byte are closed in their own goroutines.
+		select {
+		case l.places <- struct{}{}:
+		case <-time.After(10 * time.Second):
+			t.Fatal("a place is in use although all connections are closed")
+		}
+	}
+	if received.Load() == 0 {
+		t.Error("no client received anything")
 	}
 }
